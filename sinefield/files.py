@@ -1,0 +1,98 @@
+"""Writing files so that a crash leaves either the old one or the new one, never half of either."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sinefield.errors import SinefieldError
+
+
+@contextmanager
+def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (same suffix); on success fsync and rename it to `path`.
+
+    On any exception the temporary file is removed and `path` is left as it was.
+
+    Raises:
+        SinefieldError: the folder cannot be made or written, the disk is full, `path` is a folder,
+            or `path` exists and `overwrite` is False.
+    """
+    path = Path(path)
+    check_output(path, overwrite)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def check_output(path: str | Path, overwrite: bool = True) -> None:
+    """Refuse early, before long work, an output file that could not be written or would be lost.
+
+    Raises:
+        SinefieldError: `path` is a folder, or exists while `overwrite` is False, or a folder above it is a file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SinefieldError(f"{path}: is a folder; give a file name")
+    if path.exists() and not overwrite:
+        raise SinefieldError(f"{path}: exists already; give another name or --overwrite")
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise SinefieldError(f"{parent}: is a file, so {path} cannot be written; give another name")
+            if not os.access(parent, os.W_OK):
+                raise SinefieldError(f"{parent}: folder is not writable; choose another output folder")
+            break
+
+
+def write_bytes(path: str | Path, content: bytes, overwrite: bool = True) -> None:
+    """Write a whole file atomically."""
+    with atomic_path(path, overwrite) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | Path, content: str, overwrite: bool = True) -> None:
+    """Write a whole UTF-8 text file atomically."""
+    write_bytes(path, content.encode(), overwrite)
+
+
+def write_error(path: str | Path, error: OSError) -> SinefieldError:
+    """The one line for a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SinefieldError(f"{path}: the disk is full; free some space and run again")
+    return SinefieldError(f"{path}: cannot be written ({error.strerror or error}); choose another output")
+
+
+def require_file(path: str | Path, what: str = "file") -> Path:
+    """Return `path` as an existing, non-empty, regular file.
+
+    Raises:
+        SinefieldError: it is missing, a folder, unreadable or empty.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SinefieldError(f"{path}: no such {what}; check the path")
+    if not path.is_file():
+        raise SinefieldError(f"{path}: is not a file; give the {what} itself")
+    if not os.access(path, os.R_OK):
+        raise SinefieldError(f"{path}: cannot be read; check its permissions")
+    if path.stat().st_size == 0:
+        raise SinefieldError(f"{path}: the {what} is empty; provide a complete one")
+    return path

@@ -1,0 +1,263 @@
+"""One command, thin: parse, call one function, print."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sinefield import __version__
+from sinefield.errors import SinefieldError
+
+DESCRIPTION = "3D scenes and shapes as small, fast neural fields."
+CONTROL = {
+    "train": (
+        "train a field from a scene file",
+        "sinefield train scenes/armadillo.yaml --out runs/armadillo --training.seconds 60",
+    ),
+    "eval": ("score a trained field", "sinefield eval runs/armadillo"),
+    "mesh": ("extract a mesh", "sinefield mesh runs/armadillo armadillo.glb --resolution 256"),
+    "video": ("render a video", "sinefield video runs/lego lego.mp4 --frames 90"),
+    "synth": ("render a posed data set from a mesh, or the demo's", "sinefield synth runs/demo_data"),
+    "info": ("describe a run: parameters by hand, sizes, ranks, scores", "sinefield info runs/armadillo"),
+    "doctor": ("say what this machine can run, and why the rest is not used", "sinefield doctor"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SinefieldError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = _Parser(prog="sinefield", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"sinefield {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    made = {}
+    for name, (help_, example) in CONTROL.items():
+        sub = commands.add_parser(
+            name,
+            help=help_,
+            description=help_[0].upper() + help_[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        sub.add_argument("--json", action="store_true", help="print one JSON object as the last line of output")
+        made[name] = sub
+    p = made["train"]
+    p.add_argument("scene", help="scene file (YAML)")
+    p.add_argument("--out", help="run folder; default runs/<name of the scene file>")
+    p.add_argument("--seed", help="random seed; same seed and steps, same field")
+    p.add_argument("--resume", action="store_true", help="go on from the run's saved state")
+    p.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    p.epilog += (
+        "\n\nevery setting of the scene file can be given as --group.name VALUE:\n"
+        "  --training.seconds S  --training.steps N  --data.path P  --field.rank 8 …"
+    )
+    p = made["eval"]
+    p.add_argument("run", help="run folder")
+    p = made["mesh"]
+    p.add_argument("run", help="run folder")
+    p.add_argument("out", help="mesh file: .ply .obj .stl .glb")
+    p.add_argument("--resolution", type=int, default=256, help="samples along the longest side of the box (256)")
+    p.add_argument("--level", type=float, help="level of the surface; default 0 distance, 0.5 occupancy, 50 density")
+    p.add_argument("--largest", action="store_true", help="keep the largest connected piece only")
+    p.add_argument("--no-colours", action="store_true", help="leave a radiance field's colours out")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    p = made["video"]
+    p.add_argument("run", help="run folder")
+    p.add_argument("out", help="video file: .mp4 or .gif")
+    p.add_argument("--frames", type=int, default=90, help="frames of one turn (90)")
+    p.add_argument("--fps", type=float, default=30, help="frames a second (30)")
+    p.add_argument("--width", type=int, help="pixels; default that of the data, 256 for a shape")
+    p.add_argument("--height", type=int, help="pixels; default that of the data, 256 for a shape")
+    p.add_argument("--elevation", type=float, help="degrees above the horizon; default that of the cameras, 20 for a shape")
+    p.add_argument("--channel", choices=["rgb", "depth"], default="rgb", help="what to show")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    p = made["synth"]
+    p.add_argument("out", help="folder to make")
+    p.add_argument("--mesh", help="a mesh of yours with vertex or texture colours; default the demo scene")
+    p.add_argument("--views", type=int, default=100, help="training views (100)")
+    p.add_argument("--test-views", type=int, default=20, help="test views (20)")
+    p.add_argument("--resolution", type=int, default=128, help="pixels along each side (128)")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--overwrite", action="store_true", help="replace an earlier data set in OUT")
+    p = made["info"]
+    p.add_argument("run", help="run folder")
+    return parser, made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 for bad input, 130 or 143 when interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        parser, subparsers = _parser()
+        options, rest = parser.parse_known_args(arguments)
+        if options.command is None:
+            parser.print_help()
+            return 0
+        if rest and options.command != "train":
+            subparsers[options.command].error(f"unrecognized arguments: {' '.join(rest)}")
+        report, text = COMMANDS[options.command](options, rest)
+        print(json.dumps(report, default=str) if options.json else text)
+        return 0
+    except SinefieldError as error:
+        print(f"sinefield: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sinefield: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except MemoryError:
+        print("sinefield: out of memory; lower the resolution, the batch or the number of points", file=sys.stderr)
+        return 2
+
+
+def _overrides(rest: list[str]) -> dict[str, str]:
+    """`--group.name VALUE` and `--group.name=VALUE` pairs."""
+    overrides = {}
+    i = 0
+    while i < len(rest):
+        key, equals, value = rest[i].partition("=")
+        if not key.startswith("--") or "." not in key:
+            raise SinefieldError(f"sinefield train: unrecognized argument {rest[i]}; settings read --group.name VALUE")
+        if not equals:
+            i += 1
+            if i == len(rest):
+                raise SinefieldError(f"sinefield train: {key} has no value; write {key} VALUE")
+            value = rest[i]
+        overrides[key[2:]] = value
+        i += 1
+    return overrides
+
+
+def _train(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.config import load_config
+    from sinefield.training.loop import Interrupted
+    from sinefield.training.train import train
+
+    overrides = _overrides(rest)
+    if options.seed is not None:
+        overrides["seed"] = options.seed
+    config = load_config(options.scene, overrides)
+    out = options.out or str(Path("runs") / Path(options.scene).stem)
+    try:
+        report = train(config, out, options.resume, options.overwrite)
+    except Interrupted as error:
+        command = f"sinefield train {options.scene} --out {out} --resume" + "".join(
+            f" --{k} {v}" for k, v in overrides.items()
+        )
+        print(f"sinefield: {error}: the state is saved; resume with: {command}", file=sys.stderr)
+        sys.stdout.flush()
+        raise SystemExit(128 + error.signum) from None
+    return report, f"{_summary(report)}\n{out}: config, field, scores and pictures"
+
+
+def _eval(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.training.evaluate import evaluate
+    from sinefield.training.run import Run
+
+    report = evaluate(Run(options.run))
+    return report, f"{_summary(report)}\n{options.run}: report.json, scores.csv, pictures/"
+
+
+SCORES = ("psnr", "ssim", "lpips", "iou", "chamfer_l1", "chamfer_l2", "fscore", "normal_consistency")
+
+
+def _summary(report: dict[str, Any]) -> str:
+    scores = ", ".join(f"{k} {report[k]:.4g}" for k in SCORES if isinstance(report.get(k), int | float))
+    return (
+        f"{report['kind']}: {scores} | {report['params']:,} parameters, {report['bytes']:,} bytes, "
+        f"{report['steps']} steps in {report['seconds'] or 0:.0f} s"
+    )
+
+
+def _mesh(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.export.mesh import export_mesh
+
+    report = export_mesh(
+        options.run,
+        options.out,
+        resolution=options.resolution,
+        level=options.level,
+        largest=options.largest,
+        colours=not options.no_colours,
+        overwrite=options.overwrite,
+    )
+    return report, (
+        f"{options.out}: {report['vertices']:,} vertices, {report['faces']:,} faces, "
+        f"{'watertight' if report['watertight'] else 'open'}, level {report['level']:g}, {report['seconds']:.1f} s"
+    )
+
+
+def _video(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.export.orbit import export_video
+
+    report = export_video(
+        options.run,
+        options.out,
+        frames=options.frames,
+        fps=options.fps,
+        size=(options.width, options.height),
+        elevation=options.elevation,
+        channel=options.channel,
+        overwrite=options.overwrite,
+    )
+    return report, f"{options.out}: {report['frames']} frames of {report['width']}×{report['height']}, {report['seconds']:.1f} s"
+
+
+def _synth(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.data.synthetic import synthesize
+
+    report = synthesize(
+        Path(options.out),
+        mesh=Path(options.mesh) if options.mesh else None,
+        n_train=options.views,
+        n_test=options.test_views,
+        resolution=options.resolution,
+        seed=options.seed,
+        overwrite=options.overwrite,
+    )
+    return report, f"{options.out}: {options.views} training and {options.test_views} test views of {options.resolution}²"
+
+
+def _info(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.training.info import describe
+
+    return describe(options.run)
+
+
+def _doctor(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.doctor import examine
+
+    return examine()
+
+
+Command = Callable[[argparse.Namespace, list[str]], tuple[dict[str, Any], str]]
+COMMANDS: dict[str, Command] = {
+    "train": _train,
+    "eval": _eval,
+    "mesh": _mesh,
+    "video": _video,
+    "synth": _synth,
+    "info": _info,
+    "doctor": _doctor,
+}
+
+
+def entry() -> None:
+    """The console script."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

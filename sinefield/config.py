@@ -1,0 +1,245 @@
+"""What a scene file says: plain dataclasses, one comment a field, checked where they are made."""
+
+import os
+from dataclasses import dataclass
+from dataclasses import field as setting
+from pathlib import Path
+from typing import Any, Literal
+
+from sinefield.errors import SinefieldError
+from sinefield.strict import build, load_yaml, nearest, set_dotted
+
+Activation = Literal["relu", "leaky_relu", "gaussian", "sine", "softplus"]
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise SinefieldError(message)
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _check(value is None or value > 0, f"{name} is {value}; should be above 0")
+
+
+@dataclass
+class NetworkConfig:
+    """The network that both kinds of field share."""
+
+    width: int = 96  # units in each hidden layer
+    depth: int = 3  # hidden layers
+    skips: list[int] = setting(default_factory=list)  # hidden layers that see the input again
+    weights: Literal["sine", "lowrank", "dense"] = "sine"  # how square hidden matrices are stored
+    rank: int = 10  # k of the low-rank factors
+    omega: float | None = None  # ω of the sine; or give phase
+    phase: float | None = None  # ω·UV's standard deviation at the start; 2.5 when neither is given
+    activation: Activation = "leaky_relu"
+    sigma: float = 0.1  # σ of the Gaussian activation
+    omega0: float = 30.0  # ω₀ of the sine activation
+    frequencies: int = 5  # octaves of the positional encoding; 0 for none
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "depth", "rank", "omega", "phase", "sigma", "omega0")
+        _check(self.width <= 8192, f"width is {self.width}; at most 8192")
+        _check(self.depth <= 64, f"depth is {self.depth}; at most 64")
+        _check(
+            self.weights == "dense" or self.rank <= self.width,
+            f"rank is {self.rank}, larger than the width {self.width}; choose at most {self.width}",
+        )
+        _check(self.omega is None or self.phase is None, "omega and phase are both given; keep one")
+        _check(0 <= self.frequencies <= 20, f"frequencies is {self.frequencies}; 0 to 20")
+        for skip in self.skips:
+            _check(0 < skip < self.depth, f"skips has {skip}; should lie between 1 and depth − 1 = {self.depth - 1}")
+
+
+@dataclass
+class ShapeFieldConfig(NetworkConfig):
+    """A shape: occupancy or signed distance.
+
+    Losses of distance: "l1" between distances clamped to ±band, or "tanh", L1 between tanh(d/band) of both, which is
+    the same with soft shoulders. Losses of occupancy: "bce" on logits, or "mse" on the raw output (the first paper's).
+    """
+
+    represents: Literal["distance", "occupancy"] = "distance"
+    band: float = 0.03  # distance from the surface, in field units, within which distances are learned
+    loss: Literal["tanh", "l1", "bce", "mse"] | None = None  # tanh for distance, bce for occupancy when absent
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "band")
+        losses = {"distance": ("tanh", "l1"), "occupancy": ("bce", "mse")}[self.represents]
+        _check(
+            self.loss is None or self.loss in losses,
+            f"loss {self.loss} does not suit {self.represents}; one of {', '.join(losses)}",
+        )
+        self.loss = self.loss or losses[0]
+
+
+@dataclass
+class RadianceFieldConfig(NetworkConfig):
+    """A radiance field: density trunk and view-dependent colour head."""
+
+    width: int = 64
+    depth: int = 4
+    rank: int = 16
+    activation: Activation = "relu"
+    frequencies: int = 8
+    features: int = 15  # numbers the trunk hands to the colour head
+    head_width: int = 64  # units in the colour head's hidden layers
+    head_depth: int = 1  # hidden layers of the colour head
+    grid: int = 64  # cells along each side of the occupancy grid
+    steps: int = 256  # samples along the box's longest side, were all of it occupied
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "features", "head_width", "head_depth", "grid", "steps")
+        _check(4 <= self.grid <= 512, f"grid is {self.grid}; 4 to 512")
+        _check(self.steps <= 65536, f"steps is {self.steps}; at most 65536")
+
+
+@dataclass
+class ShapeDataConfig:
+    """A mesh or an oriented point cloud, and how training points are drawn from it."""
+
+    path: str = ""  # OBJ, PLY, STL, OFF, GLB or XYZ
+    points: int = 2_000_000  # labelled points prepared before training
+    near_fraction: float = 0.5  # share of them near the surface
+
+    def __post_init__(self) -> None:
+        _check(1000 <= self.points <= 100_000_000, f"points is {self.points}; 1,000 to 100,000,000")
+        _check(0 <= self.near_fraction <= 1, f"near_fraction is {self.near_fraction}; 0 to 1")
+
+
+@dataclass
+class RadianceDataConfig:
+    """Posed photographs.
+
+    Background rule: an image with alpha is composited on `background`; "random" draws a colour per ray in training and
+    is white in evaluation and video. An image without alpha is what it is, and the background shows where the field is
+    empty.
+    """
+
+    path: str = ""  # folder of a Blender data set or of a transforms.json, or that file
+    downscale: int = 1  # average blocks of this many pixels
+    background: Literal["white", "black", "random"] = "white"
+    aabb: list[float] | None = None  # box as [xmin, ymin, zmin, xmax, ymax, zmax]; from the data when absent
+    holdout: int = 8  # where the data names no test views, every n-th is one
+
+    def __post_init__(self) -> None:
+        _check(self.downscale >= 1, f"downscale is {self.downscale}; should be at least 1")
+        _check(self.holdout >= 2, f"holdout is {self.holdout}; should be at least 2")
+        if self.aabb is not None:
+            _check(len(self.aabb) == 6, f"aabb has {len(self.aabb)} numbers; should be xmin ymin zmin xmax ymax zmax")
+            _check(all(a < b for a, b in zip(self.aabb[:3], self.aabb[3:], strict=True)), "aabb: minimum above maximum")
+
+
+@dataclass
+class TrainingConfig:
+    """How long and by which rule. Give `seconds` or `steps`; with both, steps decide and the same seed repeats."""
+
+    seconds: float | None = None  # training time, without evaluation and saving
+    steps: int | None = None  # number of steps; makes a run repeatable to the bit
+    optimizer: Literal["muon", "adam"] = "muon"  # muon: for the hidden matrices, Adam for the rest
+    lr: float = 0.02  # Muon's rate for hidden matrices (unused with adam)
+    adam_lr: float = 5e-3  # Adam's rate
+    warmup: float = 0.02  # share of the budget over which rates rise
+    final_lr: float = 0.02  # share of the rates left at the end of the cosine
+    batch: int = 32768  # points, or samples along rays, a step
+    chunk: int = 8192  # points that go through the network at once; fits the cache
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # hidden layers' arithmetic; auto: bf16 where it is fast
+    save_seconds: float = 30.0  # time between two saves of the resumable state
+    score_seconds: float = 10.0  # time between two quick scores
+
+    def __post_init__(self) -> None:
+        _positive(self, "seconds", "steps", "lr", "adam_lr", "batch", "chunk", "save_seconds", "score_seconds")
+        _check(self.seconds is not None or self.steps is not None, "give training.seconds or training.steps")
+        _check(0 <= self.warmup < 1, f"warmup is {self.warmup}; 0 to 1")
+        _check(0 <= self.final_lr <= 1, f"final_lr is {self.final_lr}; 0 to 1")
+
+
+@dataclass
+class ShapeTrainingConfig(TrainingConfig):
+    """Shapes' own settings."""
+
+    eikonal: float = 0.0  # weight of (|∇d| − 1)²; needed for point clouds
+
+
+@dataclass
+class RadianceTrainingConfig(TrainingConfig):
+    """Radiance fields' own settings."""
+
+    lr: float = 0.02
+    adam_lr: float = 5e-3
+    batch: int = 65536  # target number of samples a step; the number of rays adapts to it
+    hull: bool = True  # start from the visual hull of the masks where images carry alpha
+    grid_every: int = 16  # steps between two updates of the occupancy grid
+
+
+@dataclass
+class ShapeConfig:
+    """A scene file of kind `shape`."""
+
+    kind: Literal["shape"] = "shape"
+    seed: int = 0
+    data: ShapeDataConfig = setting(default_factory=ShapeDataConfig)
+    field: ShapeFieldConfig = setting(default_factory=ShapeFieldConfig)
+    training: ShapeTrainingConfig = setting(default_factory=lambda: ShapeTrainingConfig(seconds=60))
+
+
+@dataclass
+class RadianceConfig:
+    """A scene file of kind `radiance`."""
+
+    kind: Literal["radiance"] = "radiance"
+    seed: int = 0
+    data: RadianceDataConfig = setting(default_factory=RadianceDataConfig)
+    field: RadianceFieldConfig = setting(default_factory=RadianceFieldConfig)
+    training: RadianceTrainingConfig = setting(default_factory=lambda: RadianceTrainingConfig(seconds=180))
+
+
+Config = ShapeConfig | RadianceConfig
+KINDS: dict[str, type] = {"shape": ShapeConfig, "radiance": RadianceConfig}
+
+
+def data_folder() -> Path:
+    """$SINEFIELD_DATA, or the folder shared/data beside the project's checkout."""
+    return Path(os.environ.get("SINEFIELD_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Config:
+    """Read a scene file, apply dotted overrides, check everything.
+
+    A relative `data.path` in the file is relative to the file, `$SINEFIELD_DATA/…` to the data folder; one given as
+    override is relative to the working directory. The result holds absolute paths.
+
+    Raises:
+        SinefieldError: see `load_yaml` and `build`; unknown kind; `data.path` missing.
+    """
+    content = load_yaml(path)
+    data = content.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str):
+        data["path"] = str(_resolve(data["path"], Path(path).resolve().parent))
+    for key, text in (overrides or {}).items():
+        value = str(Path(text).expanduser().absolute()) if key == "data.path" else text
+        set_dotted(content, key, value)
+    return make_config(content, str(path))
+
+
+def make_config(content: dict[str, Any], where: str) -> Config:
+    """Plain data into the config of its kind."""
+    kind = content.get("kind")
+    if kind not in KINDS:
+        problem = "has no kind" if kind is None else f"kind is {kind!r}"
+        raise SinefieldError(f"{where}: {problem}; {nearest(str(kind), list(KINDS))}")
+    config = build(KINDS[kind], content, where)
+    if not config.data.path:
+        raise SinefieldError(f"{where}: data.path is missing; add it or give --data.path")
+    return config
+
+
+def _resolve(path: str, base: Path) -> Path:
+    for name in ("$SINEFIELD_DATA", "${SINEFIELD_DATA}"):
+        if path.startswith(name):
+            return (data_folder() / path[len(name) :].lstrip("/")).absolute()
+    return (base / Path(path).expanduser()).resolve()

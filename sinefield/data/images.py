@@ -1,0 +1,268 @@
+"""Posed photographs: a dataset folder in, 8-bit premultiplied images with their cameras out."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageCms, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from sinefield.data.cameras import Cameras, check_downscale
+from sinefield.data.transforms import SPLITS, Frame, check_box, read_listing
+from sinefield.errors import SinefieldError
+from sinefield.files import require_file
+
+# Formats a camera or renderer writes; Pillow's others include some that start external programs.
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+MAX_SIDE = 16384
+MAX_PIXELS = 100_000_000
+EXIF_ORIENTATION = 0x0112
+WHITE = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """The images of one split and the cameras that took them.
+
+    Attributes:
+        images: (n, h, w, c) uint8. c = 3: opaque sRGB. c = 4: sRGB premultiplied by alpha, then alpha.
+        cameras: n cameras of the same width and height.
+        names: n image files relative to the data folder.
+    """
+
+    images: UInt8[Tensor, "n h w c"]
+    cameras: Cameras
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class PosedScene:
+    """A photographed scene; a split that was not asked for, or that the data lack, is None.
+
+    Attributes:
+        aabb: (6,) float32 xmin ymin zmin xmax ymax zmax of the scene's box, world units.
+        skipped: frames listed without an image file, over the splits read.
+        has_alpha: whether images have 4 channels, in every split alike.
+    """
+
+    train: Views | None
+    val: Views | None
+    test: Views | None
+    aabb: Float[Tensor, "6"]
+    skipped: int
+    has_alpha: bool
+
+
+def load_posed(
+    path: str | Path,
+    downscale: int = 1,
+    aabb: Sequence[float | int] | None = None,
+    holdout: int = 8,
+    splits: Sequence[str] = SPLITS,
+) -> PosedScene:
+    """Load a Blender (NeRF-synthetic), instant-ngp or nerfstudio dataset.
+
+    Frames whose image file is missing are skipped and counted. Where the data name no test views, every `holdout`-th by
+    sorted file name is one, as LLFF does. Camera poses stay in the data's own world units.
+
+    Arguments:
+        path: the folder, or the transforms JSON in it.
+        downscale: average blocks of downscale x downscale pixels, cropping the right and bottom remainder.
+        aabb: xmin ymin zmin xmax ymax zmax in world units; else the file's by instant-ngp's convention, else +-1.5.
+        holdout: see above; 0 keeps every view for training.
+        splits: which of train, val, test to load.
+
+    Raises:
+        SinefieldError: a missing, malformed, truncated or unsupported file; image sizes that disagree; a path out of
+            the data folder; a pose that is no rigid motion; no usable frame.
+    """
+    if downscale != int(downscale) or downscale < 1:
+        check_downscale(downscale, MAX_SIDE, MAX_SIDE)
+    listing = read_listing(path, splits, holdout)
+    box = listing.aabb if aabb is None else check_box([float(value) for value in aabb], "aabb")
+    total = sum(map(len, listing.frames.values()))
+    if not total or ("train" in listing.frames and not listing.frames["train"]):
+        hint = "add the image files" if not total else "use more images, or holdout 0"
+        raise SinefieldError(f"{listing.source}: no usable frames ({listing.skipped} lack their image file); {hint}")
+    with warnings.catch_warnings():
+        # Sizes are checked here, by our own limit; and Pillow's remarks on odd metadata are not the user's business.
+        warnings.simplefilter("ignore")
+        headers = {split: [read_header(f) for f in frames] for split, frames in listing.frames.items()}
+        has_alpha = any(alpha for header in headers.values() for _, alpha in header)
+        hidden = total <= 20 or not sys.stderr.isatty()
+        with tqdm(total=total, desc="images", unit="", leave=False, disable=hidden) as progress:
+            views = {
+                split: load_views(frames, headers[split], downscale, has_alpha, progress) if frames else None
+                for split, frames in listing.frames.items()
+            }
+    return PosedScene(
+        *(views.get(split) for split in SPLITS),
+        aabb=torch.as_tensor(np.asarray(box), dtype=torch.float32),
+        skipped=listing.skipped,
+        has_alpha=has_alpha,
+    )
+
+
+def composite(
+    images: UInt8[Tensor, "*n c"], background: Sequence[float | int] | Float[Tensor, "*#n 3"] = WHITE
+) -> Float[Tensor, "*n 3"]:
+    """Images over a background: premultiplied colour + (1 - alpha) * background, in sRGB as NeRF's benchmarks do.
+
+    Arguments:
+        images: (..., 4) premultiplied with alpha, or (..., 3) opaque, which the background leaves as they are.
+        background: three numbers from 0 to 1, or a tensor broadcastable to (..., 3).
+
+    Returns:
+        (..., 3) float32 from 0 to 1.
+    """
+    values = images.float() / 255
+    if images.shape[-1] == 3:
+        return values
+    background = torch.as_tensor(background, dtype=torch.float32, device=images.device)
+    return values[..., :3] + (1 - values[..., 3:]) * background
+
+
+def reference(
+    images: UInt8[Tensor, "*n c"], background: Sequence[float | int] | Float[Tensor, "*#n 3"] = WHITE
+) -> UInt8[Tensor, "*n 3"]:
+    """The 8-bit images that predictions are scored against: composited, then rounded to 8 bits."""
+    return (composite(images, background) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def load_views(
+    frames: list[Frame], headers: list[tuple[tuple[int, int], bool]], downscale: int, has_alpha: bool, progress: tqdm
+) -> Views:
+    """Decode one split's images into one array, two at a time, and gather their cameras."""
+    width, height = size = headers[0][0]
+    for frame, (other, _) in zip(frames, headers, strict=True):
+        if other != size:
+            raise SinefieldError(
+                f"{frame.where}: image is {other[0]}x{other[1]}, '{frames[0].name}' {width}x{height}; "
+                "one dataset must have one image size"
+            )
+    lenses = torch.tensor([frame.intrinsics(width, height) for frame in frames])
+    poses = torch.from_numpy(np.stack([frame.c2w for frame in frames])).float()
+    cameras = Cameras(poses, lenses[:, :2], lenses[:, 2:4], lenses[:, 4:], width, height).downscaled(downscale)
+    shape = len(frames), cameras.height, cameras.width, 4 if has_alpha else 3
+    try:
+        images = np.empty(shape, dtype=np.uint8)
+    except MemoryError as error:
+        raise SinefieldError(
+            f"{len(frames)} images need {np.prod(shape) / 1e9:.0f} GB; use a larger downscale"
+        ) from error
+
+    def decode(index: int) -> None:
+        images[index] = area_average(read_pixels(frames[index], size, has_alpha), downscale)
+        progress.update()
+
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(decode, index) for index in range(len(frames))]
+        try:
+            for job in jobs:
+                job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return Views(torch.from_numpy(images), cameras, [frame.name for frame in frames])
+
+
+def read_header(frame: Frame) -> tuple[tuple[int, int], bool]:
+    """((w, h), has alpha) of a frame's image, without decoding it; its size must be sane and the declared one."""
+    require_file(frame.file, "image")
+    try:
+        with Image.open(frame.file, formats=FORMATS) as image:
+            (width, height), alpha = image.size, image.has_transparency_data
+    except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
+        raise unreadable(frame, error) from error
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise SinefieldError(
+            f"{frame.file}: claims {width}x{height} pixels, above the limit of {MAX_SIDE} a side and "
+            f"{MAX_PIXELS // 10**6} megapixels; shrink it"
+        )
+    declared = frame.declared_size()
+    if declared and declared != (width, height) and declared != oriented_size(frame):
+        raise SinefieldError(
+            f"{frame.where}: image is {width}x{height}, but the pose file says {declared[0]}x{declared[1]}; "
+            "use the images the poses were made for"
+        )
+    return declared or (width, height), alpha
+
+
+def read_pixels(frame: Frame, size: tuple[int, int], has_alpha: bool) -> np.ndarray:
+    """(h, w, 3) or (h, w, 4) uint8 sRGB with straight alpha, from whatever mode the file has."""
+    try:
+        with Image.open(frame.file, formats=FORMATS) as image:
+            image.load()
+            if image.size != size:  # read_header saw that turning it by its EXIF orientation mends this
+                image = ImageOps.exif_transpose(image)
+            return np.asarray(to_srgb(image).convert("RGBA" if has_alpha else "RGB"))
+    except Exception as error:
+        raise unreadable(frame, error) from error
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """8-bit sRGB from 16-bit grey, which Pillow would clip, and from images with a colour profile of their own."""
+    if image.mode.startswith("I"):
+        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
+    profile = image.info.get("icc_profile")
+    if profile and image.mode in ("RGB", "RGBA", "CMYK"):
+        try:
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(source):
+                mode = "RGBA" if image.mode == "RGBA" else "RGB"
+                return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass  # a broken profile: other software shows such an image unconverted too
+    return image
+
+
+def area_average(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Premultiply and average factor x factor blocks exactly, rounding once.
+
+    Arguments:
+        pixels: (h, w, c) uint8, straight alpha if c = 4.
+
+    Returns:
+        (h // factor, w // factor, c) uint8, premultiplied if c = 4.
+    """
+    height, width, channels = pixels.shape[0] // factor, pixels.shape[1] // factor, pixels.shape[2]
+    pixels = pixels[: height * factor, : width * factor]
+    if channels == 3 and factor == 1:
+        return pixels
+    unit = 1
+    if channels == 4:  # in units of 1/255, to stay whole
+        unit = 255
+        weights = np.concatenate([np.repeat(pixels[..., 3:], 3, -1), np.full_like(pixels[..., 3:], 255)], -1)
+        pixels = np.multiply(pixels, weights, dtype=np.uint16)
+    rows = pixels.reshape(height, factor, -1).sum(1, dtype=np.uint32)
+    sums = rows.reshape(height, width, factor, channels).sum(2, dtype=np.uint64)
+    divisor = unit * factor * factor
+    return ((2 * sums + divisor) // (2 * divisor)).astype(np.uint8)
+
+
+def oriented_size(frame: Frame) -> tuple[int, int]:
+    """(w, h) after applying the EXIF orientation, which cameras leave to the viewer and pose software ignores."""
+    try:
+        with Image.open(frame.file, formats=FORMATS) as image:  # asked rarely: for its EXIF a PNG is decoded whole
+            width, height = image.size
+            return (height, width) if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8) else (width, height)
+    except Exception as error:
+        raise unreadable(frame, error) from error
+
+
+def unreadable(frame: Frame, error: Exception) -> SinefieldError:
+    """The one line for an image Pillow cannot read."""
+    reason = "not an image of a known kind" if isinstance(error, Image.UnidentifiedImageError) else str(error)[:80]
+    return SinefieldError(f"{frame.file}: cannot be read ({reason}); restore the image as PNG or JPEG")

@@ -1,0 +1,298 @@
+"""Reading transforms.json, the pose file of Blender (NeRF-synthetic), instant-ngp and nerfstudio, all values checked.
+
+Files come from the internet: nothing is read outside the data folder, and every complaint names file, frame and key.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from sinefield.errors import SinefieldError
+from sinefield.files import require_file
+
+SPLITS = ("train", "val", "test")
+EXTENSIONS = (".png", ".jpg", ".jpeg")  # tried in turn where a file_path has none, as Blender's do
+PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
+OTHER_LENSES = ("is_fisheye", "ftheta_p0", "latlong", "equirectangular", "orthographic")
+UNSUPPORTED = ("k3", "k4", "k5", "k6")
+LENS_NUMBERS = ("camera_angle_x", "camera_angle_y", "fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
+LENS_KEYS = (*LENS_NUMBERS, "w", "h", *UNSUPPORTED, *OTHER_LENSES, "camera_model")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One listed view whose image file exists.
+
+    Attributes:
+        name: image file relative to the data folder, with forward slashes.
+        file: the same as a path that can be opened.
+        c2w: (3, 4) float64 camera to world, OpenGL axes, orthonormal rotation.
+        lens: its intrinsics as written, the frame's own before the file's.
+        where: how to name it in an error.
+    """
+
+    name: str
+    file: Path
+    c2w: np.ndarray
+    lens: dict[str, Any]
+    where: str
+
+    def declared_size(self) -> tuple[int, int] | None:
+        """(w, h) in pixels, if the file says."""
+        size = number(self.lens, "w", self.where), number(self.lens, "h", self.where)
+        if None in size:
+            return None
+        if any(value < 1 or value != int(value) for value in size):
+            raise SinefieldError(f"{self.where}: image size {size[0]:g}x{size[1]:g}; w, h must be positive and whole")
+        return int(size[0]), int(size[1])
+
+    def intrinsics(self, width: int, height: int) -> list[float]:
+        """fx, fy, cx, cy (pixels), k1, k2, p1, p2 for an image of this size.
+
+        Raises:
+            SinefieldError: no focal length, a value that is no number, or a lens that k1 k2 p1 p2 do not describe.
+        """
+        check_model(self.lens, self.where)
+        get = {key: number(self.lens, key, self.where) for key in LENS_NUMBERS}
+        fx, fy = get["fl_x"], get["fl_y"]
+        if fx is None:
+            fx = focal_from_angle(get["camera_angle_x"], width, self.where)
+            if fy is None and get["camera_angle_y"] is not None:
+                fy = focal_from_angle(get["camera_angle_y"], height, self.where)
+        fy = fx if fy is None else fy
+        if fx <= 0 or fy <= 0:
+            raise SinefieldError(f"{self.where}: focal length {fx:g}, {fy:g}; fl_x and fl_y must be positive pixels")
+        cx = width / 2 if get["cx"] is None else get["cx"]
+        cy = height / 2 if get["cy"] is None else get["cy"]
+        return [fx, fy, cx, cy, *(get[key] or 0.0 for key in ("k1", "k2", "p1", "p2"))]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a dataset's JSON files say: frames per split, world box, and the number of frames without an image."""
+
+    source: Path
+    frames: dict[str, list[Frame]]
+    aabb: list[float]
+    skipped: int
+
+
+def read_listing(path: str | Path, splits: Sequence[str] = SPLITS, holdout: int = 8) -> Listing:
+    """Read a dataset's poses, whatever its layout.
+
+    Arguments:
+        path: a folder with transforms_train.json (and _val, _test) or transforms.json, or one of these files.
+        splits: which of train, val, test to read.
+        holdout: where the data name no test views, every `holdout`-th by sorted name is one; 0 for none.
+
+    Raises:
+        SinefieldError: anything missing, malformed, unsafe or unsupported; see `load_posed`.
+    """
+    if unknown := set(splits) - set(SPLITS):
+        raise SinefieldError(f"split '{sorted(unknown)[0]}' is unknown; choose from {', '.join(SPLITS)}")
+    if holdout < 0:
+        raise SinefieldError(f"holdout {holdout}: must be 0 (no test views) or positive")
+    path = Path(path)
+    if not path.is_dir():
+        require_file(path, "data folder or pose file")
+    folder = path if path.is_dir() else path.parent
+    by_split = {split: folder / f"transforms_{split}.json" for split in SPLITS}
+    if path in by_split.values() or (path.is_dir() and any(file.exists() for file in by_split.values())):
+        return read_blender(path, by_split, splits)
+    if path.is_dir():
+        path = path / "transforms.json"
+        if not path.exists():
+            raise SinefieldError(f"{folder}: has neither transforms_train.json nor transforms.json; give a data folder")
+    meta = read_json(path)
+    frames, skipped = read_frames(meta, path)
+    divided = divide(meta, path, frames, holdout)
+    return Listing(path, {split: divided[split] for split in splits}, world_box(meta, path), skipped)
+
+
+def read_blender(path: Path, by_split: dict[str, Path], splits: Sequence[str]) -> Listing:
+    """One JSON file a split, val and test optional. The box is +-1.5, where those scenes live, unless a file says."""
+    frames, skipped, aabb = {}, 0, [-1.5] * 3 + [1.5] * 3
+    for split in splits:
+        file = by_split[split]
+        frames[split] = []
+        if split == "train" or file.exists():
+            meta = read_json(file)
+            frames[split], missing = read_frames(meta, file)
+            skipped += missing
+            if {"aabb_scale", "aabb", "scale", "offset"} & set(meta):
+                aabb = world_box(meta, file)
+    return Listing(path, frames, aabb, skipped)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The file's top level, which must be an object with a non-empty list of frames."""
+    require_file(path, "pose file")
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise SinefieldError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); mend the file") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise SinefieldError(f"{path}: not readable as JSON ({str(error)[:60]}); provide a proper pose file") from error
+    if not isinstance(meta, dict):
+        raise SinefieldError(f"{path}: its top level is a {type(meta).__name__}; expected an object with 'frames'")
+    frames = meta.get("frames")
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
+        raise SinefieldError(f"{path}: 'frames' must be a non-empty list of objects; list at least one posed image")
+    return meta
+
+
+def read_frames(meta: dict[str, Any], source: Path) -> tuple[list[Frame], int]:
+    """The frames whose image exists, in the file's order, and how many have none."""
+    frames = []
+    for index, entry in enumerate(meta["frames"]):
+        where = f"{source}, frame {index}"
+        name = safe_name(entry.get("file_path"), where)
+        where += f" ({name[:80]})"
+        if (file := find_image(source.parent, name, where)) is None:
+            continue
+        name = file.relative_to(source.parent).as_posix()
+        lens = {key: entry.get(key, meta.get(key)) for key in LENS_KEYS}
+        frames.append(Frame(name, file, read_pose(entry, where), lens, where))
+    return frames, len(meta["frames"]) - len(frames)
+
+
+def safe_name(value: Any, where: str) -> str:
+    """A file_path as a clean relative path; one that leaves the data folder is refused."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise SinefieldError(f"{where}: 'file_path' is {str(value)[:40]!r}; give a path relative to the JSON file")
+    path = PurePosixPath(value.replace("\\", "/"))
+    if path.is_absolute() or PureWindowsPath(value).drive or ".." in path.parts:
+        raise SinefieldError(f"{where}: file_path '{value}' leaves the data folder; move the image inside it")
+    return path.as_posix()
+
+
+def find_image(folder: Path, name: str, where: str) -> Path | None:
+    """The image file, with an extension tried if it has none; None if there is no such file."""
+    try:
+        for file in (folder / name, *(folder / (name + extension) for extension in EXTENSIONS)):
+            if not file.resolve().is_relative_to(folder.resolve()):
+                raise SinefieldError(f"{where}: is a link out of the data folder; copy the image inside it")
+            if file.is_file():
+                return file
+    except (OSError, RuntimeError) as error:  # a name too long for the disk, a loop of links
+        raise SinefieldError(
+            f"{where}: cannot be looked up ({getattr(error, 'strerror', error)}); rename the image"
+        ) from error
+    return None
+
+
+def read_pose(entry: dict[str, Any], where: str) -> np.ndarray:
+    """(3, 4) camera to world with its rotation made exactly orthonormal; a uniform scale is removed."""
+    rows = entry.get("transform_matrix")
+    proper = isinstance(rows, list) and len(rows) in (3, 4) and all(isinstance(r, list) and len(r) == 4 for r in rows)
+    if not proper or not all(is_number(value) for row in rows for value in row):
+        raise SinefieldError(f"{where}: 'transform_matrix' must be 4 rows of 4 finite numbers; export the pose again")
+    pose = np.array(rows, dtype=np.float64)
+    if len(rows) == 4 and not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-4):
+        raise SinefieldError(f"{where}: the last row of 'transform_matrix' is not 0 0 0 1; give a camera-to-world pose")
+    rotation = pose[:3, :3]
+    determinant = np.linalg.det(rotation)
+    if not determinant > 1e-18:
+        raise SinefieldError(
+            f"{where}: pose rotation has determinant {determinant:.3g}: mirrored or not invertible; export it again"
+        )
+    rotation = rotation / np.cbrt(determinant)
+    if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-2:
+        raise SinefieldError(f"{where}: pose rotation is not orthonormal; export the pose without shear or stretch")
+    left, _, right = np.linalg.svd(rotation)  # the nearest rotation: its transpose is then its inverse
+    return np.concatenate([left @ right, pose[:3, 3:]], 1)
+
+
+def divide(meta: dict[str, Any], source: Path, frames: list[Frame], holdout: int) -> dict[str, list[Frame]]:
+    """Split one file's frames: by its own lists of file names (nerfstudio), else every holdout-th by name is test."""
+    ordered = sorted(frames, key=lambda frame: frame.name)
+    keys = {split: f"{split}_filenames" for split in SPLITS}
+    if not any(key in meta for key in keys.values()):
+        test = ordered[::holdout] if holdout else []
+        train = [frame for index, frame in enumerate(ordered) if not holdout or index % holdout]
+        return {"train": train, "val": [], "test": test}
+    divided = {}
+    for split, key in keys.items():
+        listed = meta.get(key, [])
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise SinefieldError(f"{source}: '{key}' must be a list of file paths; mend or remove it")
+        chosen = {PurePosixPath(name.replace("\\", "/")).as_posix() for name in listed}
+        divided[split] = [frame for frame in ordered if frame.name in chosen]
+    return divided
+
+
+def world_box(meta: dict[str, Any], source: Path) -> list[float]:
+    """The scene's box xmin ymin zmin xmax ymax zmax in world units, by instant-ngp's convention.
+
+    It maps world to unit cube by x * scale + offset (per world axis; 0.33 and 0.5 unless given, or an 'aabb' that fills
+    the cube) and looks at the cube's centre +- aabb_scale / 2.
+    """
+    read = {key: number(meta, key, str(source)) for key in ("aabb_scale", "scale")}
+    size, scale = (
+        default if read[key] is None else read[key] for key, default in (("aabb_scale", 1.0), ("scale", 0.33))
+    )
+    offset = meta.get("offset", 0.5)
+    offset = offset if isinstance(offset, list) else [offset] * 3
+    if len(offset) != 3 or not all(is_number(value) for value in offset):
+        raise SinefieldError(f"{source}: 'offset' must be one or three finite numbers; mend or remove it")
+    if "aabb" in meta:
+        corners = meta["aabb"]
+        proper = isinstance(corners, list) and len(corners) == 2 and all(isinstance(c, list) for c in corners)
+        low, high = check_box([*corners[0], *corners[1]] if proper else [], f"{source}: 'aabb'").reshape(2, 3)
+        scale = 1 / (high - low).max()
+        offset = 0.5 - (low + high) / 2 * scale
+    if size <= 0 or scale <= 0:
+        raise SinefieldError(f"{source}: aabb_scale {size:g}, scale {scale:g}; both must be positive")
+    return [float((side - shift) / scale) for side in (0.5 - size / 2, 0.5 + size / 2) for shift in offset]
+
+
+def check_box(values: Sequence[Any], where: str) -> np.ndarray:
+    """Six finite numbers xmin ymin zmin xmax ymax zmax, each min below its max, as a float64 array."""
+    values = list(values)
+    if len(values) != 6 or not all(is_number(v) for v in values) or any(values[i] >= values[i + 3] for i in range(3)):
+        raise SinefieldError(f"{where} must be xmin ymin zmin xmax ymax zmax with each min below its max; correct it")
+    return np.array(values, dtype=np.float64)
+
+
+def check_model(lens: dict[str, Any], where: str) -> None:
+    """Refuse lenses that OpenCV's k1 k2 p1 p2 cannot describe rather than train on wrong rays."""
+    model = lens["camera_model"]
+    if model is not None and model not in PINHOLE_MODELS:
+        raise SinefieldError(
+            f"{where}: camera_model '{str(model)[:40]}' is not supported; undistort the images to PINHOLE"
+        )
+    for key in OTHER_LENSES:
+        if lens[key]:
+            raise SinefieldError(f"{where}: '{key}' lenses are not supported; undistort the images to a pinhole camera")
+    for key in UNSUPPORTED:
+        if number(lens, key, where):
+            raise SinefieldError(f"{where}: distortion '{key}' is not supported; undistort the images")
+
+
+def focal_from_angle(angle: float | None, pixels: int, where: str) -> float:
+    """Focal length in pixels from a field of view in radians across `pixels`."""
+    if angle is None:
+        raise SinefieldError(f"{where}: has neither 'fl_x' nor 'camera_angle_x'; add the focal length in pixels")
+    if not 0 < angle < math.pi:
+        raise SinefieldError(f"{where}: camera angle {angle:g}; it must be radians between 0 and pi")
+    return 0.5 * pixels / math.tan(0.5 * angle)
+
+
+def number(values: dict[str, Any], key: str, where: str) -> float | None:
+    """values[key] as a finite float; None where absent or null."""
+    value = values.get(key)
+    if value is None:
+        return None
+    if not is_number(value):
+        raise SinefieldError(f"{where}: '{key}' is {repr(value)[:40]}; expected a finite number")
+    return float(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number small enough for float32 arithmetic on it."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9

@@ -1,0 +1,153 @@
+"""What this machine can run. Each part is found out by trying it, never by guessing from versions."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from sinefield import __version__
+from sinefield.config import data_folder
+
+
+def examine() -> tuple[dict[str, Any], str]:
+    """Try every backend; returns the findings and the same as a table.
+
+    Each row: name, found, works (a tiny problem was solved and its answer compared), version, used or why not.
+    """
+    rows = [
+        _try("marcher, compiled (numba)", _numba, "used on the CPU", "reinstall sinefield; without it nothing renders"),
+        _try("bf16 arithmetic", _bf16, "used in training with precision: auto", "float32 is used instead; slower"),
+        _try("ray casting (embreex)", _embree, "used by synth and pictures", "pip install embreex"),
+        _try("winding numbers (libigl)", _igl, "used for inside and outside", "pip install libigl"),
+        _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
+        _try("CUDA", _cuda, "found; training runs on the CPU in this version", "training runs on the CPU"),
+        _try("nerfacc", _nerfacc, "found; not used in this version", "optional: pip install 'sinefield[cuda]'"),
+        _try("tinycudann", _tinycudann, "found; not used in this version", "optional: see docs/cuda.md"),
+        _try("LPIPS", _lpips, "used by eval", "optional; scores say null without it"),
+    ]
+    report = {
+        "sinefield": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "data_folder": str(data_folder()),
+        "data_folder_exists": data_folder().is_dir(),
+        "backends": rows,
+    }
+    lines = [
+        f"sinefield {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{os.cpu_count()} cores, {sys.platform}",
+        f"data folder {data_folder()}" + ("" if data_folder().is_dir() else " (absent; set SINEFIELD_DATA)"),
+    ]
+    for row in rows:
+        state = "works" if row["works"] else ("found, fails" if row["found"] else "absent")
+        lines.append(f"  {row['name']:<28}{state:<14}{row['version'] or '':<12}{row['note']}")
+    return report, "\n".join(lines)
+
+
+def _try(name: str, check: Callable[[], str | None], used: str, remedy: str) -> dict[str, Any]:
+    """Run one check; whatever a foreign package raises is a finding, not a failure of ours."""
+    row: dict[str, Any] = {"name": name, "found": True, "works": False, "version": None}
+    try:
+        row["version"] = check()
+        return {**row, "works": True, "note": used}
+    except ImportError as error:
+        return {**row, "found": False, "note": f"{remedy} ({error})"}
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        return {**row, "found": not isinstance(error, _Absent), "note": f"{remedy} ({reason})"}
+
+
+class _Absent(Exception):
+    """The thing is not here at all."""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _numba() -> str | None:
+    from sinefield.render.march import march, march_reference
+
+    rays_o, rays_d = torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]])
+    box, cells = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.ones(2, 2, 2, dtype=torch.bool)
+    ours, truth = (f(rays_o, rays_d, box, cells, 0.1).t_starts for f in (march, march_reference))
+    if not torch.equal(ours, truth):
+        raise RuntimeError("the compiled marcher disagrees with the reference")
+    return _version("numba")
+
+
+def _bf16() -> str | None:
+    from sinefield.training.loop import has_fast_bf16
+
+    if not has_fast_bf16():
+        raise _Absent("this processor has no bf16 dot products")
+    return None
+
+
+def _embree() -> str | None:
+    import trimesh
+
+    from sinefield.data.synthetic import Raycaster
+
+    Raycaster(trimesh.creation.box())
+    return _version("embreex")
+
+
+def _igl() -> str | None:
+    import igl
+    import numpy as np
+    import trimesh
+
+    box = trimesh.creation.box()
+    value = igl.winding_number(box.vertices, box.faces.astype(np.int32), np.zeros((1, 3)))
+    if abs(float(value[0]) - 1) > 1e-6:
+        raise RuntimeError("the centre of a box is not inside")
+    return _version("libigl")
+
+
+def _ffmpeg() -> str | None:
+    import imageio_ffmpeg
+
+    imageio_ffmpeg.get_ffmpeg_exe()
+    return imageio_ffmpeg.get_ffmpeg_version()
+
+
+def _cuda() -> str | None:
+    if not torch.cuda.is_available():
+        raise _Absent("no CUDA device, or a torch built without CUDA")
+    if float(torch.ones(2, device="cuda").sum()) != 2:
+        raise RuntimeError("the device adds wrongly")
+    return torch.version.cuda
+
+
+def _nerfacc() -> str | None:
+    import nerfacc.cuda
+
+    if nerfacc.cuda._backend._C is None:
+        raise RuntimeError("its kernels did not compile; it needs nvcc and CUDA_HOME")
+    return _version("nerfacc")
+
+
+def _tinycudann() -> str | None:
+    try:
+        importlib.import_module("tinycudann")
+    except OSError as error:  # EnvironmentError is what it raises without a device
+        raise RuntimeError(str(error)) from error
+    return _version("tinycudann")
+
+
+def _lpips() -> str | None:
+    from sinefield.metrics.images import Lpips
+
+    Lpips()
+    return _version("lpips")

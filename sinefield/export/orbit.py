@@ -1,0 +1,162 @@
+"""A trained field into a video of one turn around it."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from sinefield.config import RadianceConfig
+from sinefield.data.cameras import Cameras, orbit
+from sinefield.data.images import load_posed
+from sinefield.errors import SinefieldError
+from sinefield.export.mesh import extract_field
+from sinefield.export.video import check_video_path, colourise_depth, write_video
+from sinefield.fields.radiance import RadianceField
+from sinefield.fields.shape import ShapeField
+from sinefield.training.run import Run, load_field
+
+MAX_SIDE = 4096
+SHAPE_SIZE = 256
+SHAPE_RESOLUTION = 192
+
+
+def export_video(
+    run: str | Path,
+    out: str | Path,
+    frames: int = 90,
+    fps: float = 30,
+    size: tuple[int | None, int | None] = (None, None),
+    elevation: float | None = None,
+    channel: str = "rgb",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Render one turn of a run's field to a video; returns run, out, frames, width, height, seconds.
+
+    A radiance field is seen from the mean distance, elevation and focal length of its training cameras, up being theirs;
+    a shape field as its shaded surface, up being y.
+
+    Raises:
+        SinefieldError: see `write_video` and `load_field`; a size or count out of range.
+    """
+    check_video_path(out, overwrite)
+    if not 1 <= frames <= 10_000 or not 0.1 <= fps <= 240:
+        raise SinefieldError(f"{frames} frames at {fps} a second; 1 to 10,000 frames and 0.1 to 240 a second")
+    for side in size:
+        if side is not None and not 8 <= side <= MAX_SIDE:
+            raise SinefieldError(f"a video {side} pixels wide or high; 8 to {MAX_SIDE}")
+    begin = time.perf_counter()
+    field, _ = load_field(run)
+    if isinstance(field, RadianceField):
+        width, height, images = _radiance(field, Run(run).config(), frames, size, elevation, channel)
+    elif channel != "rgb":
+        raise SinefieldError(f"channel {channel} is for radiance fields; leave it out for a shape")
+    else:
+        width, height, images = _shape(field, frames, size, 20.0 if elevation is None else elevation)
+    progress = tqdm(images, total=frames, desc="video", unit="frame", leave=False, disable=None)
+    write_video(out, progress, fps=fps, overwrite=overwrite, n_frames=frames)
+    seconds = time.perf_counter() - begin
+    return {
+        "run": str(run),
+        "out": str(out),
+        "kind": field.kind,
+        "frames": frames,
+        "width": width,
+        "height": height,
+        "seconds": round(seconds, 2),
+        "frames_per_second": round(frames / seconds, 2),
+    }
+
+
+def _radiance(
+    field: RadianceField,
+    config: RadianceConfig,
+    frames: int,
+    size: tuple[int | None, int | None],
+    elevation: float | None,
+    channel: str,
+) -> tuple[int, int, Iterator[np.ndarray]]:
+    cameras = training_cameras(config)
+    width = size[0] or (round(size[1] * cameras.width / cameras.height) if size[1] else cameras.width)
+    height = size[1] or round(width * cameras.height / cameras.width)
+    eyes = cameras.c2w[:, :, 3].double()
+    centre = look_centre(cameras)
+    up = cameras.c2w[:, :, 1].double().mean(0)
+    up = up / up.norm().clamp(min=1e-9)
+    # Nearest axis, when the cameras' mean up is within some degrees of it: a level horizon looks intended.
+    axis = torch.zeros(3, dtype=torch.float64)
+    axis[up.abs().argmax()] = float(torch.sign(up[up.abs().argmax()]))
+    up = axis if float(up @ axis) > 0.9 else up
+    offset = eyes - centre
+    distance = float(offset.norm(dim=1).mean())
+    mean_elevation = float(torch.rad2deg(torch.asin((offset @ up / offset.norm(dim=1)).clamp(-1, 1))).mean())
+    poses = orbit(frames, centre.tolist(), distance, mean_elevation if elevation is None else elevation, up.tolist())
+    focal = cameras.focal.mean(0) * torch.tensor([width / cameras.width, height / cameras.height])
+    path = Cameras(
+        poses.float(),
+        focal.expand(frames, 2),
+        torch.tensor([width / 2, height / 2]).expand(frames, 2),
+        torch.zeros(frames, 4),
+        width,
+        height,
+    )
+    half = float((field.aabb[3:] - field.aabb[:3]).norm()) / 2
+
+    def images() -> Iterator[np.ndarray]:
+        for i in range(frames):
+            pixels = field.render(*path.view(i))
+            if channel == "depth":
+                depth = (pixels.depths / pixels.opacities.clamp(min=1e-6)).view(height, width).numpy()
+                opacity = pixels.opacities.view(height, width).numpy()
+                yield colourise_depth(depth, opacity, max(distance - half, 0.0), distance + half)
+            else:
+                image = pixels.over(field.background).clamp(0, 1).view(height, width, 3)
+                yield (image * 255).round().to(torch.uint8).numpy()
+
+    return width, height, images()
+
+
+def training_cameras(config: RadianceConfig) -> Cameras:
+    """The cameras that a run was trained with."""
+    data = config.data
+    return load_posed(data.path, data.downscale, data.aabb, data.holdout, ("train",)).train.cameras
+
+
+def look_centre(cameras: Cameras) -> torch.Tensor:
+    """The point nearest to all viewing axes, (3,) float64: what the photographer walked around."""
+    eyes, axes = cameras.c2w[:, :, 3].double(), -cameras.c2w[:, :, 2].double()
+    axes = axes / axes.norm(dim=1, keepdim=True)
+    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
+    # A little pull towards the cameras' mean keeps parallel axes solvable.
+    ridge = 1e-6 * len(eyes) * torch.eye(3, dtype=torch.float64)
+    return torch.linalg.solve(across.sum(0) + ridge, (across @ eyes[:, :, None]).sum(0)[:, 0] + ridge @ eyes.mean(0))
+
+
+def _shape(
+    field: ShapeField, frames: int, size: tuple[int | None, int | None], elevation: float
+) -> tuple[int, int, Iterator[np.ndarray]]:
+    import trimesh
+
+    from sinefield.data.synthetic import Raycaster
+
+    width = size[0] or size[1] or SHAPE_SIZE
+    height = size[1] or width
+    vertices, faces, _ = extract_field(field, SHAPE_RESOLUTION)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    caster = Raycaster(mesh, up=(0, 1, 0))
+    low, high = field.aabb[:3], field.aabb[3:]
+    radius = float((high - low).norm()) / 2
+    focal = 1.35 * min(width, height)
+    distance = radius * float(np.hypot(2 * focal, min(width, height))) / min(width, height) * 1.02
+    poses = orbit(frames, ((low + high) / 2).tolist(), distance, elevation, (0.0, 1.0, 0.0)).numpy()
+
+    def images() -> Iterator[np.ndarray]:
+        for pose in poses:
+            rgba = caster.view(pose, width, height, focal, samples=2)
+            alpha = rgba[..., 3:].astype(np.float32) / 255
+            yield (rgba[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+
+    return width, height, images()

@@ -1,0 +1,119 @@
+"""A radiance field: what light a point sends where."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sinefield.config import RadianceFieldConfig
+from sinefield.nn.encodings import Frequency, SphericalHarmonics
+from sinefield.nn.mlp import MLP, WeightSpec
+from sinefield.render.march import Samples
+from sinefield.render.occupancy import OccupancyGrid
+from sinefield.render.volume import Pixels, composite
+
+MAX_LOG_DENSITY = 12.0
+
+
+class RadianceField(nn.Module):
+    """Density from a frequency-encoded position, colour from the trunk's features and the view direction.
+
+    Two functions, as nerfacc has it: `density(x)` and `forward(x, d) -> (rgb, sigma)`. Positions are world
+    coordinates; the field normalises them by its own box. Colours are sRGB in [0, 1]; densities are per world unit.
+    The square hidden matrices of the trunk are stored as the config says (sine low rank by default); its first and
+    last layer and the small colour head are dense.
+
+    Args:
+        aabb: (6,) box in world units: xmin ymin zmin xmax ymax zmax.
+    """
+
+    kind = "radiance"
+
+    def __init__(self, config: RadianceFieldConfig, aabb: Float[Tensor, "6"]) -> None:
+        super().__init__()
+        self.config = config
+        self.grid = OccupancyGrid(aabb, config.grid)
+        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase)
+        self.encoding = Frequency(3, config.frequencies)
+        self.directions = SphericalHarmonics()
+        self.trunk = MLP(
+            self.encoding.out_features,
+            1 + config.features,
+            config.width,
+            config.depth,
+            spec,
+            config.activation,
+            config.skips,
+            config.sigma,
+            config.omega0,
+        )
+        self.head = MLP(
+            config.features + self.directions.out_features,
+            3,
+            config.head_width,
+            config.head_depth,
+            WeightSpec("dense"),
+            "relu",
+        )
+        self.register_buffer("background", torch.ones(3))
+
+    @property
+    def aabb(self) -> Float[Tensor, "6"]:
+        return self.grid.aabb
+
+    @property
+    def render_step_size(self) -> float:
+        """Length of one sample, world units."""
+        return float((self.aabb[3:] - self.aabb[:3]).max()) / self.config.steps
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16."""
+        self.encoding.dtype = self.trunk.dtype = self.head.dtype = dtype
+
+    def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.aabb[:3], self.aabb[3:]
+        # One scale for all axes: a flat box must not see the scene stretched.
+        half = (high - low).max() / 2
+        out = self.trunk(self.encoding((x - (low + high) / 2) / half))
+        # exp makes density reach opaque surfaces in few steps; in units of 1/half so that any world scale starts alike.
+        return torch.exp(out[:, 0].clamp(max=MAX_LOG_DENSITY)) / half, out[:, 1:]
+
+    def density(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Density per world unit; the box is not enforced."""
+        return self._trunk(x)[0]
+
+    def forward(self, x: Float[Tensor, "n 3"], d: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+        """Colour and density at world points `x` seen along unit directions `d`."""
+        sigmas, features = self._trunk(x)
+        return torch.sigmoid(self.head(torch.cat([features, self.directions(d)], dim=1).to(self.head.dtype))), sigmas
+
+    def shade(self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], samples: Samples) -> Pixels:
+        """Evaluate the field at the samples and composite them; one pixel for each of `samples.n_rays` rays."""
+        colours, sigmas = self(samples.points(rays_o, rays_d), rays_d[samples.ray_indices])
+        return composite(sigmas, colours, samples)
+
+    @torch.no_grad()
+    def render(
+        self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], chunk: int = 16384, max_samples: int = 2**20
+    ) -> Pixels:
+        """Pixels of any number of rays, without jitter; memory is bounded by `max_samples`."""
+        parts = []
+        start = 0
+        while start < len(rays_o):
+            o, d = rays_o[start : start + max_samples], rays_d[start : start + max_samples]
+            samples = self.grid.sampling(o, d, self.render_step_size, max_samples=max_samples)
+            for first, part in samples.split(chunk):
+                last = first + part.n_rays
+                parts.append(self.shade(o[first:last], d[first:last], part))
+            start += samples.n_rays
+        if not parts:
+            return Pixels(rays_o.new_zeros(0, 3), rays_o.new_zeros(0), rays_o.new_zeros(0))
+        return Pixels(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+    def update_grid(self, generator: torch.Generator, everything: bool = True) -> None:
+        """Move the occupancy grid towards the present density."""
+        step = self.render_step_size
+
+        def occ_eval_fn(x: Tensor) -> Tensor:
+            return torch.cat([self.density(part) for part in x.split(16384)]) * step
+
+        self.grid.update(occ_eval_fn, generator, everything=everything)

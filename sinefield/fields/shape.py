@@ -1,0 +1,86 @@
+"""A shape field: inside or outside, or how far from the surface."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sinefield.config import ShapeFieldConfig
+from sinefield.nn.encodings import Frequency
+from sinefield.nn.mlp import MLP, WeightSpec
+
+
+class ShapeField(nn.Module):
+    """Occupancy or signed distance of one object, in field coordinates x = (input − centre) · scale.
+
+    The normalisation is stored with the field, and `evaluate` takes the input's own coordinates, so that whatever
+    leaves the field leaves it in the coordinates in which the object came.
+
+    Args:
+        centre: (3,) centre of the object's box, input units.
+        scale: field units per input unit.
+        aabb: (6,) the object's box, input units.
+    """
+
+    kind = "shape"
+
+    def __init__(
+        self,
+        config: ShapeFieldConfig,
+        centre: Float[Tensor, "3"],
+        scale: Float[Tensor, ""],
+        aabb: Float[Tensor, "6"],
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.encoding = Frequency(3, config.frequencies)
+        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase)
+        self.network = MLP(
+            self.encoding.out_features,
+            1,
+            config.width,
+            config.depth,
+            spec,
+            config.activation,
+            config.skips,
+            config.sigma,
+            config.omega0,
+        )
+        # float64: an object far from its origin keeps its place.
+        self.register_buffer("centre", torch.as_tensor(centre, dtype=torch.float64))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))
+        self.register_buffer("aabb", torch.as_tensor(aabb, dtype=torch.float64))
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16."""
+        self.encoding.dtype = self.network.dtype = dtype
+
+    def forward(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """The network's raw output at field coordinates.
+
+        Distance: signed distance / band, negative inside. Occupancy: a logit, or with the "mse" loss occupancy itself.
+        """
+        return self.network(self.encoding(x))[:, 0]
+
+    @property
+    def distance(self) -> bool:
+        return self.config.represents == "distance"
+
+    @property
+    def default_level(self) -> float:
+        """Level of the surface in the values of `evaluate`: distance 0 or occupancy 0.5."""
+        return 0.0 if self.distance else 0.5
+
+    @torch.no_grad()
+    def evaluate(self, points: Float[Tensor, "n 3"], chunk: int = 32768) -> Float[Tensor, "n"]:
+        """Signed distance in input units (negative inside) or occupancy in [0, 1], at the input's coordinates."""
+        x = ((points - self.centre) * self.scale).float()
+        raw = torch.cat([self(part) for part in x.split(chunk)]) if len(x) else x.new_zeros(0)
+        if self.distance:
+            # Learned within ±band only; beyond, it is a bound with the right sign.
+            return raw * (self.config.band / self.scale).float()
+        return raw if self.config.loss == "mse" else torch.sigmoid(raw)
+
+    def inside(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
+        """Whether points at the input's coordinates are inside the object."""
+        values = self.evaluate(points)
+        return values < self.default_level if self.distance else values > self.default_level

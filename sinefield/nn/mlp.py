@@ -1,0 +1,130 @@
+"""A multilayer perceptron over any kind of weight."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sinefield.errors import SinefieldError
+from sinefield.nn.weights import Dense, LowRank, SineLowRank, Weight
+
+ACTIVATIONS = ("relu", "leaky_relu", "gaussian", "sine", "softplus")
+WEIGHTS = ("sine", "lowrank", "dense")
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """How the square hidden matrices of a network are stored.
+
+    `kind` is "sine" (sin(ω·UV)/g), "lowrank" (UV) or "dense". `rank` is k. For "sine" give `omega`, or
+    `phase` (see `SineLowRank`), not both.
+    """
+
+    kind: str = "sine"
+    rank: int = 8
+    omega: float | None = None
+    phase: float | None = None
+
+    def make(self, out_features: int, in_features: int, activation: str, omega0: float) -> Weight:
+        """A hidden weight, scaled so that a SIREN's preactivations start as its paper has them."""
+        siren = activation == "sine"
+        root = math.sqrt(in_features)
+        if self.kind == "dense":
+            return Dense(out_features, in_features, bound=math.sqrt(6) / root / omega0 if siren else None)
+        if self.kind == "lowrank":
+            # U V has standard deviation 1/(3√in); a SIREN's hidden matrix has √2/(√in·ω₀).
+            return LowRank(out_features, in_features, self.rank, scale=3 * math.sqrt(2) / omega0 if siren else 1.0)
+        if self.kind == "sine":
+            # sin(ω·UV) has standard deviation 1/√2 once ω is large, so g = √in·ω₀/2 gives the same.
+            gain = root * omega0 / 2 if siren else root
+            phase = self.phase if self.phase is not None or self.omega is not None else 2.5
+            return SineLowRank(out_features, in_features, self.rank, omega=self.omega, phase=phase, gain=gain)
+        raise SinefieldError(f"unknown kind of weight {self.kind!r}; one of {', '.join(WEIGHTS)}")
+
+
+class MLP(nn.Module):
+    """`depth` hidden layers of `width` units; first and last matrix dense, those between as `weights` says.
+
+    Layer i computes act(W_i h + b_i); the last one is linear. At the hidden layers in `skips` (counted from 0,
+    never 0) the input is concatenated to the hidden state first. Matrices (out, in) and biases:
+    in→width, (depth − 1) × width→width (or width + in→width at a skip), width→out. So a
+    network without skips and with rank-k hidden weights has
+    (in + 1)·width + (depth − 1)·(2·k·width + width) + (width + 1)·out parameters.
+
+    The first layer runs in the dtype of its input (bare coordinates do not survive bf16, a frequency encoding
+    does); the hidden layers run in `dtype`; the output is float32.
+
+    Args:
+        activation: "relu", "leaky_relu" (slope 0.01), "softplus" (β=100), "gaussian" exp(−x²/2σ²) or
+            "sine" sin(ω₀x) with SIREN's initialisation (Sitzmann et al., NeurIPS 2020).
+        sigma: σ of the Gaussian activation.
+        omega0: ω₀ of the sine activation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        width: int = 64,
+        depth: int = 4,
+        weights: WeightSpec | None = None,
+        activation: str = "relu",
+        skips: Sequence[int] = (),
+        sigma: float = 0.1,
+        omega0: float = 30.0,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise SinefieldError(f"unknown activation {activation!r}; one of {', '.join(ACTIVATIONS)}")
+        if depth < 1 or width < 1:
+            raise SinefieldError(f"a network needs depth and width of at least 1, got depth {depth}, width {width}")
+        if any(not 0 < s < depth for s in skips):
+            raise SinefieldError(f"skips {list(skips)} must lie between 1 and depth − 1 = {depth - 1}")
+        spec = weights or WeightSpec()
+        self.skips = frozenset(skips)
+        self.activation = _activation(activation, sigma, omega0)
+        self.dtype = torch.float32
+        siren = activation == "sine"
+        layers: list[Weight] = [Dense(width, in_features, bound=1 / in_features if siren else None)]
+        for i in range(1, depth):
+            layers.append(spec.make(width, width + (in_features if i in self.skips else 0), activation, omega0))
+        layers.append(Dense(out_features, width, bound=math.sqrt(6 / width) / omega0 if siren else None))
+        self.weights = nn.ModuleList(layers)
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.empty(w.out_features).uniform_(-1, 1) / math.sqrt(w.in_features)) for w in layers
+        )
+
+    def forward(self, x: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
+        h = F.linear(x, self.weights[0]().to(x.dtype), self.biases[0].to(x.dtype))
+        h = self.activation(h).to(self.dtype)
+        inputs = x.to(self.dtype) if self.skips else None
+        for i in range(1, len(self.weights) - 1):
+            if i in self.skips:
+                h = torch.cat([h, inputs], dim=1)
+            h = self.activation(F.linear(h, self.weights[i]().to(self.dtype), self.biases[i].to(self.dtype)))
+        return F.linear(h, self.weights[-1]().to(self.dtype), self.biases[-1].to(self.dtype)).float()
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Parameters of the square hidden weights: the ones Muon takes."""
+        return [p for w in list(self.weights)[1:-1] for p in w.parameters()]
+
+
+def _activation(name: str, sigma: float, omega0: float) -> Callable[[Tensor], Tensor]:
+    if name == "relu":
+        return F.relu
+    if name == "leaky_relu":
+        return F.leaky_relu
+    if name == "softplus":
+        return lambda x: F.softplus(x, beta=100)
+    if name == "gaussian":
+        return lambda x: torch.exp(x * x * (-0.5 / sigma**2))
+    return lambda x: torch.sin(omega0 * x)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable numbers in a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

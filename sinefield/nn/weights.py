@@ -1,0 +1,143 @@
+"""A weight is a thing: modules whose call returns an (out, in) matrix.
+
+A network asks each of its weights for the matrix and does not know how it is stored, so a new
+factorisation is one class here and nothing elsewhere.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sinefield.errors import SinefieldError
+
+
+class Weight(nn.Module):
+    """Base of all weights: `weight()` returns the (out, in) matrix, differentiable in its parameters.
+
+    Within `materialised(module)` the matrix is computed once and handed out again and again.
+    """
+
+    def __init__(self, out_features: int, in_features: int) -> None:
+        super().__init__()
+        if out_features < 1 or in_features < 1:
+            raise SinefieldError(f"a weight needs at least one row and column, got {out_features} × {in_features}")
+        self.out_features = out_features
+        self.in_features = in_features
+        self._leaf: Tensor | None = None
+
+    def matrix(self) -> Tensor:
+        """Compute the (out, in) matrix from the parameters."""
+        raise NotImplementedError
+
+    def forward(self) -> Float[Tensor, "out_features in_features"]:
+        return self.matrix() if self._leaf is None else self._leaf
+
+
+class Dense(Weight):
+    """An ordinary matrix, out·in parameters, U(±1/√in) at the start (torch's own `nn.Linear` rule)."""
+
+    def __init__(self, out_features: int, in_features: int, bound: float | None = None) -> None:
+        super().__init__(out_features, in_features)
+        bound = 1 / math.sqrt(in_features) if bound is None else bound
+        self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
+
+    def matrix(self) -> Tensor:
+        return self.weight
+
+
+class LowRank(Weight):
+    """Plain low rank, W = scale · U V, with k·(out + in) parameters.
+
+    Both factors start Kaiming-uniform with a=√5: U ~ U(±1/√k), V ~ U(±1/√in), so that every entry of
+    U V has standard deviation 1/(3√in) whatever the rank.
+
+    Args:
+        rank: k, at most min(out, in).
+        scale: constant factor on the product.
+
+    Raises:
+        SinefieldError: the rank is below 1 or above min(out, in).
+    """
+
+    def __init__(self, out_features: int, in_features: int, rank: int, scale: float = 1.0) -> None:
+        super().__init__(out_features, in_features)
+        if not 1 <= rank <= min(out_features, in_features):
+            raise SinefieldError(
+                f"rank {rank} does not fit a {out_features} × {in_features} weight; "
+                f"choose 1 to {min(out_features, in_features)}"
+            )
+        self.rank = rank
+        self.scale = scale
+        self.u = nn.Parameter(torch.empty(out_features, rank).uniform_(-1, 1) / math.sqrt(rank))
+        self.v = nn.Parameter(torch.empty(rank, in_features).uniform_(-1, 1) / math.sqrt(in_features))
+
+    def matrix(self) -> Tensor:
+        return self.scale * (self.u @ self.v)
+
+
+class SineLowRank(LowRank):
+    """Sine-activated low rank, W = sin(ω · U V) / g, with k·(out + in) parameters.
+
+    ω and g are fixed numbers, not learned; g defaults to √in. The elementwise sine raises the rank of the
+    product without a single further parameter (Ji et al., ICLR 2025, arXiv 2403.19243, eq. 4).
+
+    Args:
+        omega: ω itself; or give `phase` instead.
+        phase: standard deviation of ω·UV at the start, ω = 3·√in·phase. One setting carries over
+            between widths; below about 1 the sine is nearly the identity, above 1.5 the standard deviation
+            of W has settled at 0.707/g.
+        gain: g, the divisor.
+
+    Raises:
+        SinefieldError: neither or both of `omega` and `phase`, one that is not positive, or a bad rank.
+    """
+
+    def __init__(
+        self,
+        out_features: int,
+        in_features: int,
+        rank: int,
+        omega: float | None = None,
+        phase: float | None = None,
+        gain: float | None = None,
+    ) -> None:
+        super().__init__(out_features, in_features, rank)
+        if (omega is None) == (phase is None):
+            raise SinefieldError("a sine low-rank weight needs exactly one of omega and phase")
+        self.omega = omega_from_phase(phase, in_features) if omega is None else float(omega)
+        if not self.omega > 0:
+            raise SinefieldError(f"omega (or phase) must be positive, got {omega if phase is None else phase}")
+        self.gain = math.sqrt(in_features) if gain is None else float(gain)
+
+    def matrix(self) -> Tensor:
+        return torch.sin(self.omega * (self.u @ self.v)) / self.gain
+
+
+def omega_from_phase(phase: float, in_features: int) -> float:
+    """ω that gives ω·UV the standard deviation `phase` at the start: every entry of UV has 1/(3√in)."""
+    return 3 * math.sqrt(in_features) * phase
+
+
+@contextmanager
+def materialised(module: nn.Module) -> Iterator[None]:
+    """Compute every weight below `module` once; its gradient returns to the parameters on leaving.
+
+    Inside, each weight hands out one leaf matrix, so that a step may run forward and backward over many
+    chunks of points while the factors are multiplied, and their gradients formed, only once.
+    """
+    weights = [child for child in module.modules() if isinstance(child, Weight)]
+    matrices = [weight.matrix() for weight in weights]
+    for weight, matrix in zip(weights, matrices, strict=True):
+        weight._leaf = matrix.detach().requires_grad_(matrix.requires_grad)
+    try:
+        yield
+        pairs = [(m, w._leaf.grad) for w, m in zip(weights, matrices, strict=True) if w._leaf.grad is not None]
+        if pairs:
+            torch.autograd.backward([m for m, _ in pairs], [g for _, g in pairs])
+    finally:
+        for weight in weights:
+            weight._leaf = None

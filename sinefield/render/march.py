@@ -1,0 +1,226 @@
+"""Rays into samples, through an occupancy grid.
+
+Samples are flat, in nerfacc's names: `ray_indices, t_starts, t_ends`, all (n_samples,), ordered by ray and
+front to back. A sample exists on ray r for every step k of the lattice
+t = t_min + (k + jitter_r)·step whose midpoint lies inside the box, before `far_plane`, and in an occupied cell.
+`march_reference` is that sentence in plain torch; `march` is the same in compiled, multi-threaded form.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Samples(NamedTuple):
+    """Flat samples of the first `n_rays` rays that were asked for.
+
+    `packed_info` (n_rays, 2) holds each ray's first sample and number of samples. `n_rays` is smaller than the
+    number of rays given when the cap on samples was reached.
+    """
+
+    ray_indices: Int[Tensor, "n_samples"]
+    t_starts: Float[Tensor, "n_samples"]
+    t_ends: Float[Tensor, "n_samples"]
+    packed_info: Int[Tensor, "n_rays 2"]
+
+    @property
+    def n_rays(self) -> int:
+        return len(self.packed_info)
+
+    def points(self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"]) -> Float[Tensor, "n_samples 3"]:
+        """Midpoint of each sample, in the rays' coordinates."""
+        middle = (self.t_starts + self.t_ends)[:, None] / 2
+        return rays_o[self.ray_indices] + middle * rays_d[self.ray_indices]
+
+    def split(self, chunk: int) -> "Iterator[tuple[int, Samples]]":
+        """Cut between rays into parts of about `chunk` samples: (index of the part's first ray, part)."""
+        if self.n_rays == 0:
+            return
+        ends = self.packed_info.sum(1)
+        total = int(ends[-1])
+        marks = torch.arange(1, max(total // chunk, 1), device=ends.device) * chunk
+        cuts = [0, *(torch.searchsorted(ends, marks) + 1).tolist(), self.n_rays]
+        for first, last in zip(cuts, cuts[1:], strict=False):
+            if first < last:
+                packed = self.packed_info[first:last]
+                begin, end = int(packed[0, 0]), int(packed[-1].sum())
+                shifted = packed - torch.tensor([begin, 0], device=packed.device)
+                part = slice(begin, end)
+                yield first, Samples(self.ray_indices[part] - first, self.t_starts[part], self.t_ends[part], shifted)
+
+
+def march(
+    rays_o: Float[Tensor, "r 3"],
+    rays_d: Float[Tensor, "r 3"],
+    aabb: Float[Tensor, "6"],
+    binaries: Bool[Tensor, "x y z"],
+    render_step_size: float,
+    near_plane: float = 0.0,
+    far_plane: float = 1e10,
+    jitter: Float[Tensor, "r"] | None = None,
+    solid: Bool[Tensor, "x y z"] | None = None,
+    max_samples: int = 2**31,
+) -> Samples:
+    """Samples of the given rays in the occupied cells of a grid over `aabb`.
+
+    Args:
+        rays_d: unit directions; t is in world units along them.
+        jitter: shift of each ray's lattice in steps, in [0, 1); 0 when absent.
+        solid: cells behind whose first `SOLID_DEPTH` samples a ray can see nothing; it stops there.
+        max_samples: hard cap; rays from the first that would exceed it on are dropped
+            (a first ray that alone exceeds it keeps its front samples).
+    """
+    o, d = (np.ascontiguousarray(x.detach().numpy(), np.float32) for x in (rays_o, rays_d))
+    box = aabb.numpy().astype(np.float32)
+    shift = np.zeros(len(o), np.float32) if jitter is None else jitter.numpy()
+    occupied = binaries.numpy()
+    blocked = np.zeros((1, 1, 1), np.bool_) if solid is None else solid.numpy()
+    settings = (np.float32(render_step_size), np.float32(near_plane), np.float32(far_plane))
+    counts = _count(o, d, box, occupied, blocked, shift, *settings)
+    ends = np.cumsum(counts)
+    keep = int(np.searchsorted(ends, max_samples, side="right"))
+    if keep == 0 and len(o):
+        keep, counts, ends = 1, counts[:1].clip(max=max_samples), ends[:1].clip(max=max_samples)
+    counts, ends = counts[:keep], ends[:keep]
+    packed = np.stack([ends - counts, counts], axis=1)
+    total = int(ends[-1]) if keep else 0
+    index, t0, t1 = _fill(o, d, box, occupied, blocked, shift, *settings, packed, total)
+    return Samples(*(torch.from_numpy(x) for x in (index, t0, t1, packed)))
+
+
+SOLID_DEPTH = 4
+"""Samples a ray may take inside solid cells before it stops."""
+
+
+@numba.njit(cache=True, inline="always")
+def _span(o, d, box, near, far):
+    """Entry and exit of one ray through the box, clipped to near and far; empty when entry ≥ exit."""
+    t_min, t_max = near, far
+    for a in range(3):
+        if d[a] == 0.0:
+            if o[a] < box[a] or o[a] > box[a + 3]:
+                return np.float32(1.0), np.float32(0.0)
+            continue
+        inverse = np.float32(1.0) / d[a]
+        t0 = (box[a] - o[a]) * inverse
+        t1 = (box[a + 3] - o[a]) * inverse
+        t_min = max(t_min, min(t0, t1))
+        t_max = min(t_max, max(t0, t1))
+    return t_min, t_max
+
+
+@numba.njit(cache=True)
+def _walk(o, d, box, occupied, solid, shift, step, near, far, t_starts, first, limit):
+    """Walk one ray; write lattice positions into `t_starts[first:]` when it has room; return how many there are."""
+    t_min, t_max = _span(o, d, box, near, far)
+    if not t_min < t_max:
+        return 0
+    res = occupied.shape
+    write = len(t_starts) > 0
+    stops = solid.shape[0] == res[0]
+    n, depth, k = 0, 0, 0
+    cell = np.empty(3, np.int64)
+    scale = np.empty(3, np.float32)
+    for a in range(3):
+        scale[a] = res[a] / (box[a + 3] - box[a])
+    while n < limit:
+        t = t_min + (np.float32(k) + shift) * step
+        middle = t + np.float32(0.5) * step
+        if middle >= t_max:
+            break
+        for a in range(3):
+            cell[a] = min(max(int((o[a] + middle * d[a] - box[a]) * scale[a]), 0), res[a] - 1)
+        if occupied[cell[0], cell[1], cell[2]]:
+            if stops and solid[cell[0], cell[1], cell[2]]:
+                depth += 1
+                if depth > SOLID_DEPTH:
+                    break
+            if write:
+                t_starts[first + n] = t
+            n += 1
+            k += 1
+            continue
+        # Leave the empty cell: the nearest of its three exit planes, less a hair so that rounding never skips a sample.
+        leave = t_max
+        for a in range(3):
+            if d[a] > 0.0:
+                leave = min(leave, (box[a] + (cell[a] + 1) / scale[a] - o[a]) / d[a])
+            elif d[a] < 0.0:
+                leave = min(leave, (box[a] + cell[a] / scale[a] - o[a]) / d[a])
+        k = max(k + 1, int((leave - t_min) / step - shift - np.float32(0.501)))
+    return n
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _count(o, d, box, occupied, solid, shift, step, near, far):
+    counts = np.empty(len(o), np.int64)
+    nothing = np.empty(0, np.float32)
+    for r in numba.prange(len(o)):
+        counts[r] = _walk(o[r], d[r], box, occupied, solid, shift[r], step, near, far, nothing, 0, 2**31)
+    return counts
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _fill(o, d, box, occupied, solid, shift, step, near, far, packed, total):
+    ray_indices = np.empty(total, np.int64)
+    t_starts = np.empty(total, np.float32)
+    t_ends = np.empty(total, np.float32)
+    for r in numba.prange(len(packed)):
+        first, count = packed[r]
+        if count > 0:
+            _walk(o[r], d[r], box, occupied, solid, shift[r], step, near, far, t_starts, first, count)
+            for i in range(first, first + count):
+                ray_indices[i] = r
+                t_ends[i] = t_starts[i] + step
+    return ray_indices, t_starts, t_ends
+
+
+def march_reference(
+    rays_o: Float[Tensor, "r 3"],
+    rays_d: Float[Tensor, "r 3"],
+    aabb: Float[Tensor, "6"],
+    binaries: Bool[Tensor, "x y z"],
+    render_step_size: float,
+    near_plane: float = 0.0,
+    far_plane: float = 1e10,
+    jitter: Float[Tensor, "r"] | None = None,
+    solid: Bool[Tensor, "x y z"] | None = None,
+    max_samples: int = 2**31,
+) -> Samples:
+    """`march` in plain torch, on any device: every lattice position is looked up, memory rays × steps."""
+    near, far = torch.as_tensor([near_plane, far_plane], dtype=torch.float32, device=rays_o.device)
+    inverse = 1 / rays_d
+    t0, t1 = (aabb[:3] - rays_o) * inverse, (aabb[3:] - rays_o) * inverse
+    outside = ((rays_d == 0) & ((rays_o < aabb[:3]) | (rays_o > aabb[3:]))).any(1)
+    flat = rays_d == 0
+    t_min = torch.minimum(t0, t1).masked_fill(flat, -torch.inf).amax(1).clamp(min=near)
+    t_max = torch.maximum(t0, t1).masked_fill(flat, torch.inf).amin(1).clamp(max=far)
+    t_max = torch.where(outside, t_min, t_max)
+    steps = int(((t_max - t_min).max() / render_step_size).ceil().clamp(min=0)) + 1 if len(rays_o) else 0
+    shift = torch.zeros_like(t_min) if jitter is None else jitter
+    k = torch.arange(steps, dtype=torch.float32, device=rays_o.device)
+    t = t_min[:, None] + (k + shift[:, None]) * render_step_size
+    middle = t + 0.5 * render_step_size
+    resolution = torch.tensor(binaries.shape, device=rays_o.device)
+    position = rays_o[:, None] + middle[..., None] * rays_d[:, None]
+    cell = ((position - aabb[:3]) * (resolution / (aabb[3:] - aabb[:3]))).nan_to_num().long()
+    x, y, z = torch.minimum(cell.clamp(min=0), resolution - 1).unbind(-1)
+    hit = (middle < t_max[:, None]) & (t_min < t_max)[:, None] & binaries[x, y, z]
+    if solid is not None:
+        hit &= (hit & solid[x, y, z]).cumsum(1) <= SOLID_DEPTH
+    counts = hit.sum(1)
+    ends = counts.cumsum(0)
+    keep = int((ends <= max_samples).sum())
+    if keep == 0 and len(rays_o):
+        keep, counts = 1, counts[:1].clamp(max=max_samples)
+        hit = hit[:1] & (hit[:1].cumsum(1) <= max_samples)
+    counts, hit = counts[:keep], hit[:keep]
+    ray_indices = torch.arange(keep, device=rays_o.device)[:, None].expand_as(hit)[hit]
+    starts = t[:keep][hit]
+    packed = torch.stack([counts.cumsum(0) - counts, counts], dim=1)
+    return Samples(ray_indices, starts, starts + render_step_size, packed)

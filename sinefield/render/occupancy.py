@@ -1,0 +1,151 @@
+"""The occupancy grid: which cells of the box are worth a sample."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sinefield.render.march import Samples, march, march_reference
+
+SOLID_ALPHA_DEPTH = 2.5
+"""Optical depth of one step above which a cell counts as solid; with `SOLID_DEPTH` steps exp(−10) is left."""
+
+
+class OccupancyGrid(nn.Module):
+    """One level of occupancy over `aabb`, kept by an exponential moving maximum of density × step.
+
+    The counterpart of nerfacc's `OccGridEstimator` (same names: `occs`, `binaries`, `occ_eval_fn`, `occ_thre`).
+    A cell's value decays by `ema_decay` at each update and is raised to what the field says at a random point
+    of the cell; the cell is occupied while its value exceeds min(occ_thre, mean value).
+
+    Attributes:
+        aabb: (6,) box, world units.
+        occs: (x, y, z) optical depth of one step.
+        binaries: (x, y, z) bool, cells that get samples.
+        allowed: (x, y, z) bool, cells that may ever be occupied; all of them unless a visual hull says otherwise.
+        solid: (x, y, z) bool, cells inside opaque matter, all 26 neighbours included; a ray ends there.
+    """
+
+    def __init__(self, aabb: Float[Tensor, "6"], resolution: int = 64) -> None:
+        super().__init__()
+        shape = (resolution,) * 3
+        self.resolution = resolution
+        self.register_buffer("aabb", torch.as_tensor(aabb, dtype=torch.float32))
+        self.register_buffer("occs", torch.zeros(shape))
+        self.register_buffer("binaries", torch.ones(shape, dtype=torch.bool))
+        self.register_buffer("allowed", torch.ones(shape, dtype=torch.bool))
+        self.register_buffer("solid", torch.zeros(shape, dtype=torch.bool))
+
+    def restrict(self, allowed: Bool[Tensor, "x y z"]) -> None:
+        """Never sample outside `allowed`, and start with all of it occupied."""
+        self.allowed.copy_(allowed)
+        self.binaries.copy_(allowed)
+
+    def centres(self) -> Float[Tensor, "cells 3"]:
+        """Centre of every cell in world units, x slowest."""
+        return self._points(torch.arange(self.resolution**3, device=self.aabb.device), 0.5)
+
+    def _points(self, cells: Tensor, inside: Tensor | float) -> Tensor:
+        r = self.resolution
+        index = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=1)
+        return self.aabb[:3] + (index + inside) / r * (self.aabb[3:] - self.aabb[:3])
+
+    @torch.no_grad()
+    def update(
+        self,
+        occ_eval_fn: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]],
+        generator: torch.Generator,
+        occ_thre: float = 0.01,
+        ema_decay: float = 0.95,
+        everything: bool = True,
+    ) -> None:
+        """Move the grid towards the field.
+
+        Args:
+            occ_eval_fn: world points to density × render_step_size.
+            generator: draws the point inside each cell.
+            everything: evaluate all allowed cells; otherwise the occupied ones and as many random others.
+        """
+        cells = self.allowed.flatten().nonzero()[:, 0]
+        if not everything:
+            occupied = self.binaries.flatten().nonzero()[:, 0]
+            if len(cells):
+                n = max(len(cells) // 4, 1)
+                other = cells[torch.randint(len(cells), (n,), generator=generator, device=cells.device)]
+                cells = torch.cat([occupied, other]).unique()
+        if len(cells) == 0:
+            return
+        inside = torch.rand(len(cells), 3, generator=generator, device=cells.device)
+        flat = self.occs.view(-1)
+        flat *= ema_decay
+        flat[cells] = torch.maximum(flat[cells], occ_eval_fn(self._points(cells, inside)).to(flat.dtype))
+        mean = flat[self.allowed.view(-1)].mean()
+        self.binaries.copy_((self.occs > torch.clamp(mean, max=occ_thre)) & self.allowed)
+        self.find_solid()
+
+    def find_solid(self) -> None:
+        """Cells whose whole neighbourhood stops light within a few steps."""
+        dense = (self.occs > SOLID_ALPHA_DEPTH).float()[None, None]
+        # A minimum filter is a maximum filter of the negative; beyond the box counts as empty.
+        self.solid.copy_(-F.max_pool3d(F.pad(-dense, (1,) * 6), 3, stride=1)[0, 0] > 0.5)
+
+    def sampling(
+        self,
+        rays_o: Float[Tensor, "r 3"],
+        rays_d: Float[Tensor, "r 3"],
+        render_step_size: float,
+        jitter: Float[Tensor, "r"] | None = None,
+        max_samples: int = 2**31,
+        near_plane: float = 0.0,
+        far_plane: float = 1e10,
+    ) -> Samples:
+        """Samples of the rays in occupied cells; see `march`."""
+        walk = march if rays_o.device.type == "cpu" else march_reference
+        return walk(
+            rays_o,
+            rays_d,
+            self.aabb,
+            self.binaries,
+            render_step_size,
+            near_plane,
+            far_plane,
+            jitter,
+            self.solid,
+            max_samples,
+        )
+
+
+def visual_hull(
+    points: Float[Tensor, "n 3"],
+    project: Callable[[int, Float[Tensor, "n 3"]], tuple[Float[Tensor, "n 2"], Float[Tensor, "n"]]],
+    masks: Bool[Tensor, "views h w"],
+    reach: Float[Tensor, "views"] | float,
+) -> Bool[Tensor, "n"]:
+    """Which points no view rules out: a point is ruled out where a view sees it on transparent pixels only.
+
+    Args:
+        points: world units, the centres of a grid's cells.
+        project: view index and points to pixels and depth along the viewing axis.
+        masks: True where an image is not fully transparent.
+        reach: radius in world units around a point that must be covered, half a cell's diagonal;
+            turned into pixels by each view's depth and focal length, given here as focal × radius.
+    """
+    alive = torch.ones(len(points), dtype=torch.bool)
+    height, width = masks.shape[1:]
+    for view in range(len(masks)):
+        index = alive.nonzero()[:, 0]
+        pixels, depth = project(view, points[index])
+        radius = torch.as_tensor(reach)[view] if torch.as_tensor(reach).ndim else torch.as_tensor(reach)
+        size = (radius / depth.clamp(min=1e-6)).ceil().clamp(1, max(height, width))
+        # Summed-area table: any opaque pixel within the square that the cell's ball projects to?
+        table = F.pad(masks[view].float().cumsum(0).cumsum(1), (1, 0, 1, 0))
+        x0, x1 = (pixels[:, 0] - size).floor().clamp(0, width), (pixels[:, 0] + size).ceil().clamp(0, width)
+        y0, y1 = (pixels[:, 1] - size).floor().clamp(0, height), (pixels[:, 1] + size).ceil().clamp(0, height)
+        x0, x1, y0, y1 = (v.long() for v in (x0, x1, y0, y1))
+        covered = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
+        seen = (x1 > x0) & (y1 > y0) & (depth > 0)
+        # What a view does not see, it cannot rule out.
+        alive[index[seen & (covered < 0.5)]] = False
+    return alive

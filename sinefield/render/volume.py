@@ -1,0 +1,141 @@
+"""Flat samples into pixels: the volume rendering integral as exact scans over each ray's samples.
+
+With α_i = 1 − exp(−σ_i δ_i) and T_i = Π_{j<i} (1 − α_j), a sample weighs w_i = T_i α_i
+(Max, 1995; Mildenhall et al., ECCV 2020, eq. 3). Scans run in float64, ray by ray, so that a batch of a million
+samples loses nothing to the cancellation of a running sum. `composite_reference` is the definition
+in plain torch; `composite` picks the compiled twin on the CPU.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sinefield.render.march import Samples
+
+MAX_OPTICAL_DEPTH = 700.0
+"""exp(−700) is the smallest step a float64 transmittance can take; more absorption changes nothing."""
+
+
+class Pixels(NamedTuple):
+    """What the rays see, without any background.
+
+    colours: Σ w c, premultiplied by opacity. opacities: Σ w in [0, 1]. depths: Σ w t, divide by opacities for the
+    mean distance.
+    """
+
+    colours: Float[Tensor, "n_rays c"]
+    opacities: Float[Tensor, "n_rays"]
+    depths: Float[Tensor, "n_rays"]
+
+    def over(self, background: Float[Tensor, "*n_rays c"]) -> Float[Tensor, "n_rays c"]:
+        """Colours composited on a background, in the same colour space."""
+        return self.colours + (1 - self.opacities)[:, None] * background
+
+
+def render_weights(
+    sigmas: Float[Tensor, "n_samples"],
+    t_starts: Float[Tensor, "n_samples"],
+    t_ends: Float[Tensor, "n_samples"],
+    packed_info: Int[Tensor, "n_rays 2"],
+) -> tuple[Float[Tensor, "n_samples"], Float[Tensor, "n_samples"]]:
+    """Weights and transmittances of flat samples, float64, differentiable; any device."""
+    first, count = packed_info.unbind(1)
+    depth = (sigmas.double() * (t_ends - t_starts).double()).clamp(max=MAX_OPTICAL_DEPTH)
+    before = depth.cumsum(0) - depth
+    start = first.clamp(max=max(len(depth) - 1, 0))
+    base = before[start] if len(depth) else torch.zeros_like(first, dtype=torch.float64)
+    before = before - torch.repeat_interleave(base, count)
+    trans = torch.exp(-before)
+    return trans * -torch.expm1(-depth), trans
+
+
+def composite_reference(
+    sigmas: Float[Tensor, "n_samples"], colours: Float[Tensor, "n_samples c"], samples: Samples
+) -> Pixels:
+    """`composite` in plain torch, differentiable by autograd, on any device."""
+    weights, _ = render_weights(sigmas, samples.t_starts, samples.t_ends, samples.packed_info)
+    middle = (samples.t_starts + samples.t_ends).double() / 2
+    values = torch.cat([colours.double(), torch.ones_like(middle)[:, None], middle[:, None]], dim=1)
+    out = torch.zeros(samples.n_rays, values.shape[1], dtype=torch.float64, device=sigmas.device)
+    out = out.index_add(0, samples.ray_indices, weights[:, None] * values).to(colours.dtype)
+    return Pixels(out[:, :-2], out[:, -2], out[:, -1])
+
+
+def composite(
+    sigmas: Float[Tensor, "n_samples"], colours: Float[Tensor, "n_samples c"], samples: Samples
+) -> Pixels:
+    """Composite densities (per world unit) and colours of flat samples into one pixel a ray.
+
+    Rays without samples give zeros. Gradients reach `sigmas` and `colours`.
+    """
+    if sigmas.device.type != "cpu" or sigmas.dtype != torch.float32:
+        return composite_reference(sigmas, colours, samples)
+    lengths = samples.t_ends - samples.t_starts
+    middle = (samples.t_starts + samples.t_ends) / 2
+    return Pixels(*_Composite.apply(sigmas, colours, lengths, middle, samples.packed_info))
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, sigmas, colours, lengths, middle, packed_info):
+        ctx.save_for_backward(sigmas, colours, lengths, middle, packed_info)
+        arrays = (x.detach().contiguous().numpy() for x in (sigmas, colours, lengths, middle, packed_info))
+        return tuple(torch.from_numpy(x) for x in _forward(*arrays))
+
+    @staticmethod
+    def backward(ctx, *grads):
+        arrays = [x.detach().contiguous().numpy() for x in (*ctx.saved_tensors, *grads)]
+        grad_sigmas, grad_colours = _backward(*arrays)
+        return torch.from_numpy(grad_sigmas), torch.from_numpy(grad_colours), None, None, None
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _forward(sigmas, colours, lengths, middle, packed):
+    rays, channels = len(packed), colours.shape[1]
+    out = np.zeros((rays, channels), np.float32)
+    opacity = np.zeros(rays, np.float32)
+    depth = np.zeros(rays, np.float32)
+    for r in numba.prange(rays):
+        total = np.zeros(channels, np.float64)
+        trans, distance = 1.0, 0.0
+        for i in range(packed[r, 0], packed[r, 0] + packed[r, 1]):
+            left = trans * np.exp(-min(np.float64(sigmas[i]) * lengths[i], MAX_OPTICAL_DEPTH))
+            weight = trans - left
+            trans = left
+            distance += weight * middle[i]
+            for c in range(channels):
+                total[c] += weight * colours[i, c]
+        out[r] = total
+        opacity[r] = 1.0 - trans
+        depth[r] = distance
+    return out, opacity, depth
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _backward(sigmas, colours, lengths, middle, packed, grad_colour, grad_opacity, grad_depth):
+    # w_i = T_i − T_{i+1}, hence dL/dσ_i = δ_i (T_{i+1} G_i − Σ_{j>i} w_j G_j) with G_i = dL/dw_i.
+    grad_sigmas = np.empty_like(sigmas)
+    grad_colours = np.empty_like(colours)
+    channels = colours.shape[1]
+    for r in numba.prange(len(packed)):
+        first, count = packed[r]
+        trans = np.empty(count + 1, np.float64)
+        trans[0] = 1.0
+        for i in range(count):
+            s = first + i
+            trans[i + 1] = trans[i] * np.exp(-min(np.float64(sigmas[s]) * lengths[s], MAX_OPTICAL_DEPTH))
+        behind = 0.0
+        for i in range(count - 1, -1, -1):
+            s = first + i
+            weight = trans[i] - trans[i + 1]
+            g = np.float64(grad_opacity[r]) + np.float64(grad_depth[r]) * middle[s]
+            for c in range(channels):
+                g += np.float64(grad_colour[r, c]) * colours[s, c]
+                grad_colours[s, c] = weight * grad_colour[r, c]
+            grad_sigmas[s] = lengths[s] * (trans[i + 1] * g - behind)
+            behind += weight * g
+    return grad_sigmas, grad_colours

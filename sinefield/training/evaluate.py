@@ -1,0 +1,187 @@
+"""Scores of a trained field against what it was trained on, by one written protocol.
+
+Radiance: every test view (val, or train, where there is none) rendered on the run's background and rounded to 8 bits,
+against the 8-bit composited photograph; PSNR, SSIM and LPIPS are means of per-view values. Shape: IoU on points uniform
+in the object's box that training never saw; Chamfer distances, F-score and normal consistency between the
+extracted surface and the given one, by `metrics.shapes.compare_meshes`.
+"""
+
+import csv
+import io
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sinefield.config import Config, RadianceConfig, ShapeConfig
+from sinefield.data.cameras import look_at
+from sinefield.data.geometry import Surface, load_surface, signed_distance
+from sinefield.data.images import PosedScene, reference
+from sinefield.data.sampling import heldout_points
+from sinefield.errors import SinefieldError
+from sinefield.export.mesh import extract_field
+from sinefield.fields.radiance import RadianceField
+from sinefield.fields.shape import ShapeField
+from sinefield.files import write_text
+from sinefield.metrics.images import Lpips, score_views
+from sinefield.metrics.shapes import compare_meshes, iou
+from sinefield.nn.mlp import count_parameters
+from sinefield.training.pictures import save_curves, save_png, side_by_side
+from sinefield.training.radiance import load_scene, render_view
+from sinefield.training.run import Run, load_field
+from sinefield.training.shape import HELDOUT_SEED
+
+HELDOUT_POINTS = 300_000
+SURFACE_RESOLUTION = 192
+PICTURED_VIEWS = 4
+
+
+def evaluate(run: Run, data: PosedScene | Surface | None = None) -> dict[str, Any]:
+    """Score a run, write report.json, scores.csv and pictures into its folder, return the report.
+
+    Args:
+        data: the run's data where the caller holds them already; otherwise they are read again.
+
+    Returns:
+        run, kind, params, bytes, seconds_evaluating, and by kind psnr, ssim, lpips, views, per_view or
+        iou, chamfer_l1, chamfer_l2, fscore, normal_consistency.
+
+    Raises:
+        SinefieldError: no run, no field, a damaged file, data that moved.
+    """
+    config = run.config()
+    field, note = load_field(run.folder)
+    if field.kind != config.kind:
+        raise SinefieldError(f"{run.folder}: config.yaml says {config.kind}, the field is a {field.kind}; train again")
+    begin = time.perf_counter()
+    for parameter in field.parameters():
+        parameter.requires_grad_(True)  # so that they count
+    report = {
+        "run": str(run.folder),
+        "kind": config.kind,
+        "steps": note.get("steps"),
+        "seconds": note.get("seconds"),
+        "params": count_parameters(field),
+        "bytes": run.field_path.stat().st_size,
+    }
+    report |= score(field, config, run.pictures, data)
+    report["seconds_evaluating"] = round(time.perf_counter() - begin, 2)
+    report["machine"] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    metrics = run.read_metrics()
+    if metrics:
+        save_curves(run.pictures / "curves.png", metrics, "psnr" if config.kind == "radiance" else "iou")
+    write_text(run.report_path, json.dumps(report, indent=2) + "\n")
+    write_text(run.folder / "scores.csv", _csv(report))
+    return report
+
+
+def score(
+    field: RadianceField | ShapeField, config: Config, pictures: Path, data: PosedScene | Surface | None = None
+) -> dict[str, Any]:
+    """The scores of one field, and its pictures."""
+    if isinstance(config, ShapeConfig):
+        return score_shape(field, data or load_surface(config.data.path), pictures)
+    return score_radiance(field, config, data or load_scene(config), pictures)
+
+
+def score_radiance(field: RadianceField, config: RadianceConfig, scene: PosedScene, pictures: Path) -> dict[str, Any]:
+    """PSNR, SSIM and LPIPS over the test views; the first few as pictures."""
+    split = next(name for name in ("test", "val", "train") if getattr(scene, name) is not None)
+    views = getattr(scene, split)
+    truths = [reference(image, field.background) for image in views.images]
+    images = [render_view(field, views, i) for i in range(len(views))]
+    scores = score_views(images, truths)
+    lpips, why = _lpips(images, truths)
+    shown = np.linspace(0, len(views) - 1, min(PICTURED_VIEWS, len(views))).round().astype(int)
+    for i in shown:
+        save_png(pictures / f"view_{i:03d}.png", side_by_side(truths[i].float() / 255, images[i]))
+    rows = [
+        {"view": name, "psnr": _finite(p), "ssim": s}
+        for name, p, s in zip(views.names, scores["psnr_per_view"], scores["ssim_per_view"], strict=True)
+    ]
+    return {
+        "psnr": _finite(scores["psnr"]),
+        "ssim": scores["ssim"],
+        "lpips": lpips,
+        "lpips_note": why,
+        "split": split,
+        "views": len(views),
+        "skipped": scene.skipped,
+        "background": config.data.background,
+        "downscale": config.data.downscale,
+        "per_view": rows,
+    }
+
+
+def _finite(value: float) -> float:
+    """Identical images have infinite PSNR, which JSON cannot say: 8 bits cannot tell more than 100 dB apart."""
+    return value if math.isfinite(value) else 100.0
+
+
+def _lpips(images: list[torch.Tensor], truths: list[torch.Tensor]) -> tuple[float | None, str | None]:
+    """Mean LPIPS, or None and the line that says why it cannot run here."""
+    try:
+        network = Lpips()
+    except SinefieldError as error:
+        return None, str(error)
+    values = [network(a, b.float() / 255) for a, b in zip(images, truths, strict=True)]
+    return float(torch.stack(values).mean()), None
+
+
+def score_shape(field: ShapeField, surface: Surface, pictures: Path) -> dict[str, Any]:
+    """IoU on held-out points and surface distances of the extracted mesh; two shaded views as picture."""
+    points, inside = heldout_points(surface, HELDOUT_POINTS, seed=HELDOUT_SEED + 1)
+    scores: dict[str, Any] = {"iou": iou(field.inside(torch.from_numpy(points)).numpy(), inside)}
+    empty = {"chamfer_l1": None, "chamfer_l2": None, "fscore": None, "normal_consistency": None}
+    try:
+        vertices, faces, _ = extract_field(field, SURFACE_RESOLUTION)
+    except SinefieldError as error:  # an untrained field may have no surface at all; its IoU still counts
+        return {**scores, **empty, "surface_note": str(error)}
+    scores |= compare_meshes(vertices, faces, surface)
+    scores["surface"] = {k: v for k, v in surface.report.items() if isinstance(v, int | float | str | bool)}
+    if surface.faces is not None:
+        save_png(pictures / "shape.png", shape_picture(surface, vertices, faces))
+    return scores
+
+
+def shape_picture(surface: Surface, vertices: np.ndarray, faces: np.ndarray, size: int = 320) -> np.ndarray:
+    """Two rows (front, back) of reference, prediction and error; red is 1 % of the box diagonal or more."""
+    import trimesh
+
+    from sinefield.data.synthetic import render_views
+
+    low, high = surface.aabb[:3], surface.aabb[3:]
+    diagonal = float(np.linalg.norm(high - low))
+    eyes = (low + high) / 2 + diagonal * np.array([[0.75, 0.45, 1.3], [-0.75, 0.45, -1.3]])
+    poses = look_at(torch.from_numpy(eyes), torch.from_numpy((low + high) / 2), (0.0, 1.0, 0.0)).numpy()
+    clay = np.array([205, 195, 184, 255], np.uint8)
+    error = np.abs(signed_distance(surface, vertices)) / (0.01 * diagonal)
+    heat = np.stack([np.ones_like(error), 1 - error.clip(0, 1), 1 - error.clip(0, 1)], axis=1)
+    heat = np.column_stack([heat * 235, np.full(len(error), 255)]).astype(np.uint8)
+    columns = []
+    for v, f, colours in (
+        (surface.vertices, surface.faces, np.tile(clay, (len(surface.vertices), 1))),
+        (vertices, faces, np.tile(clay, (len(vertices), 1))),
+        (vertices, faces, heat),
+    ):
+        mesh = trimesh.Trimesh(v, f, vertex_colors=colours, process=False)
+        views = render_views(mesh, poses, size, size, focal=1.35 * size, samples=2, up=(0, 1, 0))
+        alpha = views[..., 3:].astype(np.float32) / 255
+        columns.append((views[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8))
+    return np.concatenate([np.concatenate(list(column), axis=0) for column in columns], axis=1)
+
+
+def _csv(report: dict[str, Any]) -> str:
+    """Per-view rows for radiance, one row for a shape."""
+    rows = report.get("per_view") or [
+        {k: v for k, v in report.items() if isinstance(v, int | float | str) and not isinstance(v, bool)}
+    ]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

@@ -1,0 +1,212 @@
+"""The training loop that every kind of field shares: budget, rates, progress, scores, saves, resuming."""
+
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sinefield.config import TrainingConfig
+from sinefield.errors import SinefieldError
+from sinefield.training.run import Run, load_tensors, save_tensors
+
+
+class Task(Protocol):
+    """What a kind of field brings to the loop."""
+
+    field: nn.Module
+
+    def step(self, index: int, generator: torch.Generator) -> float:
+        """Accumulate gradients of one step's loss; return the loss, or NaN-free 0.0 when there was nothing to do."""
+
+    def quick_score(self) -> dict[str, float]:
+        """A cheap held-out score, its name first."""
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Parameters that Muon takes."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What, beside parameters and optimisers, the next step depends on."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None: ...
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal after its state was saved."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def make_optimizers(task: Task, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices and Adam for the rest, or Adam for all."""
+    matrices = task.hidden_matrices() if config.optimizer == "muon" else []
+    taken = {id(p) for p in matrices}
+    rest = [p for p in task.field.parameters() if id(p) not in taken]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=config.adam_lr, betas=(0.9, 0.99))]
+    if matrices:
+        # Weight decay off: the factors' size is the sine's phase, which decay would pull towards plain low rank.
+        optimizers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.0))
+    return optimizers
+
+
+def rate(done: float, config: TrainingConfig) -> float:
+    """Share of the full learning rate when `done` (0 to 1) of the budget is spent: linear rise, cosine fall."""
+    rise = min(1.0, (done + 1e-3) / config.warmup) if config.warmup else 1.0
+    return rise * (config.final_lr + (1 - config.final_lr) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0))))
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Random numbers of one step, from seed and step alone: resuming needs no generator state."""
+    return torch.Generator(device).manual_seed((seed * 0x9E3779B97F4A7C15 + step + 1) % 2**63)
+
+
+def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bool = False) -> dict[str, Any]:
+    """Train until the budget is spent; returns {"steps", "seconds", "loss"}.
+
+    Raises:
+        SinefieldError: the loss is not finite (the last good state is kept); a write failed.
+        Interrupted: SIGINT or SIGTERM; the state has been saved.
+    """
+    optimizers = make_optimizers(task, config)
+    base = [o.param_groups[0]["lr"] for o in optimizers]
+    step, seconds, loss = 0, 0.0, math.nan
+    if resume and run.state_path.exists():
+        step, seconds = _load(run, task, optimizers)
+        run.cut_metrics(step)
+
+    def done() -> float:
+        return step / config.steps if config.steps else seconds / (config.seconds or 1)
+
+    task.field.set_dtype(hidden_dtype(config.precision))
+    saved = scored = seconds
+    smooth = None
+    with _signals() as stopped, _bar(config, step, seconds) as bar:
+        while done() < 1:
+            begin = time.perf_counter()
+            for optimizer, lr in zip(optimizers, base, strict=True):
+                optimizer.param_groups[0]["lr"] = lr * rate(done(), config)
+                optimizer.zero_grad(set_to_none=True)
+            loss = task.step(step, step_generator(seed, step))
+            if not math.isfinite(loss):
+                raise SinefieldError(
+                    f"{run.folder}: the loss is {loss} at step {step}; the last good state is kept; "
+                    "halve training.lr and training.adam_lr and --resume or --overwrite"
+                )
+            for optimizer in optimizers:
+                optimizer.step()
+            step += 1
+            spent = time.perf_counter() - begin
+            seconds += spent
+            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+            bar.update(1 if config.steps else spent)
+            finished = done() >= 1
+            if seconds - scored >= config.score_seconds or finished or stopped:
+                score = task.quick_score()
+                run.append_metrics({"step": step, "seconds": round(seconds, 3), "loss": smooth, **score})
+                name, value = next(iter(score.items()))
+                bar.set_postfix_str(f"loss {smooth:.4g}, {name} {value:.4g}, {step / seconds:.1f} steps/s")
+                task.field.set_dtype(hidden_dtype(config.precision))
+                scored = seconds
+            if seconds - saved >= config.save_seconds or finished or stopped:
+                _save(run, task, optimizers, step, seconds)
+                saved = seconds
+            if stopped and not finished:
+                raise Interrupted(stopped[0])
+    task.field.set_dtype(torch.float32)
+    return {"steps": step, "seconds": round(seconds, 3), "loss": smooth}
+
+
+def hidden_dtype(precision: str) -> torch.dtype:
+    """bf16 where asked for or, with "auto", where the processor multiplies it in hardware."""
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bf16() else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def has_fast_bf16() -> bool:
+    """Whether this processor has bf16 dot products (AVX512-BF16 or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _bar(config: TrainingConfig, step: int, seconds: float) -> tqdm:
+    total, unit = (config.steps, "step") if config.steps else (config.seconds, "s")
+    form = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
+    initial = step if config.steps else seconds
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    # Without a terminal a bar may take the last columns of nothing; keep its lines short and rare.
+    return tqdm(
+        total=total,
+        initial=min(initial, total),
+        unit=unit,
+        desc="train",
+        bar_format=form,
+        mininterval=interval,
+        maxinterval=interval,
+        dynamic_ncols=sys.stderr.isatty(),
+        ncols=None if sys.stderr.isatty() else 110,
+    )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one acts at once."""
+    caught: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(signum)
+
+    try:
+        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs us keeps the signals
+        previous = {}
+    try:
+        yield caught
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _save(run: Run, task: Task, optimizers: list[torch.optim.Optimizer], step: int, seconds: float) -> None:
+    tensors = {f"field.{k}": v for k, v in task.field.state_dict().items()}
+    tensors |= {f"task.{k}": v for k, v in task.state().items()}
+    for i, optimizer in enumerate(optimizers):
+        for p, slots in optimizer.state_dict()["state"].items():
+            for name, value in slots.items():
+                tensors[f"optimizer.{i}.{p}.{name}"] = torch.as_tensor(value)
+    # Views into one storage cannot be written as they are.
+    save_tensors(run.state_path, {k: v.clone() for k, v in tensors.items()}, {"step": step, "seconds": seconds})
+
+
+def _load(run: Run, task: Task, optimizers: list[torch.optim.Optimizer]) -> tuple[int, float]:
+    tensors, note = load_tensors(run.state_path, "state")
+    groups: dict[str, dict[str, Tensor]] = {"field": {}, "task": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition(".")
+        groups[group][rest] = tensor
+    try:
+        task.field.load_state_dict(groups["field"])
+        task.load_state(groups["task"])
+        for i, optimizer in enumerate(optimizers):
+            state = optimizer.state_dict()
+            state["state"] = {}
+            for name, value in groups["optimizer"].items():
+                which, parameter, slot = name.split(".", 2)
+                if int(which) == i:
+                    state["state"].setdefault(int(parameter), {})[slot] = value
+            optimizer.load_state_dict(state)
+        return int(note["step"]), float(note["seconds"])
+    except (RuntimeError, KeyError, ValueError, json.JSONDecodeError) as error:
+        raise SinefieldError(f"{run.state_path}: does not fit this run ({error}); train anew with --overwrite") from error

@@ -1,0 +1,114 @@
+"""Posed photographs into a radiance field."""
+
+import torch
+from torch import Tensor, nn
+
+from sinefield.config import RadianceConfig
+from sinefield.data.images import PosedScene, Views, composite, load_posed, reference
+from sinefield.errors import SinefieldError
+from sinefield.fields.radiance import RadianceField
+from sinefield.metrics.images import psnr
+from sinefield.nn.weights import materialised
+from sinefield.render.occupancy import visual_hull
+
+BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
+"""What evaluation and video composite on; see RadianceDataConfig."""
+WARM_UPDATES = 16
+"""Updates of the occupancy grid that look at every allowed cell; later ones look at the occupied and a random quarter."""
+
+
+def load_scene(config: RadianceConfig, splits: tuple[str, ...] = ("train", "val", "test")) -> PosedScene:
+    """The photographs that a config names."""
+    data = config.data
+    scene = load_posed(data.path, data.downscale, data.aabb, data.holdout, splits)
+    if "train" in splits and len(scene.train) == 0:
+        raise SinefieldError(f"{data.path}: no training image can be used; provide the image files")
+    return scene
+
+
+class RadianceTask:
+    """One radiance field being fitted to posed images, a bounded number of samples a step."""
+
+    def __init__(self, config: RadianceConfig, scene: PosedScene) -> None:
+        self.config = config
+        self.train = scene.train
+        self.pixels = scene.train.images.flatten(0, 2)
+        self.scored = scene.test or scene.val or scene.train
+        self.n_rays = config.training.batch // 16
+        torch.manual_seed(config.seed)
+        self.field = RadianceField(config.field, scene.aabb)
+        self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
+        if config.training.hull and scene.has_alpha:
+            self._start_from_hull(scene.train)
+
+    def _start_from_hull(self, views: Views) -> None:
+        grid = self.field.grid
+        half_diagonal = float((grid.aabb[3:] - grid.aabb[:3]).norm()) / grid.resolution / 2
+        masks = views.images[..., 3] > 0
+        hull = visual_hull(grid.centres(), views.cameras.project, masks, half_diagonal * views.cameras.focal.amax(1))
+        if hull.any():  # masks that contradict the poses leave nothing; then the images have to say where it is
+            grid.restrict(hull.view(grid.allowed.shape))
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return self.field.trunk.hidden_matrices() + self.field.head.hidden_matrices()
+
+    def state(self) -> dict[str, Tensor]:
+        return {"n_rays": torch.tensor(self.n_rays)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.n_rays = int(state["n_rays"])
+
+    def step(self, index: int, generator: torch.Generator) -> float:
+        """Draw rays, march, shade and composite chunk by chunk, and accumulate the gradient of the mean square error."""
+        field, training = self.field, self.config.training
+        if index % training.grid_every == 0 and index > 0:
+            with torch.no_grad(), materialised(field):
+                field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
+        rays_o, rays_d, target, background = self._draw(generator)
+        jitter = torch.rand(len(rays_o), generator=generator)
+        # The cap is hard: memory is bounded even when the grid suddenly fills.
+        samples = field.grid.sampling(rays_o, rays_d, field.render_step_size, jitter, max_samples=2 * training.batch)
+        n_samples = len(samples.t_starts)
+        used = samples.n_rays
+        growth = training.batch / max(n_samples, 1)
+        self.n_rays = int(min(max(used * min(max(growth, 0.5), 2.0), 64), training.batch))
+        if n_samples == 0:
+            return 0.0
+        loss = 0.0
+        with materialised(field):
+            for first, part in samples.split(training.chunk):
+                rays = slice(first, first + part.n_rays)
+                colours = field.shade(rays_o[rays], rays_d[rays], part).over(background[rays])
+                error = (colours - target[rays]).square().sum() / (3 * used)
+                if len(part.t_starts):
+                    error.backward()
+                loss += float(error.detach())
+        return loss
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rays through random pixels of random images, their reference colours and backgrounds."""
+        cameras = self.train.cameras
+        chosen = torch.randint(len(self.pixels), (self.n_rays,), generator=generator)
+        view = chosen // (cameras.width * cameras.height)
+        y, x = chosen // cameras.width % cameras.height, chosen % cameras.width
+        rays_o, rays_d = cameras.rays(view, torch.stack([x, y], dim=1) + 0.5)
+        if self.config.data.background == "random":
+            background = torch.rand(self.n_rays, 3, generator=generator)
+        else:
+            background = self.field.background.expand(self.n_rays, 3)
+        return rays_o, rays_d, composite(self.pixels[chosen], background), background
+
+    def quick_score(self) -> dict[str, float]:
+        """PSNR of one held-out view."""
+        image = render_view(self.field, self.scored, 0)
+        truth = reference(self.scored.images[0], self.field.background)
+        return {"psnr": float(psnr(image, truth))}
+
+
+def render_view(field: RadianceField, views: Views, index: int) -> Tensor:
+    """One view rendered on the field's background: (h, w, 3) sRGB in [0, 1]."""
+    rays_o, rays_d = views.cameras.view(index)
+    field.set_dtype(torch.float32)
+    with torch.no_grad():
+        image = field.render(rays_o, rays_d).over(field.background)
+    return image.clamp(0, 1).view(views.cameras.height, views.cameras.width, 3)

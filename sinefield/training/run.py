@@ -1,0 +1,227 @@
+"""A run is a folder that explains itself.
+
+    config.yaml        everything that was asked for
+    field.safetensors  the field; all that evaluation, mesh and video need
+    state/             what resuming needs
+    metrics.jsonl      a line each time the run was scored
+    report.json        final scores; scores.csv the same view by view
+    pictures/          curves, and reference / prediction / error side by side
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sinefield import __version__
+from sinefield.config import Config, make_config
+from sinefield.errors import SinefieldError
+from sinefield.fields.radiance import RadianceField
+from sinefield.fields.shape import ShapeField
+from sinefield.files import atomic_path, check_output, require_file, write_error, write_text
+from sinefield.strict import dump_yaml, load_yaml, to_plain
+
+MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds"}
+"""Training settings that a resumed run may change: they move the end, not the road."""
+
+
+class Run:
+    """The files of one run folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.config_path = self.folder / "config.yaml"
+        self.field_path = self.folder / "field.safetensors"
+        self.state_path = self.folder / "state" / "state.safetensors"
+        self.metrics_path = self.folder / "metrics.jsonl"
+        self.report_path = self.folder / "report.json"
+        self.pictures = self.folder / "pictures"
+
+    @classmethod
+    def check(cls, folder: str | Path, config: Config, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuse a folder that `prepare` would refuse, before any long work; nothing is written.
+
+        Raises:
+            SinefieldError: the folder holds a run and neither `resume` nor `overwrite` was given, holds something
+                else, cannot be written, or a resumed run's settings differ.
+        """
+        run = cls(folder)
+        if run.folder.exists() and not run.folder.is_dir():
+            raise SinefieldError(f"{folder}: is a file; give a folder for --out")
+        if resume:
+            if not run.config_path.exists():
+                raise SinefieldError(f"{folder}: holds no run to resume; leave --resume out or correct --out")
+            _compare(run.config(), config, folder)
+        elif run.config_path.exists():
+            if not overwrite:
+                raise SinefieldError(f"{folder}: holds a run already; use --overwrite, --resume or another --out")
+        elif run.folder.exists() and any(run.folder.iterdir()):
+            raise SinefieldError(f"{folder}: is not empty and holds no run; give another --out")
+        check_output(run.config_path)
+
+    @classmethod
+    def prepare(cls, folder: str | Path, config: Config, resume: bool = False, overwrite: bool = False) -> "Run":
+        """Make or reopen the folder of a run, after all input was read; raises as `check` does."""
+        cls.check(folder, config, resume, overwrite)
+        run = cls(folder)
+        try:
+            if not resume:
+                for path in (run.state_path, run.metrics_path, run.report_path, run.field_path):
+                    path.unlink(missing_ok=True)
+            run.pictures.mkdir(parents=True, exist_ok=True)
+            run.state_path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise write_error(run.folder, error) from error
+        write_text(run.config_path, dump_yaml(to_plain(config)))
+        return run
+
+    def config(self) -> Config:
+        """The run's complete configuration."""
+        if not self.folder.is_dir():
+            raise SinefieldError(f"{self.folder}: no such run folder; give the --out of a training")
+        return make_config(load_yaml(self.config_path), str(self.config_path))
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        try:
+            with open(self.metrics_path, "a") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise write_error(self.metrics_path, error) from error
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All scored moments; a line cut short by a crash is left out."""
+        if not self.metrics_path.exists():
+            return []
+        lines = []
+        for text in self.metrics_path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                continue
+        return lines
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget what was scored after `step`, which a resumed run scores again."""
+        lines = [json.dumps(line) for line in self.read_metrics() if line["step"] <= step]
+        write_text(self.metrics_path, "".join(line + "\n" for line in lines))
+
+
+def _compare(old: Config, new: Config, folder: str | Path) -> None:
+    before, after = _flatten(to_plain(old)), _flatten(to_plain(new))
+    for key in before.keys() | after.keys():
+        if key.rsplit(".", 1)[-1] in MAY_CHANGE and key.startswith("training."):
+            continue
+        if before.get(key) != after.get(key):
+            raise SinefieldError(
+                f"{folder}: cannot resume, {key} was {before.get(key)} and is now {after.get(key)}; "
+                f"set it back, or train anew with --overwrite"
+            )
+
+
+def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
+    """Write tensors and a JSON note as one safetensors file, atomically."""
+    with atomic_path(path) as temporary:
+        contents = {name: t.detach().contiguous() for name, t in tensors.items()}
+        try:
+            save_file(contents, temporary, metadata={"sinefield": json.dumps(note, sort_keys=True)})
+        except SafetensorError as error:
+            # The library turns a full disk into its own error; ask the disk which it was.
+            free = os.statvfs(temporary.parent)
+            full = free.f_bavail * free.f_frsize < sum(t.nbytes for t in contents.values())
+            problem = "the disk is full; free some space" if full else f"cannot be written ({error}); check the folder"
+            raise SinefieldError(f"{path}: {problem} and run again") from error
+
+
+def load_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors and note; raises SinefieldError if the file is missing, damaged or not ours."""
+    path = require_file(path, what)
+    try:
+        with safe_open(path, framework="pt") as stream:
+            note = json.loads((stream.metadata() or {})["sinefield"])
+            return {name: stream.get_tensor(name) for name in stream.keys()}, note  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise SinefieldError(f"{path}: not a {what} of sinefield, or damaged ({error}); train again") from error
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """A bool tensor as bytes, eight to one."""
+    flat = torch.nn.functional.pad(mask.flatten(), (0, -mask.numel() % 8)).view(-1, 8)
+    return (flat.to(torch.uint8) << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor, shape: torch.Size) -> Tensor:
+    """Inverse of `pack_bits`."""
+    bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
+    return bits.flatten()[: shape.numel()].bool().view(shape)
+
+
+def save_field(path: str | Path, field: nn.Module, note: dict[str, Any] | None = None) -> None:
+    """Write a field's file: parameters, box, normalisation, occupied cells as bits."""
+    tensors = {name: t.cpu() for name, t in field.state_dict().items() if name not in _GRID_STATE}
+    for name in _GRID_BITS & tensors.keys():
+        tensors[name] = pack_bits(tensors[name])
+    about = {"version": __version__, "kind": field.kind, "field": to_plain(field.config), **(note or {})}
+    save_tensors(path, tensors, about)
+
+
+_GRID_STATE = {"grid.occs", "grid.allowed"}  # needed to go on training, not to render
+_GRID_BITS = {"grid.binaries", "grid.solid"}
+
+
+def load_field(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A field from a run folder or its field.safetensors, ready to evaluate in float32; and its note.
+
+    Raises:
+        SinefieldError: missing or damaged, a kind or setting that is not known, tensors that do not fit.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "field.safetensors").exists():
+            hint = "training has not finished; go on with --resume" if (path / "state").is_dir() else "not a run folder"
+            raise SinefieldError(f"{path}: holds no field.safetensors ({hint})")
+        path = path / "field.safetensors"
+    tensors, note = load_tensors(path, "field")
+    field = _blank(note, tensors, path)
+    state = field.state_dict()
+    for name in _GRID_BITS & tensors.keys():
+        if tensors[name].dtype != torch.uint8 or tensors[name].numel() * 8 < state[name].numel():
+            raise SinefieldError(f"{path}: {name} does not fit its grid; the file is damaged, train again")
+        tensors[name] = unpack_bits(tensors[name], state[name].shape)
+    for name, tensor in tensors.items():
+        if name in state and tensor.shape != state[name].shape:
+            raise SinefieldError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, its settings say {tuple(state[name].shape)}; "
+                "the file is damaged, train again"
+            )
+    missing = state.keys() - tensors.keys() - _GRID_STATE
+    unknown = tensors.keys() - state.keys()
+    if missing or unknown:
+        raise SinefieldError(f"{path}: tensors do not fit the settings ({sorted(missing | unknown)}); train again")
+    field.load_state_dict(tensors, strict=False)
+    return field.eval().requires_grad_(False), note
+
+
+def _blank(note: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> nn.Module:
+    kind = note.get("kind")
+    config = make_config({"kind": kind, "field": note.get("field"), "data": {"path": "-"}}, str(path)).field
+    try:
+        if kind == "shape":
+            return ShapeField(config, tensors["centre"], tensors["scale"], tensors["aabb"])
+        return RadianceField(config, tensors["grid.aabb"])
+    except KeyError as error:
+        raise SinefieldError(f"{path}: {error} is missing; the file is damaged, train again") from error

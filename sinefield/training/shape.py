@@ -1,0 +1,121 @@
+"""A mesh or an oriented point cloud into a shape field."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sinefield.config import ShapeConfig
+from sinefield.data.geometry import Normalisation, Surface, load_surface
+from sinefield.data.sampling import heldout_points, sample_shape, surface_samples
+from sinefield.errors import SinefieldError
+from sinefield.fields.shape import ShapeField
+from sinefield.metrics.shapes import iou
+from sinefield.nn.weights import materialised
+
+QUICK_POINTS = 30_000
+HELDOUT_SEED = 1_000_003
+"""Held-out points come from a seed of their own, far from any training seed a user picks."""
+
+
+class ShapeTask:
+    """One shape field being fitted to labelled points, prepared before training and drawn at random."""
+
+    def __init__(self, config: ShapeConfig, surface: Surface) -> None:
+        self.config = config
+        normalisation = Normalisation.fit(surface.aabb)
+        data = config.data
+        labelled = sample_shape(
+            surface,
+            normalisation,
+            data.points,
+            config.seed,
+            near_fraction=data.near_fraction,
+            kind=config.field.represents,
+        )
+        self.points = torch.from_numpy(labelled["points"])
+        values = torch.from_numpy(labelled["values"])
+        # What a step compares with: distances in bands, so that the loss reads the same at any band.
+        self.values = values / config.field.band if config.field.represents == "distance" else values
+        self.oriented = None
+        if surface.faces is None:
+            if config.training.eikonal == 0:
+                raise SinefieldError(f"{surface.source}: a point cloud needs training.eikonal above 0; try 0.1")
+            points, normals = surface_samples(surface, min(data.points, 500_000), config.seed)
+            on_surface = normalisation.apply(points).astype(np.float32)
+            self.oriented = torch.from_numpy(on_surface), torch.from_numpy(normals.astype(np.float32))
+        torch.manual_seed(config.seed)
+        centre, scale = torch.tensor(normalisation.centre), torch.tensor(normalisation.scale)
+        self.field = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb))
+        self.held_out = heldout_points(surface, QUICK_POINTS, seed=HELDOUT_SEED)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return self.field.network.hidden_matrices()
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        pass
+
+    def step(self, index: int, generator: torch.Generator) -> float:
+        """Accumulate the gradient of the mean loss over a random batch of the prepared points."""
+        training = self.config.training
+        chosen = torch.randint(len(self.points), (training.batch,), generator=generator)
+        total = 0.0
+        with materialised(self.field):
+            for part in chosen.split(training.chunk):
+                loss = self._loss(self.points[part], self.values[part]).sum() / training.batch
+                if training.eikonal:
+                    loss = loss + self._gradient_loss(generator, len(part)) * (len(part) / training.batch)
+                loss.backward()
+                total += float(loss.detach())
+        return total
+
+    def _loss(self, points: Tensor, values: Tensor) -> Tensor:
+        raw = self.field(points)
+        kind = self.config.field.loss
+        if kind == "tanh":
+            return (torch.tanh(raw) - torch.tanh(values)).abs()
+        if kind == "l1":
+            return (raw.clamp(-1, 1) - values.clamp(-1, 1)).abs()
+        if kind == "bce":
+            return F.binary_cross_entropy_with_logits(raw, values, reduction="none")
+        return (raw - values).square()
+
+    def _gradient_loss(self, generator: torch.Generator, n: int) -> Tensor:
+        """Eikonal term at random points, and for point clouds distance 0 and the given normals on the surface.
+
+        (Gropp et al., ICML 2020, eq. 2.) The gradient is that of distance in field units.
+        """
+        # A quarter as many points as the batch: each costs a second derivative.
+        n = max(n // 4, 1)
+        free = torch.rand(n, 3, generator=generator) * 2 - 1
+        slope, _ = self._slope(free)
+        loss = self.config.training.eikonal * (slope.norm(dim=1) - 1).square().mean()
+        if self.oriented is not None:
+            points, normals = self.oriented
+            chosen = torch.randint(len(points), (n,), generator=generator)
+            slope, raw = self._slope(points[chosen])
+            direction = 1 - F.cosine_similarity(slope, normals[chosen])
+            loss = loss + raw.abs().mean() + self.config.training.eikonal * direction.mean()
+        return loss
+
+    def _slope(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        points = points.clone().requires_grad_()
+        raw = self.field(points)
+        (slope,) = torch.autograd.grad(raw.sum() * self.config.field.band, points, create_graph=True)
+        return slope, raw
+
+    def quick_score(self) -> dict[str, float]:
+        """IoU on a few held-out points."""
+        self.field.set_dtype(torch.float32)
+        points, inside = self.held_out
+        return {"iou": iou(self.field.inside(torch.from_numpy(points)).numpy(), inside)}
+
+
+def load_shape(path: str | Path) -> Surface:
+    """The mesh or point cloud that a config names."""
+    return load_surface(path)

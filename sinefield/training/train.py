@@ -1,0 +1,33 @@
+"""A scene file's whole journey: data in, field trained, scored, pictured, in a run folder."""
+
+from pathlib import Path
+from typing import Any
+
+from sinefield.config import Config
+from sinefield.training.evaluate import evaluate
+from sinefield.training.loop import optimise
+from sinefield.training.radiance import RadianceTask, load_scene
+from sinefield.training.run import Run, save_field
+from sinefield.training.shape import ShapeTask, load_shape
+
+
+def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+    """Train the field that `config` describes into the run folder `out`, evaluate it, return the report.
+
+    All input is read and checked before the folder is made.
+
+    Raises:
+        SinefieldError: bad input, an existing run without `resume` or `overwrite`, a failed write.
+        Interrupted: stopped by a signal; the state is saved.
+    """
+    Run.check(out, config, resume, overwrite)
+    if config.kind == "shape":
+        data = load_shape(config.data.path)
+        task = ShapeTask(config, data)
+    else:
+        data = load_scene(config)
+        task = RadianceTask(config, data)
+    run = Run.prepare(out, config, resume, overwrite)
+    result = optimise(task, config.training, run, config.seed, resume)
+    save_field(run.field_path, task.field, {"seed": config.seed, **result})
+    return evaluate(run, data)

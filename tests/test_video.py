@@ -1,0 +1,139 @@
+"""Videos read back with an independent reader; writers that fail leave nothing."""
+
+import re
+import subprocess
+import weakref
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sinefield.errors import SinefieldError
+from sinefield.export import video
+from sinefield.export.video import check_video_path, colourise_depth, write_video
+
+imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+
+
+def frames(count, height=37, width=51):
+    """A bright square that moves right by 2 pixels a frame on a smooth ground."""
+    ramp = np.linspace(40, 120, width).astype(np.uint8)
+    for number in range(count):
+        frame = np.broadcast_to(ramp[None, :, None], (height, width, 3)).copy()
+        frame[10:20, 2 * number : 2 * number + 10] = (240, 60, 30)
+        yield frame
+
+
+def read(path):
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    stream = re.search(r"Video: (\w+).*?(yuv\w+)\(.*?bt709.*? (\d+)x(\d+).*? ([\d.]+) fps", done.stderr.decode())
+    codec, pixels, width, height, fps = stream.groups()
+    pictures = np.frombuffer(done.stdout, np.uint8).reshape(-1, int(height), int(width), 3)
+    return {"codec": codec, "pix_fmt": pixels, "size": (int(width), int(height)), "fps": float(fps)}, pictures
+
+
+def test_mp4_comes_back_frame_for_frame_and_padded_to_even(tmp_path):
+    path = write_video(tmp_path / "new" / "a.mp4", frames(12), fps=24, n_frames=12)
+    meta, back = read(path)
+    assert meta["fps"] == 24 and meta["pix_fmt"].startswith("yuv420p") and meta["codec"] == "h264"
+    assert back.shape == (12, 38, 52, 3)
+    for picture, frame in zip(back, frames(12), strict=True):
+        assert np.abs(picture[:37, :51].astype(int) - frame).mean() < 6
+        square = picture[13:17, :, 0] > 180
+        assert abs(np.nonzero(square)[1].mean() - np.nonzero(frame[13:17, :, 0] > 180)[1].mean()) < 1
+        assert np.abs(picture[37].astype(int) - picture[36]).mean() < 8  # the pad repeats the edge
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.mp4"]
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")  # plays while it loads
+
+
+def test_even_sizes_are_left_alone(tmp_path):
+    assert read(write_video(tmp_path / "a.mp4", frames(2, 18, 34)))[0]["size"] == (34, 18)
+
+
+def test_gif_has_all_frames_and_loops(tmp_path):
+    path = write_video(tmp_path / "a.gif", frames(7), fps=20)
+    with Image.open(path) as image:
+        assert image.n_frames == 7 and image.size == (51, 37) and image.info["loop"] == 0
+        assert image.info["duration"] == 50
+        for number, frame in enumerate(frames(7)):
+            image.seek(number)
+            assert np.abs(np.array(image.convert("RGB")).astype(int) - frame).mean() < 3
+
+
+def test_mp4_takes_frames_one_by_one(tmp_path):
+    """No frame is asked for before the one ahead of it was handed over and let go."""
+    alive = []
+
+    def watched():
+        for number in range(30):
+            frame = np.full((16, 16, 3), number, np.uint8)
+            alive.append(weakref.ref(frame))
+            yield frame
+            del frame
+            assert sum(ref() is not None for ref in alive) <= 4
+
+    write_video(tmp_path / "a.mp4", watched())
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_an_interrupted_writer_leaves_what_was_there(tmp_path, name):
+    def broken():
+        yield from frames(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(tmp_path / name, broken())
+    assert not list(tmp_path.iterdir())
+    (tmp_path / name).write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_video(tmp_path / name, broken(), overwrite=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("arguments", [["-c:v", "no_such_codec"], ["-fs", "nonsense"]])
+def test_a_failing_encoder_is_one_line(tmp_path, monkeypatch, arguments):
+    monkeypatch.setattr(video, "ENCODE", arguments)
+    with pytest.raises(SinefieldError, match="ffmpeg failed") as caught:
+        write_video(tmp_path / "a.mp4", frames(40))
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_bad_input(tmp_path):
+    taken = tmp_path / "taken.mp4"
+    taken.write_bytes(b"x")
+    with pytest.raises(SinefieldError, match=r"\.mp4 or \.gif"):
+        check_video_path(tmp_path / "a.avi")
+    with pytest.raises(SinefieldError, match="exists"):
+        check_video_path(taken)
+    assert check_video_path(taken, overwrite=True) == taken
+    with pytest.raises(SinefieldError, match="no frames"):
+        write_video(tmp_path / "a.mp4", [])
+    small, large = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)
+    for name in ("a.mp4", "a.gif"):
+        with pytest.raises(SinefieldError, match="frame 1 is 10x8 but the first is 8x8"):
+            write_video(tmp_path / name, [small, large])
+    for frame in (small / 255.0, small[..., 0], np.zeros((8, 8, 4), np.uint8)):
+        with pytest.raises(SinefieldError, match="frame 0 is"):
+            write_video(tmp_path / "a.mp4", [frame])
+    for name, fps in (("a.mp4", 0), ("a.mp4", float("nan")), ("a.gif", 60)):
+        with pytest.raises(SinefieldError, match="fps"):
+            write_video(tmp_path / name, [small], fps=fps)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["taken.mp4"]
+
+
+def test_depth_colours():
+    depth = np.array([[2.0, 3.0, 4.0, 9.0, 3.0, np.nan]])
+    opacity = np.array([[1.0, 1.0, 1.0, 1.0, 0.0, 1.0]])
+    picture = colourise_depth(depth, opacity, 2.0, 4.0)
+    luminance = picture[0] @ (0.2126, 0.7152, 0.0722)
+    assert picture.dtype == np.uint8 and picture.shape == (1, 6, 3)
+    assert luminance[0] > luminance[1] > luminance[2]  # near is bright
+    assert (picture[0, 2] == picture[0, 3]).all() and (picture[0, 5] == picture[0, 2]).all()
+    assert picture[0, 4].tolist() == [255, 255, 255]
+    half = colourise_depth(depth[:, :1], np.full((1, 1), 0.5), 2.0, 4.0)
+    assert np.abs(half[0, 0] - (picture[0, 0] / 2 + 127.5)).max() <= 1
+    with pytest.raises(SinefieldError):
+        colourise_depth(depth, opacity, 4.0, 4.0)

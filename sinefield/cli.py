@@ -77,7 +77,9 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("--fps", type=float, default=30, help="frames a second (30)")
     p.add_argument("--width", type=int, help="pixels; default that of the data, 256 for a shape")
     p.add_argument("--height", type=int, help="pixels; default that of the data, 256 for a shape")
-    p.add_argument("--elevation", type=float, help="degrees above the horizon; default that of the cameras, 20 for a shape")
+    p.add_argument(
+        "--elevation", type=float, help="degrees above the horizon; default that of the cameras, 20 for a shape"
+    )
     p.add_argument("--channel", choices=["rgb", "depth"], default="rgb", help="what to show")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
     p = made["synth"]
@@ -181,7 +183,7 @@ def _summary(report: dict[str, Any]) -> str:
 
 
 def _mesh(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
-    from sinefield.export.mesh import export_mesh
+    from sinefield.export.field_mesh import export_mesh
 
     report = export_mesh(
         options.run,
@@ -211,7 +213,10 @@ def _video(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
         channel=options.channel,
         overwrite=options.overwrite,
     )
-    return report, f"{options.out}: {report['frames']} frames of {report['width']}×{report['height']}, {report['seconds']:.1f} s"
+    return (
+        report,
+        f"{options.out}: {report['frames']} frames of {report['width']}×{report['height']}, {report['seconds']:.1f} s",
+    )
 
 
 def _synth(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
@@ -226,7 +231,10 @@ def _synth(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
         seed=options.seed,
         overwrite=options.overwrite,
     )
-    return report, f"{options.out}: {options.views} training and {options.test_views} test views of {options.resolution}²"
+    return (
+        report,
+        f"{options.out}: {options.views} training and {options.test_views} test views of {options.resolution}²",
+    )
 
 
 def _info(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:

@@ -34,13 +34,14 @@ class NetworkConfig:
     rank: int = 10  # k of the low-rank factors
     omega: float | None = None  # ω of the sine; or give phase
     phase: float | None = None  # ω·UV's standard deviation at the start; 2.5 when neither is given
+    bound: float = 1.0  # largest entry of a sine weight in units of 1/√inputs, √inputs/g
     activation: Activation = "leaky_relu"
     sigma: float = 0.1  # σ of the Gaussian activation
     omega0: float = 30.0  # ω₀ of the sine activation
     frequencies: int = 5  # octaves of the positional encoding; 0 for none
 
     def __post_init__(self) -> None:
-        _positive(self, "width", "depth", "rank", "omega", "phase", "sigma", "omega0")
+        _positive(self, "width", "depth", "rank", "omega", "phase", "bound", "sigma", "omega0")
         _check(self.width <= 8192, f"width is {self.width}; at most 8192")
         _check(self.depth <= 64, f"depth is {self.depth}; at most 64")
         _check(

@@ -24,5 +24,7 @@ def table(columns: Sequence[str], rows: Sequence[dict[str, Any]], markdown: bool
 
     lines = [line(columns)]
     if markdown:
-        lines.append("|" + "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)) + "|")
+        lines.append(
+            "|" + "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)) + "|"
+        )
     return "\n".join(lines + [line(r) for r in cells])

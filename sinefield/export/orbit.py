@@ -13,7 +13,7 @@ from sinefield.config import RadianceConfig
 from sinefield.data.cameras import Cameras, orbit
 from sinefield.data.images import load_posed
 from sinefield.errors import SinefieldError
-from sinefield.export.mesh import extract_field
+from sinefield.export.field_mesh import extract_field
 from sinefield.export.video import check_video_path, colourise_depth, write_video
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField

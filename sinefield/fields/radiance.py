@@ -32,7 +32,7 @@ class RadianceField(nn.Module):
         super().__init__()
         self.config = config
         self.grid = OccupancyGrid(aabb, config.grid)
-        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase)
+        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase, config.bound)
         self.encoding = Frequency(3, config.frequencies)
         self.directions = SphericalHarmonics()
         self.trunk = MLP(
@@ -81,7 +81,9 @@ class RadianceField(nn.Module):
         """Density per world unit; the box is not enforced."""
         return self._trunk(x)[0]
 
-    def forward(self, x: Float[Tensor, "n 3"], d: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+    def forward(
+        self, x: Float[Tensor, "n 3"], d: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
         """Colour and density at world points `x` seen along unit directions `d`."""
         sigmas, features = self._trunk(x)
         return torch.sigmoid(self.head(torch.cat([features, self.directions(d)], dim=1).to(self.head.dtype))), sigmas

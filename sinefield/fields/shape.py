@@ -33,7 +33,7 @@ class ShapeField(nn.Module):
         super().__init__()
         self.config = config
         self.encoding = Frequency(3, config.frequencies)
-        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase)
+        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase, config.bound)
         self.network = MLP(
             self.encoding.out_features,
             1,

@@ -21,13 +21,14 @@ class WeightSpec:
     """How the square hidden matrices of a network are stored.
 
     `kind` is "sine" (sin(ω·UV)/g), "lowrank" (UV) or "dense". `rank` is k. For "sine" give `omega`, or
-    `phase` (see `SineLowRank`), not both.
+    `phase` (see `SineLowRank`), not both. `bound` is the largest entry of a sine weight in units of 1/√in: g = √in/bound.
     """
 
     kind: str = "sine"
     rank: int = 8
     omega: float | None = None
     phase: float | None = None
+    bound: float = 1.0
 
     def make(self, out_features: int, in_features: int, activation: str, omega0: float) -> Weight:
         """A hidden weight, scaled so that a SIREN's preactivations start as its paper has them."""
@@ -40,7 +41,7 @@ class WeightSpec:
             return LowRank(out_features, in_features, self.rank, scale=3 * math.sqrt(2) / omega0 if siren else 1.0)
         if self.kind == "sine":
             # sin(ω·UV) has standard deviation 1/√2 once ω is large, so g = √in·ω₀/2 gives the same.
-            gain = root * omega0 / 2 if siren else root
+            gain = (root * omega0 / 2 if siren else root) / self.bound
             phase = self.phase if self.phase is not None or self.omega is not None else 2.5
             return SineLowRank(out_features, in_features, self.rank, omega=self.omega, phase=phase, gain=gain)
         raise SinefieldError(f"unknown kind of weight {self.kind!r}; one of {', '.join(WEIGHTS)}")

@@ -9,11 +9,12 @@ t = t_min + (k + jitter_r)·step whose midpoint lies inside the box, before `far
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from sinefield.render.kernels import SOLID_DEPTH, count_samples, fill_samples
 
 
 class Samples(NamedTuple):
@@ -81,7 +82,7 @@ def march(
     occupied = binaries.numpy()
     blocked = np.zeros((1, 1, 1), np.bool_) if solid is None else solid.numpy()
     settings = (np.float32(render_step_size), np.float32(near_plane), np.float32(far_plane))
-    counts = _count(o, d, box, occupied, blocked, shift, *settings)
+    counts = count_samples(o, d, box, occupied, blocked, shift, *settings)
     ends = np.cumsum(counts)
     keep = int(np.searchsorted(ends, max_samples, side="right"))
     if keep == 0 and len(o):
@@ -89,95 +90,8 @@ def march(
     counts, ends = counts[:keep], ends[:keep]
     packed = np.stack([ends - counts, counts], axis=1)
     total = int(ends[-1]) if keep else 0
-    index, t0, t1 = _fill(o, d, box, occupied, blocked, shift, *settings, packed, total)
+    index, t0, t1 = fill_samples(o, d, box, occupied, blocked, shift, *settings, packed, total)
     return Samples(*(torch.from_numpy(x) for x in (index, t0, t1, packed)))
-
-
-SOLID_DEPTH = 4
-"""Samples a ray may take inside solid cells before it stops."""
-
-
-@numba.njit(cache=True, inline="always")
-def _span(o, d, box, near, far):
-    """Entry and exit of one ray through the box, clipped to near and far; empty when entry ≥ exit."""
-    t_min, t_max = near, far
-    for a in range(3):
-        if d[a] == 0.0:
-            if o[a] < box[a] or o[a] > box[a + 3]:
-                return np.float32(1.0), np.float32(0.0)
-            continue
-        inverse = np.float32(1.0) / d[a]
-        t0 = (box[a] - o[a]) * inverse
-        t1 = (box[a + 3] - o[a]) * inverse
-        t_min = max(t_min, min(t0, t1))
-        t_max = min(t_max, max(t0, t1))
-    return t_min, t_max
-
-
-@numba.njit(cache=True)
-def _walk(o, d, box, occupied, solid, shift, step, near, far, t_starts, first, limit):
-    """Walk one ray; write lattice positions into `t_starts[first:]` when it has room; return how many there are."""
-    t_min, t_max = _span(o, d, box, near, far)
-    if not t_min < t_max:
-        return 0
-    res = occupied.shape
-    write = len(t_starts) > 0
-    stops = solid.shape[0] == res[0]
-    n, depth, k = 0, 0, 0
-    cell = np.empty(3, np.int64)
-    scale = np.empty(3, np.float32)
-    for a in range(3):
-        scale[a] = res[a] / (box[a + 3] - box[a])
-    while n < limit:
-        t = t_min + (np.float32(k) + shift) * step
-        middle = t + np.float32(0.5) * step
-        if middle >= t_max:
-            break
-        for a in range(3):
-            cell[a] = min(max(int((o[a] + middle * d[a] - box[a]) * scale[a]), 0), res[a] - 1)
-        if occupied[cell[0], cell[1], cell[2]]:
-            if stops and solid[cell[0], cell[1], cell[2]]:
-                depth += 1
-                if depth > SOLID_DEPTH:
-                    break
-            if write:
-                t_starts[first + n] = t
-            n += 1
-            k += 1
-            continue
-        # Leave the empty cell: the nearest of its three exit planes, less a hair so that rounding never skips a sample.
-        leave = t_max
-        for a in range(3):
-            if d[a] > 0.0:
-                leave = min(leave, (box[a] + (cell[a] + 1) / scale[a] - o[a]) / d[a])
-            elif d[a] < 0.0:
-                leave = min(leave, (box[a] + cell[a] / scale[a] - o[a]) / d[a])
-        k = max(k + 1, int((leave - t_min) / step - shift - np.float32(0.501)))
-    return n
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _count(o, d, box, occupied, solid, shift, step, near, far):
-    counts = np.empty(len(o), np.int64)
-    nothing = np.empty(0, np.float32)
-    for r in numba.prange(len(o)):
-        counts[r] = _walk(o[r], d[r], box, occupied, solid, shift[r], step, near, far, nothing, 0, 2**31)
-    return counts
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _fill(o, d, box, occupied, solid, shift, step, near, far, packed, total):
-    ray_indices = np.empty(total, np.int64)
-    t_starts = np.empty(total, np.float32)
-    t_ends = np.empty(total, np.float32)
-    for r in numba.prange(len(packed)):
-        first, count = packed[r]
-        if count > 0:
-            _walk(o[r], d[r], box, occupied, solid, shift[r], step, near, far, t_starts, first, count)
-            for i in range(first, first + count):
-                ray_indices[i] = r
-                t_ends[i] = t_starts[i] + step
-    return ray_indices, t_starts, t_ends
 
 
 def march_reference(

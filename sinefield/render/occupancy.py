@@ -85,6 +85,13 @@ class OccupancyGrid(nn.Module):
         self.binaries.copy_((self.occs > torch.clamp(mean, max=occ_thre)) & self.allowed)
         self.find_solid()
 
+    def occupied(self, x: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
+        """Whether world points lie in occupied cells; False outside the box."""
+        position = (x - self.aabb[:3]) / (self.aabb[3:] - self.aabb[:3]) * self.resolution
+        cell = position.floor().long().clamp(0, self.resolution - 1)
+        within = ((x >= self.aabb[:3]) & (x <= self.aabb[3:])).all(1)
+        return within & self.binaries[cell[:, 0], cell[:, 1], cell[:, 2]]
+
     def find_solid(self) -> None:
         """Cells whose whole neighbourhood stops light within a few steps."""
         dense = (self.occs > SOLID_ALPHA_DEPTH).float()[None, None]

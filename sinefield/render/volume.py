@@ -8,16 +8,12 @@ in plain torch; `composite` picks the compiled twin on the CPU.
 
 from typing import NamedTuple
 
-import numba
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sinefield.render.kernels import MAX_OPTICAL_DEPTH, composite_backward, composite_forward
 from sinefield.render.march import Samples
-
-MAX_OPTICAL_DEPTH = 700.0
-"""exp(−700) is the smallest step a float64 transmittance can take; more absorption changes nothing."""
 
 
 class Pixels(NamedTuple):
@@ -65,9 +61,7 @@ def composite_reference(
     return Pixels(out[:, :-2], out[:, -2], out[:, -1])
 
 
-def composite(
-    sigmas: Float[Tensor, "n_samples"], colours: Float[Tensor, "n_samples c"], samples: Samples
-) -> Pixels:
+def composite(sigmas: Float[Tensor, "n_samples"], colours: Float[Tensor, "n_samples c"], samples: Samples) -> Pixels:
     """Composite densities (per world unit) and colours of flat samples into one pixel a ray.
 
     Rays without samples give zeros. Gradients reach `sigmas` and `colours`.
@@ -84,58 +78,10 @@ class _Composite(torch.autograd.Function):
     def forward(ctx, sigmas, colours, lengths, middle, packed_info):
         ctx.save_for_backward(sigmas, colours, lengths, middle, packed_info)
         arrays = (x.detach().contiguous().numpy() for x in (sigmas, colours, lengths, middle, packed_info))
-        return tuple(torch.from_numpy(x) for x in _forward(*arrays))
+        return tuple(torch.from_numpy(x) for x in composite_forward(*arrays))
 
     @staticmethod
     def backward(ctx, *grads):
         arrays = [x.detach().contiguous().numpy() for x in (*ctx.saved_tensors, *grads)]
-        grad_sigmas, grad_colours = _backward(*arrays)
+        grad_sigmas, grad_colours = composite_backward(*arrays)
         return torch.from_numpy(grad_sigmas), torch.from_numpy(grad_colours), None, None, None
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _forward(sigmas, colours, lengths, middle, packed):
-    rays, channels = len(packed), colours.shape[1]
-    out = np.zeros((rays, channels), np.float32)
-    opacity = np.zeros(rays, np.float32)
-    depth = np.zeros(rays, np.float32)
-    for r in numba.prange(rays):
-        total = np.zeros(channels, np.float64)
-        trans, distance = 1.0, 0.0
-        for i in range(packed[r, 0], packed[r, 0] + packed[r, 1]):
-            left = trans * np.exp(-min(np.float64(sigmas[i]) * lengths[i], MAX_OPTICAL_DEPTH))
-            weight = trans - left
-            trans = left
-            distance += weight * middle[i]
-            for c in range(channels):
-                total[c] += weight * colours[i, c]
-        out[r] = total
-        opacity[r] = 1.0 - trans
-        depth[r] = distance
-    return out, opacity, depth
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _backward(sigmas, colours, lengths, middle, packed, grad_colour, grad_opacity, grad_depth):
-    # w_i = T_i − T_{i+1}, hence dL/dσ_i = δ_i (T_{i+1} G_i − Σ_{j>i} w_j G_j) with G_i = dL/dw_i.
-    grad_sigmas = np.empty_like(sigmas)
-    grad_colours = np.empty_like(colours)
-    channels = colours.shape[1]
-    for r in numba.prange(len(packed)):
-        first, count = packed[r]
-        trans = np.empty(count + 1, np.float64)
-        trans[0] = 1.0
-        for i in range(count):
-            s = first + i
-            trans[i + 1] = trans[i] * np.exp(-min(np.float64(sigmas[s]) * lengths[s], MAX_OPTICAL_DEPTH))
-        behind = 0.0
-        for i in range(count - 1, -1, -1):
-            s = first + i
-            weight = trans[i] - trans[i + 1]
-            g = np.float64(grad_opacity[r]) + np.float64(grad_depth[r]) * middle[s]
-            for c in range(channels):
-                g += np.float64(grad_colour[r, c]) * colours[s, c]
-                grad_colours[s, c] = weight * grad_colour[r, c]
-            grad_sigmas[s] = lengths[s] * (trans[i + 1] * g - behind)
-            behind += weight * g
-    return grad_sigmas, grad_colours

@@ -23,7 +23,7 @@ from sinefield.data.geometry import Surface, load_surface, signed_distance
 from sinefield.data.images import PosedScene, reference
 from sinefield.data.sampling import heldout_points
 from sinefield.errors import SinefieldError
-from sinefield.export.mesh import extract_field
+from sinefield.export.field_mesh import extract_field
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import write_text

@@ -209,4 +209,6 @@ def _load(run: Run, task: Task, optimizers: list[torch.optim.Optimizer]) -> tupl
             optimizer.load_state_dict(state)
         return int(note["step"]), float(note["seconds"])
     except (RuntimeError, KeyError, ValueError, json.JSONDecodeError) as error:
-        raise SinefieldError(f"{run.state_path}: does not fit this run ({error}); train anew with --overwrite") from error
+        raise SinefieldError(
+            f"{run.state_path}: does not fit this run ({error}); train anew with --overwrite"
+        ) from error

@@ -1,11 +1,11 @@
 """A run is a folder that explains itself.
 
-    config.yaml        everything that was asked for
-    field.safetensors  the field; all that evaluation, mesh and video need
-    state/             what resuming needs
-    metrics.jsonl      a line each time the run was scored
-    report.json        final scores; scores.csv the same view by view
-    pictures/          curves, and reference / prediction / error side by side
+config.yaml        everything that was asked for
+field.safetensors  the field; all that evaluation, mesh and video need
+state/             what resuming needs
+metrics.jsonl      a line each time the run was scored
+report.json        final scores; scores.csv the same view by view
+pictures/          curves, and reference / prediction / error side by side
 """
 
 import json

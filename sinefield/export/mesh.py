@@ -1,0 +1,231 @@
+"""A field's level set as a triangle mesh, in the input's coordinates.
+
+The field is evaluated in chunks into one volume, and one marching cubes runs over all of it: chunks leave no seams.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float, Int, UInt8
+from skimage.measure import marching_cubes
+from torch import Tensor
+from tqdm import tqdm
+
+from sinefield.data.mesh_repair import component_of_faces
+from sinefield.errors import SinefieldError
+from sinefield.files import atomic_path, check_output
+
+EXTENSIONS = (".ply", ".obj", ".stl", ".glb")
+MAX_BYTES = 6 << 30
+SURFACE_BYTES = 12 * 140
+"""Mesh buffers for each of N² cells of a face of the grid: about 12 vertices, twice a smooth closed object's."""
+
+
+def extract(
+    evaluate: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]],
+    aabb: Float[np.ndarray, "6"],
+    resolution: int,
+    level: float,
+    inside: Literal["above", "below"],
+    chunk: int = 1 << 18,
+    progress: bool = True,
+    max_bytes: int = MAX_BYTES,
+) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"], dict[str, Any]]:
+    """The surface where `evaluate` equals `level` within a box; closed, faces counter-clockwise seen from outside.
+
+    Where the inside reaches the box's wall, the mesh gets a lid half a voxel outside it, and `capped` says so.
+
+    Arguments:
+        evaluate: values (n,) at float32 points (n, 3) in input coordinates.
+        aabb: (6,) xmin ymin zmin xmax ymax zmax, input coordinates.
+        resolution: samples along the box's longest side; voxels are cubes.
+        level: value of the surface, in the units of `evaluate`.
+        inside: on which side of the level the object is: "above" (density, occupancy), "below" (distance).
+        chunk: points given to `evaluate` at once.
+        max_bytes: refuse what is estimated to need more memory.
+
+    Returns:
+        vertices (v, 3) float64 in input coordinates, faces (f, 3) int32, and shape, pitch, minimum, maximum, level,
+        capped, seconds, bytes of the grid.
+
+    Raises:
+        SinefieldError: an empty box, a resolution too small or too large for memory, a value that is not finite, a
+            level that the field does not cross.
+    """
+    begin = time.perf_counter()
+    aabb = np.asarray(aabb, np.float64)
+    low, side = aabb[:3], aabb[3:] - aabb[:3]
+    if aabb.shape != (6,) or not np.isfinite(aabb).all() or not (side >= 0).all() or side.max() == 0:
+        raise SinefieldError(f"box {aabb.tolist()} is empty; give xmin ymin zmin xmax ymax zmax")
+    if resolution < 2:
+        raise SinefieldError(f"resolution is {resolution}; give at least 2, better 128 to 512")
+    pitch = side.max() / (resolution - 1)
+    # The small excess keeps rounding from adding a layer to a cube.
+    shape = np.maximum(np.ceil(side / pitch - 1e-6).astype(np.int64) + 1, 2)
+    needed = estimate_bytes(shape)
+    if needed > max_bytes:
+        fitting = int(resolution * (max_bytes / needed) ** (1 / 3) * 0.98)
+        raise SinefieldError(
+            f"resolution {resolution} needs about {needed / 2**30:.1f} GiB, more than {max_bytes / 2**30:.1f}; "
+            f"try --resolution {max(fitting, 2)}"
+        )
+    # Centred: voxels rarely divide the shorter sides.
+    origin = low + (side - (shape - 1) * pitch) / 2
+    volume = np.empty(shape + 2, np.float32)
+    core = volume[1:-1, 1:-1, 1:-1]
+    _fill(core, evaluate, origin, pitch, chunk, progress)
+    minimum, maximum = float(core.min()), float(core.max())
+    if not minimum < level < maximum:
+        raise SinefieldError(_no_surface(core, level, inside, minimum, maximum))
+    capped = _surround(volume, level, inside)
+    # skimage's "ascent" has faces look towards smaller values.
+    direction = "ascent" if inside == "above" else "descent"
+    vertices, faces, _, _ = marching_cubes(volume, level, gradient_direction=direction)
+    statistics = {
+        "shape": shape.tolist(),
+        "pitch": float(pitch),
+        "minimum": minimum,
+        "maximum": maximum,
+        "level": float(level),
+        "capped": capped,
+        "bytes": volume.nbytes,
+        "seconds": time.perf_counter() - begin,
+    }
+    return origin + (vertices.astype(np.float64) - 1) * pitch, faces.astype(np.int32), statistics
+
+
+def estimate_bytes(shape: Int[np.ndarray, "3"]) -> int:
+    """Memory that `extract` takes at its peak for a grid of this shape, without what the field itself takes."""
+    x, y, z = (int(s) + 2 for s in shape)
+    return 4 * x * y * z + SURFACE_BYTES * (x * y + y * z + z * x) // 3
+
+
+def check_mesh_path(path: str | Path, overwrite: bool = False) -> Path:
+    """Refuse, before a long evaluation, a mesh file that could not be written afterwards.
+
+    Raises:
+        SinefieldError: unknown extension, existing file without `overwrite`, folder that cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in EXTENSIONS:
+        raise SinefieldError(f"{path}: unknown mesh kind {path.suffix!r}; use {' '.join(EXTENSIONS)}")
+    check_output(path, overwrite)
+    return path
+
+
+def write_mesh(
+    path: str | Path,
+    vertices: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    colours: UInt8[np.ndarray, "v 3"] | None = None,
+    normals: Float[np.ndarray, "v 3"] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write .ply, .obj, .stl or .glb, all of it or nothing.
+
+    STL holds triangles alone: colours and normals stay out. Numbers are single precision; OBJ has nine digits.
+
+    Raises:
+        SinefieldError: see `check_mesh_path`; no faces; the disk is full.
+    """
+    path = check_mesh_path(path, overwrite)
+    if len(faces) == 0:
+        raise SinefieldError(f"{path}: there are no faces to write; choose another level")
+    mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, vertex_colors=colours, process=False)
+    kind = path.suffix.lower()[1:]
+    with atomic_path(path, overwrite) as temporary:
+        if kind == "obj":
+            temporary.write_text(_obj(vertices, faces, colours, normals))
+        elif kind == "glb":
+            temporary.write_bytes(mesh.export(file_type="glb", include_normals=normals is not None))
+        elif kind == "ply":
+            temporary.write_bytes(mesh.export(file_type="ply", vertex_normal=normals is not None))
+        else:
+            temporary.write_bytes(mesh.export(file_type="stl"))
+
+
+def largest_component(
+    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], colours: UInt8[np.ndarray, "v 3"] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The connected piece with most faces: its vertices, faces and colours."""
+    if len(faces) == 0:
+        return vertices, faces, colours
+    label = component_of_faces(faces, len(vertices))
+    kept = faces[label == np.bincount(label).argmax()]
+    used, renumbered = np.unique(kept, return_inverse=True)
+    return vertices[used], renumbered.reshape(-1, 3).astype(np.int32), None if colours is None else colours[used]
+
+
+def _fill(
+    core: np.ndarray,
+    evaluate: Callable[[Tensor], Tensor],
+    origin: np.ndarray,
+    pitch: float,
+    chunk: int,
+    progress: bool,
+) -> None:
+    """Evaluate the grid into `core`, `chunk` points at a time."""
+    axes = [
+        torch.from_numpy((o + np.arange(n) * pitch).astype(np.float32)) for o, n in zip(origin, core.shape, strict=True)
+    ]
+    rows = core.shape[1]
+    # A block is some rows of one slab, so that its points and values stay in the order of the volume.
+    take = max(1, chunk // core.shape[2])
+    with torch.no_grad(), tqdm(total=core.size, unit=" points", leave=False, disable=None if progress else True) as bar:
+        for i in range(core.shape[0]):
+            for j in range(0, rows, take):
+                block = core[i, j : j + take]
+                points = torch.cartesian_prod(axes[0][i : i + 1], axes[1][j : j + take], axes[2])
+                values = evaluate(points).detach().float().cpu().numpy()
+                if not np.isfinite(values).all():
+                    bad = points[int(np.flatnonzero(~np.isfinite(values))[0])].tolist()
+                    raise SinefieldError(f"the field is NaN or infinite at {bad}; train again, with a lower rate")
+                block[...] = values.reshape(block.shape)
+                bar.update(block.size)
+
+
+def _surround(volume: np.ndarray, level: float, inside: str) -> bool:
+    """Fill the outermost layer with outside values; whether the inside touched it.
+
+    Each value is that of its neighbour mirrored at the level, which puts lids half a voxel outside the box.
+    """
+    touched, outer = False, np.minimum if inside == "above" else np.maximum
+    for axis in range(3):
+        view = np.moveaxis(volume, axis, 0)
+        # Sides first, then edges and corners, from neighbours that exist by then.
+        rest = tuple(slice(None) if other < axis else slice(1, -1) for other in range(3) if other != axis)
+        for edge, neighbour in ((0, 1), (-1, -2)):
+            values = view[neighbour][rest]
+            outside = outer(values, np.float32(2 * level) - values)
+            touched |= bool((outside != values).any())
+            view[edge][rest] = outside
+    return touched
+
+
+def _no_surface(core: np.ndarray, level: float, inside: str, minimum: float, maximum: float) -> str:
+    if minimum == maximum:
+        return f"the field is {minimum:.4g} all over the box, so it has no surface; train longer"
+    step = max(1, round((core.size / 1e6) ** (1 / 3)))
+    quantile = float(np.quantile(core[::step, ::step, ::step], 0.95 if inside == "above" else 0.05))
+    suggested = quantile if minimum < quantile < maximum else (minimum + maximum) / 2
+    return (
+        f"level {level:g} is outside the field's range {minimum:.4g} to {maximum:.4g}, so it has no surface; "
+        f"try --level {suggested:.3g}"
+    )
+
+
+def _obj(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray | None, normals: np.ndarray | None) -> str:
+    """OBJ with nine significant digits at any scale (trimesh writes decimals) and colours after the coordinates."""
+    numbers = vertices if colours is None else np.column_stack([vertices, colours / 255])
+    lines = ["v" + " %.9g" * numbers.shape[1] % tuple(row) for row in numbers.tolist()]
+    if normals is not None:
+        lines += ["vn %.6g %.6g %.6g" % tuple(row) for row in normals.tolist()]
+    corner = "%d" if normals is None else "%d//%d"
+    ids = np.asarray(faces) + 1 if normals is None else np.repeat(np.asarray(faces) + 1, 2, axis=1)
+    lines += [f"f {corner} {corner} {corner}" % tuple(row) for row in ids.tolist()]
+    return "\n".join(lines) + "\n"

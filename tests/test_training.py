@@ -1,0 +1,346 @@
+"""Training end to end on small analytic data: it learns, it repeats, it resumes, it stops cleanly."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from sinefield.config import load_config, make_config
+from sinefield.data.cameras import orbit
+from sinefield.errors import SinefieldError
+from sinefield.export.field_mesh import export_mesh, extract_field
+from sinefield.export.orbit import export_video, look_centre, training_cameras
+from sinefield.training.evaluate import evaluate
+from sinefield.training.info import describe
+from sinefield.training.loop import Interrupted, rate
+from sinefield.training.run import Run, load_field, pack_bits, save_field, unpack_bits
+from sinefield.training.train import train
+
+CENTRE, RADIUS = np.array([100.0, -3.0, 7.0]), 2.5
+
+
+@pytest.fixture(scope="module")
+def ball(tmp_path_factory):
+    """A sphere far from the origin, as a file."""
+    path = tmp_path_factory.mktemp("ball") / "ball.ply"
+    mesh = trimesh.creation.icosphere(4, radius=RADIUS)
+    mesh.apply_translation(CENTRE)
+    mesh.export(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A two-coloured ball of radius 1 drawn in closed form, in Blender's format, with alpha."""
+    folder = tmp_path_factory.mktemp("photographs")
+    size, angle = 32, 0.8
+    focal = size / 2 / math.tan(angle / 2)
+    for split, n, turn in (("train", 24, 0.0), ("test", 3, 25.0)):
+        frames = []
+        (folder / split).mkdir()
+        elevations = torch.linspace(-50, 70, n)
+        for i, pose in enumerate(orbit(n, radius=4.0, elevation_degrees=elevations, start_degrees=turn, turns=3.0)):
+            y, x = np.mgrid[0:size, 0:size] + 0.5
+            local = np.stack([(x - size / 2) / focal, (size / 2 - y) / focal, -np.ones_like(x)], -1)
+            d = local @ pose[:, :3].numpy().T
+            d /= np.linalg.norm(d, axis=-1, keepdims=True)
+            o = pose[:, 3].numpy()
+            b = d @ o
+            hit = b**2 - o @ o + 1 > 0
+            point = o + (-b - np.sqrt(np.maximum(b**2 - o @ o + 1, 0)))[..., None] * d
+            rgb = np.where(point[..., 2:] > 0, [230, 60, 40], [40, 80, 220]) * hit[..., None]
+            rgba = np.concatenate([rgb, 255 * hit[..., None]], -1).astype(np.uint8)
+            Image.fromarray(rgba).save(folder / split / f"r_{i}.png")
+            matrix = np.vstack([pose.numpy(), [0, 0, 0, 1]]).tolist()
+            frames.append({"file_path": f"./{split}/r_{i}", "transform_matrix": matrix})
+        text = json.dumps({"camera_angle_x": angle, "frames": frames})
+        (folder / f"transforms_{split}.json").write_text(text)
+    return folder
+
+
+def shape_config(path, **training):
+    return make_config(
+        {
+            "kind": "shape",
+            "data": {"path": str(path), "points": 20_000},
+            "field": {"width": 32, "rank": 4, "frequencies": 2},
+            "training": {"batch": 2048, "chunk": 1024, **training},
+        },
+        "test",
+    )
+
+
+def radiance_config(path, **training):
+    return make_config(
+        {
+            "kind": "radiance",
+            "data": {"path": str(path)},
+            "field": {"width": 32, "depth": 3, "rank": 4, "frequencies": 4, "grid": 24, "steps": 64, "head_width": 16},
+            "training": {"batch": 4096, "chunk": 2048, **training},
+        },
+        "test",
+    )
+
+
+def tensors(folder):
+    return {k: v.clone() for k, v in load_field(folder)[0].state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def ball_run(ball, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "ball"
+    report = train(shape_config(ball, steps=250), folder)
+    return folder, report
+
+
+@pytest.fixture(scope="module")
+def photo_run(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "photo"
+    report = train(radiance_config(photographs, steps=150), folder)
+    return folder, report
+
+
+def test_a_shape_is_learned(ball_run):
+    folder, report = ball_run
+    assert report["iou"] > 0.97
+    assert report["params"] == (15 * 32 + 32) + 2 * (2 * 4 * 32 + 32) + 33
+    assert report["chamfer_l1"] < 0.03 * RADIUS and report["fscore"] > 0.8
+    for name in ("config.yaml", "field.safetensors", "metrics.jsonl", "report.json", "scores.csv"):
+        assert (folder / name).stat().st_size > 0
+    for name in ("curves.png", "shape.png"):
+        assert np.asarray(Image.open(folder / "pictures" / name)).std() > 5
+
+
+def test_a_mesh_comes_back_in_the_inputs_coordinates(ball_run, tmp_path):
+    folder, _ = ball_run
+    report = export_mesh(folder, tmp_path / "out.ply", resolution=48)
+    mesh = trimesh.load(tmp_path / "out.ply")
+    assert report["watertight"] and mesh.is_watertight
+    assert np.allclose(mesh.bounds.mean(0), CENTRE, atol=0.05 * RADIUS)
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * RADIUS**3, rel=0.05)
+
+
+@pytest.mark.parametrize(("field", "loss"), [("distance", "l1"), ("occupancy", "bce"), ("occupancy", "mse")])
+def test_other_losses_learn(ball, tmp_path, field, loss):
+    config = shape_config(ball, steps=200)
+    config.field.represents, config.field.loss = field, loss
+    report = train(config, tmp_path / "run")
+    assert report["iou"] > 0.93
+    vertices, _, _ = extract_field(load_field(tmp_path / "run")[0], 40)
+    assert np.linalg.norm(vertices - CENTRE, axis=1).mean() == pytest.approx(RADIUS, rel=0.06)
+
+
+def test_eikonal_keeps_the_slope(ball, tmp_path):
+    train(shape_config(ball, steps=200, eikonal=0.1), tmp_path / "run")
+    field, _ = load_field(tmp_path / "run")
+    x = torch.nn.functional.normalize(torch.randn(500, 3), dim=1).requires_grad_()
+    point = (x * 0.9 * field.scale.float() * RADIUS).detach().requires_grad_()
+    (slope,) = torch.autograd.grad((field(point) * field.config.band).sum(), point)
+    assert slope.norm(dim=1).mean().item() == pytest.approx(1, abs=0.15)
+
+
+def test_point_cloud_is_learned(tmp_path):
+    points = trimesh.creation.icosphere(4, radius=1.0).vertices
+    np.savetxt(tmp_path / "cloud.xyz", np.hstack([points * RADIUS + CENTRE, points]))
+    with pytest.raises(SinefieldError, match="eikonal"):
+        train(shape_config(tmp_path / "cloud.xyz", steps=1), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    report = train(shape_config(tmp_path / "cloud.xyz", steps=250, eikonal=0.1), tmp_path / "run")
+    assert report["iou"] > 0.93
+
+
+def test_photographs_are_learned(photo_run):
+    folder, report = photo_run
+    assert report["psnr"] > 20 and report["ssim"] > 0.8 and report["views"] == 3
+    assert report["psnr"] == pytest.approx(np.mean([row["psnr"] for row in report["per_view"]]))
+    assert np.asarray(Image.open(folder / "pictures" / "view_000.png")).std() > 20
+    assert json.loads((folder / "report.json").read_text())["psnr"] == report["psnr"]
+
+
+def test_evaluation_repeats(photo_run):
+    folder, report = photo_run
+    assert evaluate(Run(folder))["psnr"] == report["psnr"]
+
+
+def test_a_radiance_mesh_is_the_ball(photo_run, tmp_path):
+    folder, _ = photo_run
+    report = export_mesh(folder, tmp_path / "ball.glb", resolution=48, largest=True)
+    mesh = trimesh.load(tmp_path / "ball.glb", force="mesh")
+    assert report["faces"] > 100
+    assert np.linalg.norm(mesh.vertices, axis=1).mean() == pytest.approx(1.0, abs=0.15)
+    top, bottom = (np.asarray(mesh.visual.vertex_colors)[m, :3] for m in (mesh.vertices[:, 2] > 0.5, mesh.vertices[:, 2] < -0.5))
+    assert top[:, 0].mean() > 150 > 100 > top[:, 2].mean()
+    assert bottom[:, 2].mean() > 150 > 100 > bottom[:, 0].mean()
+
+
+def test_videos(photo_run, ball_run, tmp_path):
+    import imageio.v3 as iio
+
+    report = export_video(photo_run[0], tmp_path / "a.mp4", frames=5, size=(33, 31))
+    assert (report["width"], report["height"], report["frames"]) == (33, 31, 5)
+    frames = iio.imread(tmp_path / "a.mp4")
+    assert frames.shape == (5, 32, 34, 3) and frames.std() > 10
+    export_video(photo_run[0], tmp_path / "depth.gif", frames=3, channel="depth")
+    export_video(ball_run[0], tmp_path / "shape.mp4", frames=3, size=(64, None))
+    assert iio.imread(tmp_path / "shape.mp4").shape == (3, 64, 64, 3)
+    with pytest.raises(SinefieldError, match="channel"):
+        export_video(ball_run[0], tmp_path / "no.mp4", channel="depth")
+
+
+def test_cameras_look_at_the_origin(photographs):
+    cameras = training_cameras(radiance_config(photographs, steps=1))
+    assert look_centre(cameras).norm().item() < 1e-3
+
+
+def test_describe_counts(ball_run):
+    report, text = describe(ball_run[0])
+    assert report["params"] == sum(t["params"] for t in report["tensors"])
+    assert [w["weight"] for w in report["weights"]] == ["Dense", "SineLowRank", "SineLowRank", "Dense"]
+    assert "SineLowRank" in text
+
+
+@pytest.mark.parametrize("kind", ["shape", "radiance"])
+def test_same_seed_same_field_and_resume_is_exact(kind, ball, photographs, tmp_path):
+    """Stopped half-way and resumed must equal uninterrupted, to the bit."""
+    data, make = (ball, shape_config) if kind == "shape" else (photographs, radiance_config)
+    short = 24 if kind == "shape" else 40  # past an update of the occupancy grid
+    train(make(data, steps=2 * short), tmp_path / "whole")
+    whole = tensors(tmp_path / "whole")
+    train(make(data, steps=2 * short), tmp_path / "again")
+    assert same(whole, tensors(tmp_path / "again"))
+
+    import sinefield.training.loop as loop
+
+    class Stopping(list):
+        """Looks like a caught signal once `short` steps were counted."""
+
+    original = loop.step_generator
+
+    def counting(seed, step, device="cpu"):
+        if step == short:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(seed, step, device)
+
+    loop.step_generator = counting
+    try:
+        with pytest.raises(Interrupted):
+            train(make(data, steps=2 * short), tmp_path / "half")
+    finally:
+        loop.step_generator = original
+    assert not (tmp_path / "half" / "field.safetensors").exists()
+    with pytest.raises(SinefieldError, match="go on with --resume"):
+        load_field(tmp_path / "half")
+    report = train(make(data, steps=2 * short), tmp_path / "half", resume=True)
+    assert report["steps"] == 2 * short
+    assert same(whole, tensors(tmp_path / "half"))
+    steps = [m["step"] for m in Run(tmp_path / "half").read_metrics()]
+    assert steps == sorted(set(steps))
+
+
+def test_another_seed_another_field(ball, tmp_path):
+    for seed in (0, 1):
+        config = shape_config(ball, steps=3)
+        config.seed = seed
+        train(config, tmp_path / str(seed))
+    assert not same(tensors(tmp_path / "0"), tensors(tmp_path / "1"))
+
+
+def test_run_folder_rules(ball, tmp_path):
+    config = shape_config(ball, steps=2)
+    with pytest.raises(SinefieldError, match="no run to resume"):
+        train(config, tmp_path / "run", resume=True)
+    train(config, tmp_path / "run")
+    with pytest.raises(SinefieldError, match="--overwrite"):
+        train(config, tmp_path / "run")
+    train(config, tmp_path / "run", overwrite=True)
+    changed = shape_config(ball, steps=2)
+    changed.field.width = 48
+    with pytest.raises(SinefieldError, match=r"field\.width was 32 and is now 48"):
+        train(changed, tmp_path / "run", resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious.txt").write_text("mine")
+    with pytest.raises(SinefieldError, match="not empty"):
+        train(config, tmp_path / "other", overwrite=True)
+    assert os.listdir(tmp_path / "other") == ["precious.txt"]
+
+
+def test_resuming_a_finished_run_goes_on_to_a_longer_budget(ball, tmp_path):
+    train(shape_config(ball, steps=5), tmp_path / "run")
+    assert train(shape_config(ball, steps=8), tmp_path / "run", resume=True)["steps"] == 8
+
+
+def test_loss_that_explodes_is_one_line(ball, tmp_path):
+    config = shape_config(ball, steps=500, adam_lr=1e30, lr=1e30, warmup=0.0)
+    config.field.loss = "l1"
+    config.field.activation = "relu"
+    config.training.precision = "fp32"
+    config.training.optimizer = "adam"
+    with pytest.raises(SinefieldError, match="the loss is"):
+        train(config, tmp_path / "run")
+
+
+def test_empty_scene_trains_without_samples(photographs, tmp_path):
+    """A box that no ray meets: steps are skipped, not fatal."""
+    config = radiance_config(photographs, steps=3, hull=False)
+    config.data.aabb = [50.0, 50, 50, 51, 51, 51]
+    assert train(config, tmp_path / "run")["psnr"] > 0
+
+
+def test_schedule():
+    config = shape_config("x", steps=10).training
+    assert rate(0.0, config) == pytest.approx(1e-3 / config.warmup)
+    assert rate(config.warmup, config) == pytest.approx(1.0, abs=0.01)
+    assert rate(1.0, config) == pytest.approx(config.final_lr)
+
+
+def test_bits_round_trip():
+    for shape in [(3, 3, 3), (8, 8, 8), (1, 1, 1)]:
+        mask = torch.rand(shape) < 0.5
+        assert torch.equal(unpack_bits(pack_bits(mask), mask.shape), mask)
+
+
+def test_damaged_fields_are_one_line(ball_run, tmp_path):
+    folder, _ = ball_run
+    good = (folder / "field.safetensors").read_bytes()
+    cases = {"short": good[: len(good) // 2], "empty": b"", "text": b"hello", "flipped": b"\xff" * 16 + good[16:]}
+    for name, content in cases.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(SinefieldError, match=name):
+            load_field(path)
+    field, note = load_field(folder)
+    field.config.width = 31
+    save_field(tmp_path / "misfit.safetensors", field, note)
+    with pytest.raises(SinefieldError, match="misfit"):
+        load_field(tmp_path / "misfit.safetensors")
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_say_how_to_resume(ball, tmp_path, signum, code):
+    scene = tmp_path / "ball.yaml"
+    scene.write_text(f"kind: shape\ndata:\n  path: {ball}\n  points: 20000\ntraining:\n  steps: 1000000\n  batch: 1024\n")
+    command = [sys.executable, "-m", "sinefield.cli", "train", str(scene), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "state").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "--resume" in errors.splitlines()[-1]
+    assert (tmp_path / "run" / "state" / "state.safetensors").exists()
+    assert load_config(tmp_path / "run" / "config.yaml").training.steps == 1_000_000

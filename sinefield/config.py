@@ -137,9 +137,9 @@ class RadianceDataConfig:
 
 @dataclass
 class TrainingConfig:
-    """How long and by which rule. Give `seconds` or `steps`; with both, steps decide and the same seed repeats."""
+    """How long and by which rule. With `steps`, steps decide, whatever `seconds` says, and the same seed repeats."""
 
-    seconds: float | None = None  # training time, without evaluation and saving
+    seconds: float | None = 60.0  # training time, without evaluation and saving
     steps: int | None = None  # number of steps; makes a run repeatable to the bit
     optimizer: Literal["muon", "adam"] = "muon"  # muon: for the hidden matrices, Adam for the rest
     lr: float = 0.02  # Muon's rate for hidden matrices (unused with adam)
@@ -170,6 +170,7 @@ class ShapeTrainingConfig(TrainingConfig):
 class RadianceTrainingConfig(TrainingConfig):
     """Radiance fields' own settings."""
 
+    seconds: float | None = 180.0
     lr: float = 0.02
     adam_lr: float = 5e-3
     batch: int = 65536  # target number of samples a step; the number of rays adapts to it
@@ -185,7 +186,7 @@ class ShapeConfig:
     seed: int = 0
     data: ShapeDataConfig = setting(default_factory=ShapeDataConfig)
     field: ShapeFieldConfig = setting(default_factory=ShapeFieldConfig)
-    training: ShapeTrainingConfig = setting(default_factory=lambda: ShapeTrainingConfig(seconds=60))
+    training: ShapeTrainingConfig = setting(default_factory=ShapeTrainingConfig)
 
 
 @dataclass
@@ -196,7 +197,7 @@ class RadianceConfig:
     seed: int = 0
     data: RadianceDataConfig = setting(default_factory=RadianceDataConfig)
     field: RadianceFieldConfig = setting(default_factory=RadianceFieldConfig)
-    training: RadianceTrainingConfig = setting(default_factory=lambda: RadianceTrainingConfig(seconds=180))
+    training: RadianceTrainingConfig = setting(default_factory=RadianceTrainingConfig)
 
 
 Config = ShapeConfig | RadianceConfig

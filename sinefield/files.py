@@ -29,12 +29,12 @@ def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
         os.close(descriptor)
         temporary = Path(name)
         yield temporary
-        with open(temporary, "rb+") as stream:
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise write_error(path, error) from error
     finally:

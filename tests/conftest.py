@@ -9,8 +9,10 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("SINEFIELD_CACHE", str(ROOT / ".pytest_cache" / "sinefield"))
-CHECKED = ["nn", "fields", "metrics", "data", "export", "render.march", "render.volume", "render.occupancy"]
-install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")  # render.kernels is numba's
+# Not render.kernels, which is numba's, nor export.video and export.orbit: the checker would take frames from their streams.
+CHECKED = ["nn", "fields", "metrics", "data", "render.march", "render.volume", "render.occupancy"]
+CHECKED += ["export.mesh", "export.field_mesh"]
+install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")
 
 
 @pytest.fixture
@@ -21,6 +23,15 @@ def data_folder() -> Path:
     if not data_folder().is_dir():
         pytest.skip(f"{data_folder()} is absent; set SINEFIELD_DATA to a folder of real scenes")
     return data_folder()
+
+
+@pytest.fixture(autouse=True)
+def coarse_scores(monkeypatch):
+    """Tests train small fields many times; the surface they are scored by may be coarse."""
+    import sinefield.training.evaluate as evaluate
+
+    monkeypatch.setattr(evaluate, "SURFACE_RESOLUTION", 56)
+    monkeypatch.setattr(evaluate, "HELDOUT_POINTS", 50_000)
 
 
 @pytest.fixture

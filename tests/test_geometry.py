@@ -45,11 +45,10 @@ def sphere_cloud(n=5000, radius=1.0, centre=(0.0, 0.0, 0.0)):
 
 
 def write_ply(path, points, normals):
-    names = "x y z nx ny nz".split() if normals is not None else "x y z".split()
+    names = ["x", "y", "z", "nx", "ny", "nz"]
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n"
     header += "".join(f"property double {name}\n" for name in names) + "end_header\n"
-    rows = points if normals is None else np.hstack([points, normals])
-    path.write_bytes(header.encode() + rows.astype("<f8").tobytes())
+    path.write_bytes(header.encode() + np.hstack([points, normals]).astype("<f8").tobytes())
     return path
 
 
@@ -196,8 +195,9 @@ def test_oriented_point_cloud(kind, inward, tmp_path):
     assert surface.faces is None and surface.report["points"] == 5000 and surface.report["dropped_points"] == 50
     assert surface.report["turned"] == inward
     assert surface.areas.sum() == pytest.approx(4 * np.pi, rel=0.01)
-    q = np.random.default_rng(1).uniform(-1.3, 1.3, (5000, 3)) + (7, 0, 0)
-    truth = np.linalg.norm(q - (7, 0, 0), axis=1) - 1
+    centre = np.array([7.0, 0, 0])
+    q = centre + np.random.default_rng(1).uniform(-1.3, 1.3, (5000, 3))
+    truth = np.linalg.norm(q - centre, axis=1) - 1
     distance = signed_distance(surface, q)
     assert np.abs(distance - truth).max() < 0.04 and np.abs(distance - truth).mean() < 0.003
     assert ((winding_number(surface, q) > 0.5) == (truth < 0)).mean() > 0.995
@@ -226,7 +226,7 @@ BAD = {
     "junk.obj": (b"hello\x00\xff\xfe", "cannot be read as OBJ"),
     "junk.ply": (b"hello", "no PLY header"),
     "junk.stl": (b"hello", "no STL header"),
-    "solid.stl": (b"solid nothing", "neither faces nor points"),
+    "solid.stl": (b"solid nothing", "no endsolid"),
     "junk.off": (b"hello", "no OFF header"),
     "junk.glb": (b"hello there, general", "no GLB header"),
     "junk.gltf": (b"hello", "cannot be read as GLTF"),

@@ -144,12 +144,16 @@ def test_other_losses_learn(ball, tmp_path, field, loss):
 
 
 def test_eikonal_keeps_the_slope(ball, tmp_path):
-    train(shape_config(ball, steps=200, eikonal=0.1), tmp_path / "run")
-    field, _ = load_field(tmp_path / "run")
-    x = torch.nn.functional.normalize(torch.randn(500, 3), dim=1).requires_grad_()
-    point = (x * 0.9 * field.scale.float() * RADIUS).detach().requires_grad_()
-    (slope,) = torch.autograd.grad((field(point) * field.config.band).sum(), point)
-    assert slope.norm(dim=1).mean().item() == pytest.approx(1, abs=0.15)
+    """|∇d| = 1 also outside the band in which distances are learned, where nothing else asks for it."""
+    slopes = {}
+    for weight in (0.0, 1.0):
+        train(shape_config(ball, steps=200, eikonal=weight), tmp_path / str(weight))
+        field, _ = load_field(tmp_path / str(weight))
+        direction = torch.nn.functional.normalize(torch.randn(500, 3), dim=1)
+        point = (direction * 0.75 * field.scale.float() * RADIUS).requires_grad_()
+        (slope,) = torch.autograd.grad((field(point) * field.config.band).sum(), point)
+        slopes[weight] = slope.norm(dim=1).mean().item()
+    assert abs(slopes[1.0] - 1) < 0.2 < abs(slopes[0.0] - 1)
 
 
 def test_point_cloud_is_learned(tmp_path):
@@ -180,8 +184,14 @@ def test_a_radiance_mesh_is_the_ball(photo_run, tmp_path):
     report = export_mesh(folder, tmp_path / "ball.glb", resolution=48, largest=True)
     mesh = trimesh.load(tmp_path / "ball.glb", force="mesh")
     assert report["faces"] > 100
-    assert np.linalg.norm(mesh.vertices, axis=1).mean() == pytest.approx(1.0, abs=0.15)
-    top, bottom = (np.asarray(mesh.visual.vertex_colors)[m, :3] for m in (mesh.vertices[:, 2] > 0.5, mesh.vertices[:, 2] < -0.5))
+    # What lies inside an opaque ball no photograph shows: hold the outermost surface against it.
+    directions = mesh.vertices / np.linalg.norm(mesh.vertices, axis=1, keepdims=True)
+    radius = np.linalg.norm(mesh.vertices, axis=1)
+    outermost = [radius[directions @ axis > 0.97].max() for axis in np.vstack([np.eye(3), -np.eye(3)])]
+    assert np.allclose(outermost, 1.0, atol=0.12)
+    top, bottom = (
+        np.asarray(mesh.visual.vertex_colors)[m, :3] for m in (mesh.vertices[:, 2] > 0.5, mesh.vertices[:, 2] < -0.5)
+    )
     assert top[:, 0].mean() > 150 > 100 > top[:, 2].mean()
     assert bottom[:, 2].mean() > 150 > 100 > bottom[:, 0].mean()
 
@@ -223,9 +233,6 @@ def test_same_seed_same_field_and_resume_is_exact(kind, ball, photographs, tmp_p
     assert same(whole, tensors(tmp_path / "again"))
 
     import sinefield.training.loop as loop
-
-    class Stopping(list):
-        """Looks like a caught signal once `short` steps were counted."""
 
     original = loop.step_generator
 
@@ -331,11 +338,14 @@ def test_damaged_fields_are_one_line(ball_run, tmp_path):
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_say_how_to_resume(ball, tmp_path, signum, code):
     scene = tmp_path / "ball.yaml"
-    scene.write_text(f"kind: shape\ndata:\n  path: {ball}\n  points: 20000\ntraining:\n  steps: 1000000\n  batch: 1024\n")
+    scene.write_text(
+        f"kind: shape\ndata:\n  path: {ball}\n  points: 20000\ntraining:\n"
+        "  steps: 1000000\n  batch: 1024\n  score_seconds: 0.2\n"
+    )
     command = [sys.executable, "-m", "sinefield.cli", "train", str(scene), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "state").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signum)

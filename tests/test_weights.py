@@ -26,7 +26,9 @@ def test_parameters_by_hand():
 @pytest.mark.parametrize("rank", [1, 5, 64])
 def test_initial_phase_does_not_depend_on_rank(rank):
     torch.manual_seed(0)
-    stds = [float((w.omega * w.u @ w.v).detach().std()) for w in (SineLowRank(256, 256, rank, phase=1.7) for _ in range(40))]
+    stds = [
+        float((w.omega * w.u @ w.v).detach().std()) for w in (SineLowRank(256, 256, rank, phase=1.7) for _ in range(40))
+    ]
     assert sum(stds) / len(stds) == pytest.approx(1.7, rel=0.1)
 
 

@@ -161,9 +161,14 @@ def _check_stl(path: Path) -> None:
     count = struct.unpack("<I", head[80:84])[0] if len(head) >= 84 else -1
     if path.stat().st_size == 84 + 50 * count:  # binary, whatever the first word says
         _limit(path, "faces", count, MAX_FACES)
-    elif not head.lstrip().startswith(b"solid"):
-        if count < 0:
-            raise SinefieldError(f"{path}: has no STL header; {AGAIN}")
+    elif head.lstrip().startswith(b"solid"):
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - 1024))
+            if b"endsolid" not in stream.read():
+                raise SinefieldError(f"{path}: has no endsolid; {AGAIN}")
+    elif count < 0:
+        raise SinefieldError(f"{path}: has no STL header; {AGAIN}")
+    else:
         _claims(path, f"{count:,} triangles", 84 + 50 * count)
 
 
@@ -176,6 +181,11 @@ def _check_off(path: Path) -> None:
     vertices, faces = int(words[1]), int(words[2])
     _claims(path, f"{vertices:,} vertices and {faces:,} faces", 6 * vertices + 8 * faces)
     _limit(path, "faces", faces, MAX_FACES)
+    with path.open("rb") as stream:
+        lines = sum(1 for line in stream if line.strip() and not line.lstrip().startswith(b"#"))
+    # trimesh takes what is there.
+    if lines < 1 + vertices + faces:
+        raise SinefieldError(f"{path}: its header claims {vertices + faces:,} rows, {lines - 1:,} are there; {AGAIN}")
 
 
 def _check_gltf(path: Path) -> None:

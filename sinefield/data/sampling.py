@@ -66,7 +66,9 @@ def sample_shape(
     return samples
 
 
-def surface_samples(surface: Surface, n: int, seed: int) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+def surface_samples(
+    surface: Surface, n: int, seed: int | np.random.SeedSequence
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
     """Area-uniform points on the surface and their outward unit normals, both (n, 3) in input coordinates.
 
     Of a point cloud: its own points, drawn with replacement by the area that each stands for.

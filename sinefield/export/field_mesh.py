@@ -95,7 +95,7 @@ def export_mesh(
     painted = None
     if colours and isinstance(field, RadianceField):
         painted = vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
-    write_mesh(out, vertices, faces, painted, overwrite)
+    write_mesh(out, vertices, faces, painted, overwrite=overwrite)
     return {
         "run": str(run),
         "out": str(out),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Real, UInt8
 from skimage.measure import marching_cubes
 from torch import Tensor
 from tqdm import tqdm
@@ -41,7 +41,7 @@ def extract(
     Where the inside reaches the box's wall, the mesh gets a lid half a voxel outside it, and `capped` says so.
 
     Arguments:
-        evaluate: values (n,) at float32 points (n, 3) in input coordinates.
+        evaluate: values (n,) at float64 points (n, 3) in input coordinates.
         aabb: (6,) xmin ymin zmin xmax ymax zmax, input coordinates.
         resolution: samples along the box's longest side; voxels are cubes.
         level: value of the surface, in the units of `evaluate`.
@@ -69,10 +69,12 @@ def extract(
     shape = np.maximum(np.ceil(side / pitch - 1e-6).astype(np.int64) + 1, 2)
     needed = estimate_bytes(shape)
     if needed > max_bytes:
-        fitting = int(resolution * (max_bytes / needed) ** (1 / 3) * 0.98)
+        fitting = resolution
+        while fitting > 2 and estimate_bytes(np.ceil(shape * fitting / resolution)) > max_bytes:
+            fitting = int(fitting * 0.97)
         raise SinefieldError(
             f"resolution {resolution} needs about {needed / 2**30:.1f} GiB, more than {max_bytes / 2**30:.1f}; "
-            f"try --resolution {max(fitting, 2)}"
+            f"try --resolution {fitting}"
         )
     # Centred: voxels rarely divide the shorter sides.
     origin = low + (side - (shape - 1) * pitch) / 2
@@ -99,7 +101,7 @@ def extract(
     return origin + (vertices.astype(np.float64) - 1) * pitch, faces.astype(np.int32), statistics
 
 
-def estimate_bytes(shape: Int[np.ndarray, "3"]) -> int:
+def estimate_bytes(shape: Real[np.ndarray, "3"]) -> int:
     """Memory that `extract` takes at its peak for a grid of this shape, without what the field itself takes."""
     x, y, z = (int(s) + 2 for s in shape)
     return 4 * x * y * z + SURFACE_BYTES * (x * y + y * z + z * x) // 3
@@ -140,7 +142,7 @@ def write_mesh(
     kind = path.suffix.lower()[1:]
     with atomic_path(path, overwrite) as temporary:
         if kind == "obj":
-            temporary.write_text(_obj(vertices, faces, colours, normals))
+            _write_obj(temporary, vertices, faces, colours, normals)
         elif kind == "glb":
             temporary.write_bytes(mesh.export(file_type="glb", include_normals=normals is not None))
         elif kind == "ply":
@@ -151,14 +153,13 @@ def write_mesh(
 
 def largest_component(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], colours: UInt8[np.ndarray, "v 3"] | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The connected piece with most faces: its vertices, faces and colours."""
-    if len(faces) == 0:
-        return vertices, faces, colours
+) -> tuple[np.ndarray, ...]:
+    """Vertices and faces of the connected piece with most faces, and its colours where colours are given."""
     label = component_of_faces(faces, len(vertices))
-    kept = faces[label == np.bincount(label).argmax()]
+    kept = faces[label == np.bincount(label).argmax()] if len(faces) else faces
     used, renumbered = np.unique(kept, return_inverse=True)
-    return vertices[used], renumbered.reshape(-1, 3).astype(np.int32), None if colours is None else colours[used]
+    piece = vertices[used], renumbered.reshape(-1, 3).astype(np.int32)
+    return piece if colours is None else (*piece, colours[used])
 
 
 def _fill(
@@ -170,23 +171,16 @@ def _fill(
     progress: bool,
 ) -> None:
     """Evaluate the grid into `core`, `chunk` points at a time."""
-    axes = [
-        torch.from_numpy((o + np.arange(n) * pitch).astype(np.float32)) for o, n in zip(origin, core.shape, strict=True)
-    ]
-    rows = core.shape[1]
-    # A block is some rows of one slab, so that its points and values stay in the order of the volume.
-    take = max(1, chunk // core.shape[2])
     with torch.no_grad(), tqdm(total=core.size, unit=" points", leave=False, disable=None if progress else True) as bar:
-        for i in range(core.shape[0]):
-            for j in range(0, rows, take):
-                block = core[i, j : j + take]
-                points = torch.cartesian_prod(axes[0][i : i + 1], axes[1][j : j + take], axes[2])
-                values = evaluate(points).detach().float().cpu().numpy()
-                if not np.isfinite(values).all():
-                    bad = points[int(np.flatnonzero(~np.isfinite(values))[0])].tolist()
-                    raise SinefieldError(f"the field is NaN or infinite at {bad}; train again, with a lower rate")
-                block[...] = values.reshape(block.shape)
-                bar.update(block.size)
+        for start in range(0, core.size, chunk):
+            cells = np.unravel_index(np.arange(start, min(start + chunk, core.size)), core.shape)
+            points = torch.from_numpy(origin + np.stack(cells, axis=1) * pitch)
+            values = evaluate(points).detach().float().cpu().numpy()
+            if not np.isfinite(values).all():
+                bad = points[int(np.flatnonzero(~np.isfinite(values))[0])].tolist()
+                raise SinefieldError(f"the field is NaN or infinite at {bad}; train again, with a lower rate")
+            core[cells] = values
+            bar.update(len(points))
 
 
 def _surround(volume: np.ndarray, level: float, inside: str) -> bool:
@@ -219,13 +213,16 @@ def _no_surface(core: np.ndarray, level: float, inside: str, minimum: float, max
     )
 
 
-def _obj(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray | None, normals: np.ndarray | None) -> str:
+def _write_obj(
+    path: Path, vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray | None, normals: np.ndarray | None
+) -> None:
     """OBJ with nine significant digits at any scale (trimesh writes decimals) and colours after the coordinates."""
     numbers = vertices if colours is None else np.column_stack([vertices, colours / 255])
-    lines = ["v" + " %.9g" * numbers.shape[1] % tuple(row) for row in numbers.tolist()]
-    if normals is not None:
-        lines += ["vn %.6g %.6g %.6g" % tuple(row) for row in normals.tolist()]
-    corner = "%d" if normals is None else "%d//%d"
-    ids = np.asarray(faces) + 1 if normals is None else np.repeat(np.asarray(faces) + 1, 2, axis=1)
-    lines += [f"f {corner} {corner} {corner}" % tuple(row) for row in ids.tolist()]
-    return "\n".join(lines) + "\n"
+    corners = np.asarray(faces) + 1
+    with path.open("w") as stream:
+        np.savetxt(stream, numbers, fmt="v" + " %.9g" * numbers.shape[1])
+        if normals is None:
+            np.savetxt(stream, corners, fmt="f %d %d %d")
+        else:
+            np.savetxt(stream, normals, fmt="vn %.6g %.6g %.6g")
+            np.savetxt(stream, np.repeat(corners, 2, axis=1), fmt="f %d//%d %d//%d %d//%d")

@@ -36,8 +36,8 @@ def export_video(
 ) -> dict[str, Any]:
     """Render one turn of a run's field to a video; returns run, out, frames, width, height, seconds.
 
-    A radiance field is seen from the mean distance, elevation and focal length of its training cameras, up being theirs;
-    a shape field as its shaded surface, up being y.
+    A radiance field is seen from the mean distance, elevation and focal length of its training cameras, up being
+    theirs; a shape field as its shaded surface, up being y.
 
     Raises:
         SinefieldError: see `write_video` and `load_field`; a size or count out of range.
@@ -57,7 +57,7 @@ def export_video(
     else:
         width, height, images = _shape(field, frames, size, 20.0 if elevation is None else elevation)
     progress = tqdm(images, total=frames, desc="video", unit="frame", leave=False, disable=None)
-    write_video(out, progress, fps=fps, overwrite=overwrite, n_frames=frames)
+    write_video(out, (image for image in progress), fps=fps, overwrite=overwrite, n_frames=frames)
     seconds = time.perf_counter() - begin
     return {
         "run": str(run),

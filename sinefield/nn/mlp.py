@@ -21,7 +21,8 @@ class WeightSpec:
     """How the square hidden matrices of a network are stored.
 
     `kind` is "sine" (sin(ω·UV)/g), "lowrank" (UV) or "dense". `rank` is k. For "sine" give `omega`, or
-    `phase` (see `SineLowRank`), not both. `bound` is the largest entry of a sine weight in units of 1/√in: g = √in/bound.
+    `phase` (see `SineLowRank`), not both. `bound` is the largest entry of a sine weight in units of 1/√in, so that
+    g = √in/bound; the first paper has 1.
     """
 
     kind: str = "sine"

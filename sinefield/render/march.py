@@ -6,6 +6,7 @@ t = t_min + (k + jitter_r)·step whose midpoint lies inside the box, before `far
 `march_reference` is that sentence in plain torch; `march` is the same in compiled, multi-threaded form.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ class Samples(NamedTuple):
         total = int(ends[-1])
         marks = torch.arange(1, max(total // chunk, 1), device=ends.device) * chunk
         cuts = [0, *(torch.searchsorted(ends, marks) + 1).tolist(), self.n_rays]
-        for first, last in zip(cuts, cuts[1:], strict=False):
+        for first, last in itertools.pairwise(cuts):
             if first < last:
                 packed = self.packed_info[first:last]
                 begin, end = int(packed[0, 0]), int(packed[-1].sum())

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from sinefield.nn.spectrum import spectrum_report
-from sinefield.training.run import Run, load_field
 from sinefield.tables import table
+from sinefield.training.run import Run, load_field
 
 
 def describe(path: str | Path) -> tuple[dict[str, Any], str]:

@@ -44,7 +44,9 @@ def save_curves(path: str | Path, metrics: list[dict[str, Any]], score: str) -> 
     left, right = figure.subplots(1, 2)
     seconds = [m["seconds"] for m in metrics]
     left.plot(seconds, [m["loss"] for m in metrics], marker=".", color="#b5482a")
-    left.set(xlabel="seconds of training", ylabel="loss", yscale="log")
+    # A run whose rays never met the box has only zeros, which no logarithm shows.
+    scale = "log" if any(m["loss"] > 0 for m in metrics) else "linear"
+    left.set(xlabel="seconds of training", ylabel="loss", yscale=scale)
     right.plot(seconds, [m[score] for m in metrics], marker=".", color="#1f6f8b")
     right.set(xlabel="seconds of training", ylabel={"psnr": "PSNR (dB), one view", "iou": "IoU, held-out"}[score])
     for axes in (left, right):

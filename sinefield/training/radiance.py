@@ -14,7 +14,7 @@ from sinefield.render.occupancy import visual_hull
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video composite on; see RadianceDataConfig."""
 WARM_UPDATES = 16
-"""Updates of the occupancy grid that look at every allowed cell; later ones look at the occupied and a random quarter."""
+"""Updates of the occupancy grid that look at every allowed cell; later ones at the occupied and a random quarter."""
 
 
 def load_scene(config: RadianceConfig, splits: tuple[str, ...] = ("train", "val", "test")) -> PosedScene:
@@ -59,7 +59,7 @@ class RadianceTask:
         self.n_rays = int(state["n_rays"])
 
     def step(self, index: int, generator: torch.Generator) -> float:
-        """Draw rays, march, shade and composite chunk by chunk, and accumulate the gradient of the mean square error."""
+        """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error."""
         field, training = self.field, self.config.training
         if index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):

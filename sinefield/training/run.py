@@ -88,7 +88,7 @@ class Run:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         try:
-            with open(self.metrics_path, "a") as stream:
+            with self.metrics_path.open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
         except OSError as error:
             raise write_error(self.metrics_path, error) from error
@@ -175,7 +175,7 @@ def save_field(path: str | Path, field: nn.Module, note: dict[str, Any] | None =
     tensors = {name: t.cpu() for name, t in field.state_dict().items() if name not in _GRID_STATE}
     for name in _GRID_BITS & tensors.keys():
         tensors[name] = pack_bits(tensors[name])
-    about = {"version": __version__, "kind": field.kind, "field": to_plain(field.config), **(note or {})}
+    about = {**(note or {}), "version": __version__, "kind": field.kind, "field": to_plain(field.config)}
     save_tensors(path, tensors, about)
 
 

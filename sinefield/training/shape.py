@@ -47,7 +47,7 @@ class ShapeTask:
             on_surface = normalisation.apply(points).astype(np.float32)
             self.oriented = torch.from_numpy(on_surface), torch.from_numpy(normals.astype(np.float32))
         torch.manual_seed(config.seed)
-        centre, scale = torch.tensor(normalisation.centre), torch.tensor(normalisation.scale)
+        centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
         self.field = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb))
         self.held_out = heldout_points(surface, QUICK_POINTS, seed=HELDOUT_SEED)
 

@@ -1,0 +1,194 @@
+"""Extracted surfaces against formulas: place, size, orientation, closedness; files read back."""
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from sinefield.data.geometry import load_surface
+from sinefield.errors import SinefieldError
+from sinefield.export import mesh as module
+from sinefield.export.mesh import check_mesh_path, estimate_bytes, extract, largest_component, write_mesh
+
+CUBE = np.array([-1.0, -1, -1, 1, 1, 1])
+
+
+def sphere(centre, radius):
+    centre = torch.tensor(centre, dtype=torch.float32)
+    return lambda points: (points - centre).norm(dim=1) - radius
+
+
+def checked(vertices, faces):
+    """The mesh, after the checks that each extracted surface should pass."""
+    assert vertices.dtype == np.float64 and faces.dtype == np.int32
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    assert mesh.is_watertight and mesh.is_winding_consistent
+    return mesh
+
+
+@pytest.mark.parametrize(("centre", "radius"), [((0, 0, 0), 1.0), ((1e-3, -2e-3, 5e-3), 1e-3), ((500, -2000, 0), 1e3)])
+def test_a_sphere_comes_back_where_it_was(centre, radius):
+    box = np.concatenate([np.array(centre) - 1.2 * radius, np.array(centre) + 1.2 * radius])
+    vertices, faces, grid = extract(sphere(centre, radius), box, 80, 0.0, "below", progress=False)
+    mesh = checked(vertices, faces)
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=2e-3)  # positive: faces look outward
+    assert mesh.area == pytest.approx(4 * np.pi * radius**2, rel=2e-3)
+    assert mesh.euler_number == 2 and not grid["capped"]
+    np.testing.assert_allclose(np.linalg.norm(vertices - centre, axis=1), radius, rtol=1e-3)
+    assert grid["pitch"] == pytest.approx(2.4 * radius / 79) and grid["shape"] == [80, 80, 80]
+
+
+def test_above_looks_outward_too():
+    vertices, faces, _ = extract(lambda p: torch.exp(-p.square().sum(1) * 4), CUBE, 50, float(np.exp(-1)), "above")
+    assert checked(vertices, faces).volume == pytest.approx(np.pi / 6, rel=1e-2)
+
+
+def test_torus_has_its_hole():
+    def torus(p):
+        return torch.hypot(torch.hypot(p[:, 0], p[:, 1]) - 0.6, p[:, 2]) - 0.25
+
+    mesh = checked(*extract(torus, CUBE * [1, 1, 0.4, 1, 1, 0.4], 90, 0.0, "below")[:2])
+    assert mesh.euler_number == 0
+    assert mesh.volume == pytest.approx(2 * np.pi**2 * 0.6 * 0.25**2, rel=5e-3)
+
+
+def test_chunks_leave_no_trace():
+    field = sphere((0.1, 0.2, -0.1), 0.7)
+    whole = extract(field, CUBE, 30, 0.0, "below")
+    for chunk in (97, 1000):
+        parts = extract(field, CUBE, 30, 0.0, "below", chunk=chunk)
+        np.testing.assert_array_equal(parts[0], whole[0])
+        np.testing.assert_array_equal(parts[1], whole[1])
+
+
+def test_every_chunk_is_float32_in_input_coordinates_and_within_the_size():
+    seen = []
+
+    def evaluate(points):
+        seen.append(points)
+        return points[:, 0] - 10.5
+
+    box = np.array([10.0, 20, 30, 11, 22, 30.5])
+    _, _, grid = extract(evaluate, box, 21, 0.0, "below", chunk=500)
+    points = torch.cat(seen).numpy()
+    assert max(len(part) for part in seen) <= 500 and points.dtype == np.float32
+    assert grid["shape"] == [11, 21, 6] and len(points) == 11 * 21 * 6
+    np.testing.assert_allclose(points.min(axis=0), box[:3], rtol=1e-6)
+    np.testing.assert_allclose(points.max(axis=0), box[3:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("inside", ["above", "below"])
+def test_what_leaves_the_box_is_capped_half_a_voxel_outside(inside):
+    sign = 1 if inside == "below" else -1
+    vertices, faces, grid = extract(lambda p: sign * (p[:, 0] - 0.013), CUBE, 21, 0.0, inside)
+    mesh = checked(vertices, faces)
+    assert grid["capped"]
+    np.testing.assert_allclose(mesh.bounds, [[-1.05, -1.05, -1.05], [0.013, 1.05, 1.05]], atol=1e-4)
+    assert mesh.volume == pytest.approx(1.063 * 2.1**2, rel=0.01)
+
+
+def test_samples_exactly_on_the_level():
+    vertices, faces, _ = extract(lambda p: p.abs().amax(1) - 0.5, CUBE, 9, 0.0, "below")
+    assert checked(vertices, faces).volume == pytest.approx(1, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "level", "message"),
+    [
+        (lambda p: p[:, 0], 5.0, r"level 5 is outside the field's range -1 to 1, .*; try --level 0\.9"),
+        (lambda p: p[:, 0] * 0 + 3, 0.5, "the field is 3 all over the box"),
+        (lambda p: torch.where(p[:, 0] > 0.9, torch.nan, p[:, 1]), 0.0, "NaN or infinite at"),
+        (lambda p: p[:, 0] / 0, 0.0, "NaN or infinite at"),
+    ],
+)
+def test_fields_without_a_surface(evaluate, level, message):
+    with pytest.raises(SinefieldError, match=message):
+        extract(evaluate, CUBE, 21, level, "above")
+
+
+@pytest.mark.parametrize(
+    ("box", "resolution", "message"),
+    [
+        (CUBE[::-1], 10, "is empty"),
+        (np.zeros(6), 10, "is empty"),
+        (CUBE * np.nan, 10, "is empty"),
+        (CUBE, 1, "resolution is 1"),
+        (CUBE, 4096, "needs about .* GiB, more than 6.0; try --resolution 1"),
+    ],
+)
+def test_boxes_and_resolutions_refused_before_any_work(box, resolution, message):
+    with pytest.raises(SinefieldError, match=message):
+        extract(lambda p: pytest.fail("evaluated"), box, resolution, 0.0, "below")
+
+
+def test_the_suggested_resolution_fits():
+    with pytest.raises(SinefieldError) as caught:
+        extract(sphere((0, 0, 0), 0.5), CUBE, 400, 0.0, "below", max_bytes=20 << 20)
+    suggested = int(str(caught.value).split()[-1])
+    assert 60 < suggested < 400 and estimate_bytes(np.full(3, suggested)) < 20 << 20
+
+
+def stored_normals(path):
+    """What the file says; trimesh's own meshes compute their normals anew."""
+    if path.suffix == ".obj":
+        return np.array([line.split()[1:] for line in path.read_text().splitlines() if line.startswith("vn ")], float)
+    if path.suffix == ".ply":
+        data = trimesh.load_mesh(path, process=False).metadata["_ply_raw"]["vertex"]["data"]
+        return np.column_stack([data["nx"], data["ny"], data["nz"]])
+    with path.open("rb") as stream:
+        (geometry,) = trimesh.exchange.gltf.load_glb(stream)["geometry"].values()
+    return geometry["vertex_normals"]
+
+
+@pytest.mark.parametrize("kind", module.EXTENSIONS)
+@pytest.mark.parametrize("coloured", [False, True])
+def test_files_read_back(kind, coloured, tmp_path):
+    vertices, faces, _ = extract(sphere((0, 0, 3e-3), 1e-3), CUBE * 1.5e-3 + [0, 0, 3e-3] * 2, 20, 0.0, "below")
+    colours = np.random.default_rng(0).integers(0, 256, vertices.shape, dtype=np.uint8) if coloured else None
+    normals = vertices - [0, 0, 3e-3]
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    path = tmp_path / f"new/sphere{kind}"
+    write_mesh(path, vertices, faces, colours, normals)
+    surface = load_surface(path)
+    assert surface.report["watertight"] and surface.faces.shape == faces.shape
+    np.testing.assert_allclose(surface.aabb[:3], vertices.min(axis=0), atol=1e-9)
+    if kind == ".stl":
+        assert surface.colours is None
+        return
+    np.testing.assert_allclose(surface.vertices, vertices, atol=1e-9)
+    if coloured:
+        np.testing.assert_array_equal(surface.colours, colours)
+    np.testing.assert_allclose(stored_normals(path), normals, atol=1e-5)
+
+
+def test_mesh_paths_are_refused_early(tmp_path):
+    for name in ("mesh.blend", "mesh", "mesh.obj.gz"):
+        with pytest.raises(SinefieldError, match="unknown mesh kind"):
+            check_mesh_path(tmp_path / name)
+    path = tmp_path / "mesh.ply"
+    assert check_mesh_path(path) == path and check_mesh_path(tmp_path / "MESH.PLY")
+    path.write_bytes(b"old")
+    with pytest.raises(SinefieldError, match="exists already"):
+        write_mesh(path, *extract(sphere((0, 0, 0), 0.5), CUBE, 9, 0.0, "below")[:2])
+    with pytest.raises(SinefieldError, match="no faces"):
+        write_mesh(path, np.zeros((0, 3)), np.zeros((0, 3), np.int32), overwrite=True)
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["mesh.ply"]
+    write_mesh(path, *extract(sphere((0, 0, 0), 0.5), CUBE, 9, 0.0, "below")[:2], overwrite=True)
+    assert load_surface(path).report["watertight"]
+
+
+def test_largest_component():
+    def two(p):
+        return torch.minimum(sphere((-0.5, 0, 0), 0.4)(p), sphere((0.6, 0, 0), 0.2)(p))
+
+    vertices, faces, _ = extract(two, CUBE, 60, 0.0, "below")
+    colours = np.arange(3 * len(vertices), dtype=np.uint64).reshape(-1, 3).astype(np.uint8)
+    assert trimesh.Trimesh(vertices, faces, process=False).body_count == 2
+    v, f, c = largest_component(vertices, faces, colours)
+    mesh = checked(v, f)
+    assert mesh.body_count == 1 and mesh.volume == pytest.approx(4 / 3 * np.pi * 0.4**3, rel=0.02)
+    assert len(c) == len(v) < len(vertices)
+    colour_at = dict(zip(map(tuple, vertices), map(tuple, colours), strict=True))
+    assert all(colour_at[tuple(place)] == tuple(colour) for place, colour in zip(v, c, strict=True))
+    assert len(largest_component(v, f)) == 2
+    assert len(largest_component(v[:0], f[:0])[1]) == 0

@@ -61,7 +61,7 @@ def test_chunks_leave_no_trace():
         np.testing.assert_array_equal(parts[1], whole[1])
 
 
-def test_every_chunk_is_float32_in_input_coordinates_and_within_the_size():
+def test_every_chunk_is_float64_in_input_coordinates_and_within_the_size():
     seen = []
 
     def evaluate(points):
@@ -71,7 +71,7 @@ def test_every_chunk_is_float32_in_input_coordinates_and_within_the_size():
     box = np.array([10.0, 20, 30, 11, 22, 30.5])
     _, _, grid = extract(evaluate, box, 21, 0.0, "below", chunk=500)
     points = torch.cat(seen).numpy()
-    assert max(len(part) for part in seen) <= 500 and points.dtype == np.float32
+    assert max(len(part) for part in seen) <= 500 and points.dtype == np.float64
     assert grid["shape"] == [11, 21, 6] and len(points) == 11 * 21 * 6
     np.testing.assert_allclose(points.min(axis=0), box[:3], rtol=1e-6)
     np.testing.assert_allclose(points.max(axis=0), box[3:], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Marching against its one-sentence definition and brute force; compositing against closed forms and float64 autograd."""
+"""Marching against its definition and brute force; compositing against closed forms and float64 autograd."""
 
 import math
 

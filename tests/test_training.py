@@ -281,7 +281,7 @@ def test_run_folder_rules(ball, tmp_path):
     (tmp_path / "other" / "precious.txt").write_text("mine")
     with pytest.raises(SinefieldError, match="not empty"):
         train(config, tmp_path / "other", overwrite=True)
-    assert os.listdir(tmp_path / "other") == ["precious.txt"]
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["precious.txt"]
 
 
 def test_resuming_a_finished_run_goes_on_to_a_longer_budget(ball, tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from sinefield.errors import SinefieldError
 
 Number = float | int
-Vector = Sequence[Number] | Tensor
+Vector = Sequence[Number] | Tensor | np.ndarray
 
 # Newton on a lens polynomial doubles its digits each turn: 5 reach float32 for any lens whose image does not fold over.
 NEWTON_STEPS = 6

@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sinefield import __version__
-from sinefield.data.cameras import look_at
+from sinefield.data.cameras import Vector, look_at
 from sinefield.data.procedural import demo_scene, demo_shape
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file, write_error
@@ -50,7 +50,7 @@ class Raycaster:
         up: (3,) where the sky is.
     """
 
-    def __init__(self, meshes: trimesh.Trimesh | Sequence[trimesh.Trimesh], up: Sequence[float] = (0, 0, 1)) -> None:
+    def __init__(self, meshes: trimesh.Trimesh | Sequence[trimesh.Trimesh], up: Vector = (0, 0, 1)) -> None:
         meshes = [meshes] if isinstance(meshes, trimesh.Trimesh) else list(meshes)
         corners = np.concatenate([np.asarray(mesh.triangles, np.float64) for mesh in meshes])
         low, high = corners.min((0, 1)), corners.max((0, 1))
@@ -159,7 +159,7 @@ def render_views(
     focal: float,
     samples: int = 3,
     shaded: bool = True,
-    up: Sequence[float] = (0, 0, 1),
+    up: Vector = (0, 0, 1),
 ) -> UInt8[np.ndarray, "n h w 4"]:
     """Photograph meshes with pinhole cameras whose principal point is the image's centre.
 
@@ -206,7 +206,7 @@ def load_coloured(path: str | Path) -> list[trimesh.Trimesh]:
 
 
 def sphere_poses(
-    n: int, centre: Sequence[float], distance: float, up: Sequence[float] = (0, 0, 1), phase: float = 0.0
+    n: int, centre: Vector, distance: float, up: Vector = (0, 0, 1), phase: float = 0.0
 ) -> Float[np.ndarray, "n 3 4"]:
     """n cameras spread evenly (a golden spiral) over a sphere's part between elevations of -17 and 72 degrees.
 

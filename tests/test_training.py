@@ -13,6 +13,7 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from test_video import read
 
 from sinefield.config import load_config, make_config
 from sinefield.data.cameras import orbit
@@ -197,15 +198,13 @@ def test_a_radiance_mesh_is_the_ball(photo_run, tmp_path):
 
 
 def test_videos(photo_run, ball_run, tmp_path):
-    import imageio.v3 as iio
-
     report = export_video(photo_run[0], tmp_path / "a.mp4", frames=5, size=(33, 31))
     assert (report["width"], report["height"], report["frames"]) == (33, 31, 5)
-    frames = iio.imread(tmp_path / "a.mp4")
+    _, frames = read(tmp_path / "a.mp4")
     assert frames.shape == (5, 32, 34, 3) and frames.std() > 10
     export_video(photo_run[0], tmp_path / "depth.gif", frames=3, channel="depth")
     export_video(ball_run[0], tmp_path / "shape.mp4", frames=3, size=(64, None))
-    assert iio.imread(tmp_path / "shape.mp4").shape == (3, 64, 64, 3)
+    assert read(tmp_path / "shape.mp4")[1].shape == (3, 64, 64, 3)
     with pytest.raises(SinefieldError, match="channel"):
         export_video(ball_run[0], tmp_path / "no.mp4", channel="depth")
 

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Train, evaluate, mesh and video, as a person would. Further arguments go to training: --field.rank 8 …
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+scene=bunny_open
+
+sinefield train "scenes/$scene.yaml" --out "runs/$scene" --overwrite "$@"
+sinefield eval "runs/$scene"
+sinefield mesh "runs/$scene" "runs/$scene/mesh.ply" --resolution 256 --overwrite
+sinefield video "runs/$scene" "runs/$scene/turn.mp4" --overwrite
+sinefield info "runs/$scene"

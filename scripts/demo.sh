@@ -11,6 +11,6 @@ sinefield mesh runs/demo_shape runs/demo_shape/mesh.ply --resolution 192 --overw
 sinefield video runs/demo_shape runs/demo_shape/turn.mp4 --frames 48 --fps 24 --overwrite
 sinefield train scenes/demo.yaml --out runs/demo --overwrite
 sinefield mesh runs/demo runs/demo/mesh.glb --resolution 128 --largest --overwrite
-sinefield video runs/demo runs/demo/turn.mp4 --frames 48 --fps 24 --overwrite
+sinefield video runs/demo runs/demo/turn.mp4 --frames 48 --fps 24 --width 200 --overwrite
 sinefield video runs/demo runs/demo/depth.gif --frames 24 --fps 12 --channel depth --overwrite
 echo "Look at runs/demo/turn.mp4, runs/demo/mesh.glb, runs/demo/pictures/ and runs/demo_shape/mesh.ply"

@@ -176,10 +176,11 @@ SCORES = ("psnr", "ssim", "lpips", "iou", "chamfer_l1", "chamfer_l2", "fscore", 
 
 def _summary(report: dict[str, Any]) -> str:
     scores = ", ".join(f"{k} {report[k]:.4g}" for k in SCORES if isinstance(report.get(k), int | float))
-    return (
+    line = (
         f"{report['kind']}: {scores} | {report['params']:,} parameters, {report['bytes']:,} bytes, "
         f"{report['steps']} steps in {report['seconds'] or 0:.0f} s"
     )
+    return "\n".join([line, *(f"note: {remark}" for remark in report.get("remarks", []))])
 
 
 def _mesh(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:

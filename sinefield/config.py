@@ -149,6 +149,7 @@ class TrainingConfig:
     batch: int = 32768  # points, or samples along rays, a step
     chunk: int = 8192  # points that go through the network at once; fits the cache
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # hidden layers' arithmetic; auto: bf16 where it is fast
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where torch sees a device
     save_seconds: float = 30.0  # time between two saves of the resumable state
     score_seconds: float = 10.0  # time between two quick scores
 

@@ -2,9 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
-import platform
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +9,7 @@ import torch
 
 from sinefield import __version__
 from sinefield.config import data_folder
+from sinefield.machine import describe_machine
 
 
 def examine() -> tuple[dict[str, Any], str]:
@@ -25,24 +23,21 @@ def examine() -> tuple[dict[str, Any], str]:
         _try("ray casting (embreex)", _embree, "used by synth and pictures", "pip install embreex"),
         _try("winding numbers (libigl)", _igl, "used for inside and outside", "pip install libigl"),
         _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
-        _try("CUDA", _cuda, "found; training runs on the CPU in this version", "training runs on the CPU"),
-        _try("nerfacc", _nerfacc, "found; not used in this version", "optional: pip install 'sinefield[cuda]'"),
+        _try("CUDA", _cuda, "used in training with device: auto", "training runs on the CPU"),
+        _try("nerfacc", _nerfacc, "marches rays on CUDA", "optional: pip install 'sinefield[cuda]'"),
         _try("tinycudann", _tinycudann, "found; not used in this version", "optional: see docs/cuda.md"),
         _try("LPIPS", _lpips, "used by eval", "optional; scores say null without it"),
     ]
     report = {
         "sinefield": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        **describe_machine(),
         "data_folder": str(data_folder()),
         "data_folder_exists": data_folder().is_dir(),
         "backends": rows,
     }
     lines = [
-        f"sinefield {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{os.cpu_count()} cores, {sys.platform}",
+        f"sinefield {__version__}, Python {report['python']}, torch {report['torch']}, {report['cores']} cores, "
+        f"{report['system']}",
         f"data folder {data_folder()}" + ("" if data_folder().is_dir() else " (absent; set SINEFIELD_DATA)"),
     ]
     for row in rows:
@@ -104,14 +99,16 @@ def _embree() -> str | None:
 
 
 def _igl() -> str | None:
-    import igl
     import numpy as np
     import trimesh
 
+    from sinefield.data.geometry import Surface, winding_number
+
     box = trimesh.creation.box()
-    value = igl.winding_number(box.vertices, box.faces.astype(np.int32), np.zeros((1, 3)))
-    if abs(float(value[0]) - 1) > 1e-6:
-        raise RuntimeError("the centre of a box is not inside")
+    surface = Surface(np.array(box.vertices), box.faces.astype(np.int32), None, None, "box", {})
+    inside, outside = winding_number(surface, np.array([[0.0, 0, 0], [2.0, 0, 0]]))
+    if abs(inside - 1) > 0.01 or abs(outside) > 0.01:
+        raise RuntimeError(f"winding numbers of a box are {inside:.3g} inside and {outside:.3g} outside")
     return _version("libigl")
 
 
@@ -119,7 +116,7 @@ def _ffmpeg() -> str | None:
     import imageio_ffmpeg
 
     imageio_ffmpeg.get_ffmpeg_exe()
-    return imageio_ffmpeg.get_ffmpeg_version()
+    return imageio_ffmpeg.get_ffmpeg_version().split("-")[0]
 
 
 def _cuda() -> str | None:
@@ -131,10 +128,10 @@ def _cuda() -> str | None:
 
 
 def _nerfacc() -> str | None:
-    import nerfacc.cuda
+    from sinefield.render.march_cuda import why_not_nerfacc
 
-    if nerfacc.cuda._backend._C is None:
-        raise RuntimeError("its kernels did not compile; it needs nvcc and CUDA_HOME")
+    if why := why_not_nerfacc():
+        raise (_Absent if why.startswith("not installed") else RuntimeError)(why)
     return _version("nerfacc")
 
 
@@ -147,7 +144,11 @@ def _tinycudann() -> str | None:
 
 
 def _lpips() -> str | None:
+    from sinefield.errors import SinefieldError
     from sinefield.metrics.images import Lpips
 
-    Lpips()
+    try:
+        Lpips()
+    except SinefieldError as error:
+        raise _Absent(str(error)) from error
     return _version("lpips")

@@ -8,6 +8,7 @@ import torch
 
 from sinefield.data.cameras import Cameras, orbit
 from sinefield.render.march import Samples, march, march_reference
+from sinefield.render.march_cuda import march_nerfacc
 from sinefield.render.occupancy import OccupancyGrid, visual_hull
 from sinefield.render.volume import composite, composite_reference, render_weights
 
@@ -261,3 +262,39 @@ def test_visual_hull_of_a_sphere():
     assert float(hull.float().mean()) < 4 / 3 * math.pi * 0.72**3 / 8
     grid.restrict(hull.view(32, 32, 32))
     assert torch.equal(grid.binaries, grid.allowed)
+
+
+class Traversal:
+    """nerfacc's estimator by its documented rule: from `t_min` on, every midpoint in an occupied cell of the box."""
+
+    def sampling(self, rays_o, rays_d, near_plane, far_plane, t_min, render_step_size):
+        low, high = self.aabbs[0, :3], self.aabbs[0, 3:]
+        resolution = torch.tensor(self.binaries.shape[1:])
+        rows = []
+        for r in range(len(rays_o)):
+            for k in range(400):
+                t = max(float(t_min[r]), near_plane) + k * render_step_size
+                middle = rays_o[r] + (t + render_step_size / 2) * rays_d[r]
+                if (middle > low).all() and (middle < high).all() and t + render_step_size / 2 < far_plane:
+                    x, y, z = ((middle - low) / (high - low) * resolution).long().tolist()
+                    if self.binaries[0, x, y, z]:
+                        rows.append((r, t))
+        index = torch.tensor([r for r, _ in rows], dtype=torch.long)
+        starts = torch.tensor([t for _, t in rows])
+        return index, starts, starts + render_step_size
+
+
+@pytest.mark.parametrize("cap", [2**31, 40, 3])
+def test_nerfacc_behind_the_marchers_call(generator, monkeypatch, cap):
+    monkeypatch.setattr("sinefield.render.march_cuda._estimator", lambda *_: Traversal())
+    o = torch.nn.functional.normalize(torch.randn(12, 3, generator=generator), dim=1) * 3
+    d = torch.nn.functional.normalize(torch.rand(12, 3, generator=generator) - 0.5 - o, dim=1)
+    o[3], d[3] = torch.tensor([5.0, 5, 5]), torch.tensor([0.0, 0, 1])  # misses the box
+    box, jitter = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.rand(12, generator=generator)
+    cells = torch.rand(6, 6, 6, generator=generator) < 0.6
+    solid = cells & (torch.rand(6, 6, 6, generator=generator) < 0.5)
+    ours, truth = (
+        f(o, d, box, cells, 0.09, jitter=jitter, solid=solid, max_samples=cap) for f in (march_nerfacc, march_reference)
+    )
+    assert torch.equal(ours.packed_info, truth.packed_info) and torch.equal(ours.ray_indices, truth.ray_indices)
+    torch.testing.assert_close(ours.t_starts, truth.t_starts, rtol=0, atol=1e-5)

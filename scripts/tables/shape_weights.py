@@ -2,15 +2,15 @@
 
     python scripts/tables/shape_weights.py [scenes/armadillo.yaml] [--steps 600] [--ranks 1 5 20]
 
-Every contender trains on the same points for the same number of steps. Its learning rates (Muon's and Adam's together) are
-swept over --rates; a sine network's phase is swept first, at the middle rate. What is kept is chosen on 30,000
-held-out points, what is reported is measured on 300,000 others. Writes CSV, Markdown and a plot to docs/results/.
+Every contender trains on the same points for the same number of steps. Its learning rates (Muon's and Adam's
+together) are swept over --rates; a sine network's phase is swept first, at the middle rate. What is kept is chosen
+on 30,000 held-out points, what is reported is measured on 300,000 others.
+Writes CSV, Markdown and a plot to docs/results/.
 """
 
 import argparse
 import csv
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 
 from sinefield.config import ShapeConfig, load_config, make_config
 from sinefield.data.sampling import heldout_points
+from sinefield.machine import describe_machine
 from sinefield.metrics.shapes import iou
 from sinefield.nn.mlp import count_parameters
 from sinefield.strict import to_plain
@@ -120,25 +121,26 @@ def main() -> None:
     name = Path(options.scene).stem
     columns = ["weights", "rank", "width", "params", "iou", "rate", "phase", "tried", "seconds"]
     out = ROOT / "docs" / "results"
+    out.mkdir(parents=True, exist_ok=True)
     with (out / f"shape_weights_{name}.csv").open("w") as stream:
         writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     for row in rows:
         row["iou"], row["seconds"] = f"{row['iou']:.4f}", f"{row['seconds']:.0f}"
-    text = f"""# Weights compared on {name}
-
-`python scripts/tables/shape_weights.py {Path(options.scene).relative_to(ROOT) if Path(options.scene).is_absolute() else options.scene} --steps {options.steps}`:
-{options.steps} steps of {config.training.batch:,} points, seed {config.seed}, {torch.get_num_threads()} cores ({platform.machine()}), \
-{time.strftime("%Y-%m-%d")}, {(time.time() - begin) / 60:.0f} minutes for all. IoU on {HELDOUT_POINTS:,} held-out points uniform in the
-object's box. `rate` multiplies the scene's learning rates ({config.training.lr:g} Muon, {config.training.adam_lr:g} Adam), the best of
-{", ".join(f"{r:g}" for r in options.rates)}; `phase` the best of {", ".join(f"{p:g}" for p in options.phases)}; both chosen on other held-out points. The narrower dense
-network below each pair has as many parameters as they have, or a few less.
-
-{table(columns, rows, markdown=True)}
-
-![IoU over parameters](shape_weights_{name}.png)
-"""
+    command = f"python scripts/tables/shape_weights.py scenes/{name}.yaml --steps {options.steps}"
+    about = [
+        f"`{command}`: {options.steps} steps of {config.training.batch:,} points, seed {config.seed},",
+        f"{describe_machine()['cpu']}, {torch.get_num_threads()} threads, {time.strftime('%Y-%m-%d')},",
+        f"{(time.time() - begin) / 60:.0f} minutes for all. IoU on {HELDOUT_POINTS:,} held-out points uniform in the",
+        f"object's box. `rate` multiplies the scene's learning rates ({config.training.lr:g} Muon,",
+        f"{config.training.adam_lr:g} Adam), the best of {', '.join(f'{r:g}' for r in options.rates)};",
+        f"`phase` the best of {', '.join(f'{p:g}' for p in options.phases)}; both chosen on other held-out points.",
+        "The narrower dense network below each pair has as many parameters as they have, or a few less.",
+    ]
+    picture = f"![IoU over parameters](shape_weights_{name}.png)"
+    parts = [f"# Weights compared on {name}", "\n".join(about), table(columns, rows, markdown=True), picture]
+    text = "\n\n".join(parts) + "\n"
     (out / f"shape_weights_{name}.md").write_text(text)
     plot(rows, out / f"shape_weights_{name}.png", name)
 

@@ -73,7 +73,7 @@ class ShapeField(nn.Module):
     @torch.no_grad()
     def evaluate(self, points: Float[Tensor, "n 3"], chunk: int = 32768) -> Float[Tensor, "n"]:
         """Signed distance in input units (negative inside) or occupancy in [0, 1], at the input's coordinates."""
-        x = ((points - self.centre) * self.scale).float()
+        x = ((points.to(self.centre.device) - self.centre) * self.scale).float()
         raw = torch.cat([self(part) for part in x.split(chunk)]) if len(x) else x.new_zeros(0)
         if self.distance:
             # Learned within ±band only; beyond, it is a bound with the right sign.

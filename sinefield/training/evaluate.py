@@ -27,6 +27,7 @@ from sinefield.export.field_mesh import extract_field
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import write_text
+from sinefield.machine import describe_machine
 from sinefield.metrics.images import Lpips, score_views
 from sinefield.metrics.shapes import compare_meshes, iou
 from sinefield.nn.mlp import count_parameters
@@ -63,6 +64,7 @@ def evaluate(run: Run, data: PosedScene | Surface | None = None) -> dict[str, An
     report = {
         "run": str(run.folder),
         "kind": config.kind,
+        "seed": note.get("seed"),
         "steps": note.get("steps"),
         "seconds": note.get("seconds"),
         "params": count_parameters(field),
@@ -70,7 +72,7 @@ def evaluate(run: Run, data: PosedScene | Surface | None = None) -> dict[str, An
     }
     report |= score(field, config, run.pictures, data)
     report["seconds_evaluating"] = round(time.perf_counter() - begin, 2)
-    report["machine"] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    report["machine"] = describe_machine()
     metrics = run.read_metrics()
     if metrics:
         save_curves(run.pictures / "curves.png", metrics, "psnr" if config.kind == "radiance" else "iou")
@@ -114,6 +116,7 @@ def score_radiance(field: RadianceField, config: RadianceConfig, scene: PosedSce
         "background": config.data.background,
         "downscale": config.data.downscale,
         "per_view": rows,
+        "remarks": [f"{scene.skipped} frames have no image file and were skipped"] if scene.skipped else [],
     }
 
 
@@ -136,16 +139,37 @@ def score_shape(field: ShapeField, surface: Surface, pictures: Path) -> dict[str
     """IoU on held-out points and surface distances of the extracted mesh; two shaded views as picture."""
     points, inside = heldout_points(surface, HELDOUT_POINTS, seed=HELDOUT_SEED + 1)
     scores: dict[str, Any] = {"iou": iou(field.inside(torch.from_numpy(points)).numpy(), inside)}
+    scores["surface"] = {k: v for k, v in surface.report.items() if isinstance(v, int | float | str | bool)}
+    scores["remarks"] = _remarks(surface.report)
     empty = {"chamfer_l1": None, "chamfer_l2": None, "fscore": None, "normal_consistency": None}
     try:
         vertices, faces, _ = extract_field(field, SURFACE_RESOLUTION)
     except SinefieldError as error:  # an untrained field may have no surface at all; its IoU still counts
         return {**scores, **empty, "surface_note": str(error)}
     scores |= compare_meshes(vertices, faces, surface)
-    scores["surface"] = {k: v for k, v in surface.report.items() if isinstance(v, int | float | str | bool)}
     if surface.faces is not None:
         save_png(pictures / "shape.png", shape_picture(surface, vertices, faces))
     return scores
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    """What a person should know of the input that was repaired or is incomplete."""
+    remarks = []
+    if report.get("boundary_edges"):
+        share = 100 * report["open_fraction"]
+        remarks.append(
+            f"the mesh is open: {report['boundary_edges']:,} boundary edges, about {share:.1f} % of its surface "
+            "missing; inside is where the winding number exceeds one half"
+        )
+    for key, what in (
+        ("duplicate_faces", "repeated faces dropped"),
+        ("degenerate_faces", "degenerate faces dropped"),
+        ("reoriented_faces", "faces turned to agree with their neighbours"),
+        ("dropped_points", "points dropped (doubles, or without a normal)"),
+    ):
+        if report.get(key):
+            remarks.append(f"{report[key]:,} {what}")
+    return remarks
 
 
 def shape_picture(surface: Surface, vertices: np.ndarray, faces: np.ndarray, size: int = 320) -> np.ndarray:

@@ -23,6 +23,7 @@ class Task(Protocol):
     """What a kind of field brings to the loop."""
 
     field: nn.Module
+    device: torch.device
 
     def step(self, index: int, generator: torch.Generator) -> float:
         """Accumulate gradients of one step's loss; return the loss, or NaN-free 0.0 when there was nothing to do."""
@@ -87,7 +88,8 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     def done() -> float:
         return step / config.steps if config.steps else seconds / (config.seconds or 1)
 
-    task.field.set_dtype(hidden_dtype(config.precision))
+    dtype = hidden_dtype(config.precision, task.device)
+    task.field.set_dtype(dtype)
     saved = scored = seconds
     smooth = None
     with _signals() as stopped, _bar(config, step, seconds) as bar:
@@ -96,7 +98,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             for optimizer, lr in zip(optimizers, base, strict=True):
                 optimizer.param_groups[0]["lr"] = lr * rate(done(), config)
                 optimizer.zero_grad(set_to_none=True)
-            loss = task.step(step, step_generator(seed, step))
+            loss = task.step(step, step_generator(seed, step, task.device))
             if not math.isfinite(loss):
                 raise SinefieldError(
                     f"{run.folder}: the loss is {loss} at step {step}; the last good state is kept; "
@@ -108,14 +110,14 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             spent = time.perf_counter() - begin
             seconds += spent
             smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
-            bar.update(1 if config.steps else spent)
+            bar.update(1 if config.steps else max(min(spent, bar.total - bar.n), 0))
             finished = done() >= 1
             if seconds - scored >= config.score_seconds or finished or stopped:
                 score = task.quick_score()
                 run.append_metrics({"step": step, "seconds": round(seconds, 3), "loss": smooth, **score})
                 name, value = next(iter(score.items()))
                 bar.set_postfix_str(f"loss {smooth:.4g}, {name} {value:.4g}, {step / seconds:.1f} steps/s")
-                task.field.set_dtype(hidden_dtype(config.precision))
+                task.field.set_dtype(dtype)
                 scored = seconds
             if seconds - saved >= config.save_seconds or finished or stopped:
                 _save(run, task, optimizers, step, seconds)
@@ -126,10 +128,25 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     return {"steps": step, "seconds": round(seconds, 3), "loss": smooth}
 
 
-def hidden_dtype(precision: str) -> torch.dtype:
+def training_device(asked: str) -> torch.device:
+    """The device of `training.device`.
+
+    Raises:
+        SinefieldError: "cuda" where torch sees no CUDA device.
+    """
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = "sees no CUDA device" if torch.version.cuda else "was built without CUDA"
+        raise SinefieldError(f"training.device is cuda, but torch {torch.__version__} {built}; use cpu or auto")
+    return torch.device("cuda")
+
+
+def hidden_dtype(precision: str, device: torch.device) -> torch.dtype:
     """bf16 where asked for or, with "auto", where the processor multiplies it in hardware."""
     if precision == "auto":
-        return torch.bfloat16 if has_fast_bf16() else torch.float32
+        fast = has_fast_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 

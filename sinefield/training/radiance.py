@@ -10,6 +10,7 @@ from sinefield.fields.radiance import RadianceField
 from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
 from sinefield.render.occupancy import visual_hull
+from sinefield.training.loop import training_device
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video composite on; see RadianceDataConfig."""
@@ -31,8 +32,9 @@ class RadianceTask:
 
     def __init__(self, config: RadianceConfig, scene: PosedScene) -> None:
         self.config = config
-        self.train = scene.train
-        self.pixels = scene.train.images.flatten(0, 2)
+        self.device = training_device(config.training.device)
+        self.cameras = scene.train.cameras.to(self.device)
+        self.pixels = scene.train.images.flatten(0, 2).to(self.device)
         self.scored = scene.test or scene.val or scene.train
         self.n_rays = config.training.batch // 16
         torch.manual_seed(config.seed)
@@ -40,6 +42,7 @@ class RadianceTask:
         self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
         if config.training.hull and scene.has_alpha:
             self._start_from_hull(scene.train)
+        self.field.to(self.device)
 
     def _start_from_hull(self, views: Views) -> None:
         grid = self.field.grid
@@ -65,7 +68,7 @@ class RadianceTask:
             with torch.no_grad(), materialised(field):
                 field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
         rays_o, rays_d, target, background = self._draw(generator)
-        jitter = torch.rand(len(rays_o), generator=generator)
+        jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
         # The cap is hard: memory is bounded even when the grid suddenly fills.
         samples = field.grid.sampling(rays_o, rays_d, field.render_step_size, jitter, max_samples=2 * training.batch)
         n_samples = len(samples.t_starts)
@@ -87,13 +90,13 @@ class RadianceTask:
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rays through random pixels of random images, their reference colours and backgrounds."""
-        cameras = self.train.cameras
-        chosen = torch.randint(len(self.pixels), (self.n_rays,), generator=generator)
+        cameras = self.cameras
+        chosen = torch.randint(len(self.pixels), (self.n_rays,), generator=generator, device=self.device)
         view = chosen // (cameras.width * cameras.height)
         y, x = chosen // cameras.width % cameras.height, chosen % cameras.width
         rays_o, rays_d = cameras.rays(view, torch.stack([x, y], dim=1) + 0.5)
         if self.config.data.background == "random":
-            background = torch.rand(self.n_rays, 3, generator=generator)
+            background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)
         else:
             background = self.field.background.expand(self.n_rays, 3)
         return rays_o, rays_d, composite(self.pixels[chosen], background), background
@@ -101,14 +104,14 @@ class RadianceTask:
     def quick_score(self) -> dict[str, float]:
         """PSNR of one held-out view."""
         image = render_view(self.field, self.scored, 0)
-        truth = reference(self.scored.images[0], self.field.background)
+        truth = reference(self.scored.images[0], self.field.background.cpu())
         return {"psnr": float(psnr(image, truth))}
 
 
 def render_view(field: RadianceField, views: Views, index: int) -> Tensor:
     """One view rendered on the field's background: (h, w, 3) sRGB in [0, 1]."""
-    rays_o, rays_d = views.cameras.view(index)
+    rays_o, rays_d = (rays.to(field.aabb.device) for rays in views.cameras.view(index))
     field.set_dtype(torch.float32)
     with torch.no_grad():
         image = field.render(rays_o, rays_d).over(field.background)
-    return image.clamp(0, 1).view(views.cameras.height, views.cameras.width, 3)
+    return image.clamp(0, 1).cpu().view(views.cameras.height, views.cameras.width, 3)

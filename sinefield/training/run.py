@@ -71,7 +71,8 @@ class Run:
         run = cls(folder)
         try:
             if not resume:
-                for path in (run.state_path, run.metrics_path, run.report_path, run.field_path):
+                old = [run.state_path, run.metrics_path, run.report_path, run.field_path, run.folder / "scores.csv"]
+                for path in [*old, *run.pictures.glob("*.png")]:
                     path.unlink(missing_ok=True)
             run.pictures.mkdir(parents=True, exist_ok=True)
             run.state_path.parent.mkdir(exist_ok=True)

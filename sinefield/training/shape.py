@@ -14,6 +14,7 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.shape import ShapeField
 from sinefield.metrics.shapes import iou
 from sinefield.nn.weights import materialised
+from sinefield.training.loop import training_device
 
 QUICK_POINTS = 30_000
 HELDOUT_SEED = 1_000_003
@@ -35,8 +36,9 @@ class ShapeTask:
             near_fraction=data.near_fraction,
             kind=config.field.represents,
         )
-        self.points = torch.from_numpy(labelled["points"])
-        values = torch.from_numpy(labelled["values"])
+        device = self.device = training_device(config.training.device)
+        self.points = torch.from_numpy(labelled["points"]).to(device)
+        values = torch.from_numpy(labelled["values"]).to(device)
         # What a step compares with: distances in bands, so that the loss reads the same at any band.
         self.values = values / config.field.band if config.field.represents == "distance" else values
         self.oriented = None
@@ -45,10 +47,10 @@ class ShapeTask:
                 raise SinefieldError(f"{surface.source}: a point cloud needs training.eikonal above 0; try 0.1")
             points, normals = surface_samples(surface, min(data.points, 500_000), config.seed)
             on_surface = normalisation.apply(points).astype(np.float32)
-            self.oriented = torch.from_numpy(on_surface), torch.from_numpy(normals.astype(np.float32))
+            self.oriented = tuple(torch.from_numpy(x).to(device) for x in (on_surface, normals.astype(np.float32)))
         torch.manual_seed(config.seed)
         centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
-        self.field = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb))
+        self.field = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb)).to(device)
         self.held_out = heldout_points(surface, QUICK_POINTS, seed=HELDOUT_SEED)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
@@ -63,7 +65,7 @@ class ShapeTask:
     def step(self, index: int, generator: torch.Generator) -> float:
         """Accumulate the gradient of the mean loss over a random batch of the prepared points."""
         training = self.config.training
-        chosen = torch.randint(len(self.points), (training.batch,), generator=generator)
+        chosen = torch.randint(len(self.points), (training.batch,), generator=generator, device=self.device)
         total = 0.0
         with materialised(self.field):
             for part in chosen.split(training.chunk):
@@ -92,12 +94,12 @@ class ShapeTask:
         """
         # A quarter as many points as the batch: each costs a second derivative.
         n = max(n // 4, 1)
-        free = torch.rand(n, 3, generator=generator) * 2 - 1
+        free = torch.rand(n, 3, generator=generator, device=self.device) * 2 - 1
         slope, _ = self._slope(free)
         loss = self.config.training.eikonal * (slope.norm(dim=1) - 1).square().mean()
         if self.oriented is not None:
             points, normals = self.oriented
-            chosen = torch.randint(len(points), (n,), generator=generator)
+            chosen = torch.randint(len(points), (n,), generator=generator, device=self.device)
             slope, raw = self._slope(points[chosen])
             direction = 1 - F.cosine_similarity(slope, normals[chosen])
             loss = loss + raw.abs().mean() + self.config.training.eikonal * direction.mean()
@@ -113,7 +115,7 @@ class ShapeTask:
         """IoU on a few held-out points."""
         self.field.set_dtype(torch.float32)
         points, inside = self.held_out
-        return {"iou": iou(self.field.inside(torch.from_numpy(points)).numpy(), inside)}
+        return {"iou": iou(self.field.inside(torch.from_numpy(points)).cpu().numpy(), inside)}
 
 
 def load_shape(path: str | Path) -> Surface:

@@ -1,0 +1,97 @@
+"""Every scene of scenes/ as it ships: train, evaluate, extract a mesh; docs/results/scenes.* and the README's table.
+
+    python scripts/tables/scenes.py [NAME ...]      without names: all, about half an hour on two cores
+
+Run it on an idle machine: budgets are in seconds. Rows that are not run again stay as they are.
+"""
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+from sinefield.config import load_config
+from sinefield.data.synthetic import synthesize
+from sinefield.export.field_mesh import export_mesh
+from sinefield.files import write_text
+from sinefield.tables import table
+from sinefield.training.train import train
+
+ROOT = Path(__file__).parents[2]
+STORE = ROOT / "docs" / "results" / "scenes.json"
+# name of the row: scene file, what to override
+ROWS = {
+    "demo shape": ("demo_shape", {}),
+    "armadillo": ("armadillo", {}),
+    "dragon": ("dragon", {}),
+    "open bunny": ("bunny_open", {}),
+    "demo, 100×100": ("demo", {}),
+    "Lego, 100×100": ("lego", {}),
+    "Lego, 100×100, 12 min": ("lego", {"training.seconds": "720"}),
+    "fox, 135×240": ("fox", {}),
+}
+
+
+def measure(name: str) -> dict:
+    """Train one row's scene into runs/tables/ and return what the table says of it."""
+    scene, overrides = ROWS[name]
+    out = ROOT / "runs" / "tables" / re.sub(r"\W+", "_", name)
+    report = train(load_config(ROOT / "scenes" / f"{scene}.yaml", overrides), out, overwrite=True)
+    mesh = export_mesh(out, out / "mesh.ply", resolution=256, overwrite=True)
+    more = "".join(f" --{key} {value}" for key, value in overrides.items())
+    keep = ("kind", "params", "bytes", "steps", "seconds", "seed", "psnr", "ssim", "iou", "chamfer_l1", "machine")
+    return {
+        "command": f"sinefield train scenes/{scene}.yaml{more}",
+        **{key: report[key] for key in keep if key in report},
+        "mesh_seconds": mesh["seconds"],
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(ROWS)
+    if unknown := [name for name in names if name not in ROWS]:
+        raise SystemExit(f"unknown {unknown[0]}; one of {', '.join(ROWS)}")
+    stored = json.loads(STORE.read_text()) if STORE.exists() else {}
+    if any(ROWS[name][0].startswith("demo") for name in names) and not (ROOT / "runs" / "demo_data").exists():
+        synthesize(ROOT / "runs" / "demo_data", resolution=100)  # as scripts/demo.sh does
+    for name in names:
+        stored[name] = measure(name)
+        print(name, json.dumps(stored[name]), flush=True)
+        write_text(STORE, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    rows = [
+        {
+            "scene": name,
+            "parameters": row["params"],
+            "training": f"{row['seconds']:.0f} s",
+            "steps": row["steps"],
+            "score": f"IoU {row['iou']:.4f}" if "iou" in row else f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}",
+            "mesh at 256³": f"{row['mesh_seconds']:.1f} s",
+            "command": f"`{row['command']}`",
+        }
+        for name, row in ((name, stored[name]) for name in ROWS if name in stored)
+    ]
+    machines = {
+        f"{r['machine']['cpu']}, {r['machine']['threads']} threads, torch {r['machine']['torch']}"
+        for r in stored.values()
+    }
+    seeds = sorted({row["seed"] for row in stored.values()})
+    dates = sorted({row["date"] for row in stored.values()})
+    text = (
+        table(list(rows[0]), rows, markdown=True)
+        + f"\n\nMade by `python scripts/tables/scenes.py` ({', '.join(dates)}; {'; '.join(sorted(machines))}; "
+        f"seed {', '.join(map(str, seeds))}). IoU on 300,000 held-out points uniform in the object's box;\n"
+        "PSNR and SSIM as means over the held-out views, 8-bit, composited on white.\n"
+    )
+    write_text(STORE.with_suffix(".md"), "# Scenes as they ship\n\n" + text)
+    readme = ROOT / "README.md"
+    content = readme.read_text()
+    begin, end = "<!-- scenes -->\n", "<!-- /scenes -->"
+    head, _, rest = content.partition(begin)
+    _, _, tail = rest.partition(end)
+    write_text(readme, head + begin + text + end + tail)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""The command line as a person meets it: what is printed, what is refused, what is left behind."""
+
+import errno
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from sinefield.cli import CONTROL, main
+from sinefield.errors import SinefieldError
+from sinefield.files import write_text
+
+KEYS = {"run", "kind", "steps", "seconds", "params", "bytes"}
+SCORES = {"shape": {"iou", "chamfer_l1", "chamfer_l2", "fscore", "normal_consistency"}}
+SCORES["radiance"] = {"psnr", "ssim", "lpips"}
+
+
+def run(capfd, *arguments):
+    """Exit code, standard output and standard error of one command."""
+    code = main([str(a) for a in arguments])
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+def last_json(out):
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A tiny data set by `synth`, scene files for it, and a trained run of each kind."""
+    folder = tmp_path_factory.mktemp("workshop")
+    assert main(f"synth {folder}/data --views 6 --test-views 2 --resolution 24".split()) == 0
+    small = "field:\n  width: 16\n  rank: 4\n  frequencies: 2\n"
+    (folder / "shape.yaml").write_text(
+        "kind: shape\ndata:\n  path: data/shape.ply\n  points: 20000\n"
+        + small
+        + "training:\n  steps: 300\n  batch: 2048\n"
+    )
+    (folder / "photos.yaml").write_text(
+        "kind: radiance\ndata:\n  path: data\n" + small + "  grid: 16\n  steps: 32\n"
+        "training:\n  steps: 300\n  batch: 2048\n"
+    )
+    for name in ("shape", "photos"):
+        assert main(["train", f"{folder}/{name}.yaml", "--out", f"{folder}/runs/{name}"]) == 0
+    return folder
+
+
+def test_help_has_an_example_for_every_command(capfd):
+    code, out, _ = run(capfd)
+    assert code == 0 and all(name in out for name in CONTROL)
+    for name in CONTROL:
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+        out = capfd.readouterr().out
+        assert f"sinefield {name}" in out.split("example:")[1] and "--json" in out
+
+
+@pytest.mark.parametrize(("name", "kind"), [("shape", "shape"), ("photos", "radiance")])
+def test_every_consumer_prints_json_last(workshop, tmp_path, capfd, name, kind):
+    trained = workshop / "runs" / name
+    code, out, _ = run(capfd, "eval", trained, "--json")
+    report = last_json(out)
+    assert code == 0 and report["kind"] == kind and report["steps"] == 300
+    assert report.keys() >= KEYS | SCORES[kind]
+    assert report["bytes"] == (trained / "field.safetensors").stat().st_size
+    level = ["--level", 0.2] if kind == "radiance" else []
+    for command, target, more in (
+        ("mesh", tmp_path / "deep" / "a.ply", ["--resolution", 32, *level]),
+        ("video", tmp_path / "a.gif", ["--frames", 2, "--width", 16]),
+    ):
+        code, out, err = run(capfd, command, trained, target, "--json", *more)
+        assert code == 0, err
+        assert last_json(out)["out"] == str(target) and target.stat().st_size > 0
+    code, out, _ = run(capfd, "info", trained, "--json")
+    info = last_json(out)
+    assert code == 0 and info["params"] == report["params"] == sum(t["params"] for t in info["tensors"])
+    assert {"config.yaml", "field.safetensors", "metrics.jsonl", "report.json", "scores.csv", "pictures", "state"} <= {
+        p.name for p in trained.iterdir()
+    }
+
+
+def test_doctor_finds_what_this_machine_needs(capfd):
+    code, out, _ = run(capfd, "doctor", "--json")
+    rows = {row["name"].split()[0]: row for row in last_json(out)["backends"]}
+    assert code == 0
+    assert all(rows[name]["works"] for name in ("marcher,", "ray", "winding", "video"))
+
+
+def test_train_json_and_overrides(workshop, tmp_path, capfd):
+    command = ["train", workshop / "shape.yaml", "--out", tmp_path / "run", "--training.steps=3", "--field.rank", 2]
+    code, out, _ = run(capfd, *command, "--seed", 5, "--json")
+    report = last_json(out)
+    assert code == 0 and report["steps"] == 3
+    assert re.search(r"^seed: 5$", (tmp_path / "run" / "config.yaml").read_text(), re.M)
+    # resuming goes on, and a changed architecture is refused with the run left as it was
+    code, out, _ = run(capfd, *command[:-3], "--training.steps=6", "--field.rank", 2, "--seed", 5, "--resume", "--json")
+    assert code == 0 and last_json(out)["steps"] == 6
+    before = (tmp_path / "run" / "field.safetensors").read_bytes()
+    code, _, err = run(capfd, *command[:-2], "--field.rank", 3, "--seed", 5, "--resume")
+    assert code == 2 and "field.rank was 2 and is now 3" in err
+    assert (tmp_path / "run" / "field.safetensors").read_bytes() == before
+
+
+def refused(capfd, tmp_path, *arguments, says):
+    """The command is refused in one line that says all of `says`, and `out` does not come to be."""
+    code, _, err = run(capfd, *arguments)
+    lines = [line for line in err.splitlines() if line.startswith("sinefield: ")]
+    assert code == 2 and len(lines) == 1 and "Traceback" not in err, err
+    for text in says:
+        assert str(text) in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def mesh_file(path, vertices, faces):
+    rows = [f"v {x} {y} {z}" for x, y, z in vertices] + [f"f {a} {b} {c}" for a, b, c in faces]
+    path.write_text("\n".join(rows) + "\n")
+
+
+TRIANGLES = [(1, 2, 3), (1, 2, 4), (2, 3, 4), (1, 3, 4)]
+CORNERS = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+BAD_MESHES = {
+    "missing.obj": (lambda p: None, "no such"),
+    "empty.ply": (lambda p: p.write_bytes(b""), "empty"),
+    "faceless.obj": (lambda p: mesh_file(p, CORNERS, []), "face"),
+    "nan.obj": (lambda p: mesh_file(p, [("nan", 0, 0), *CORNERS[1:]], TRIANGLES), "NaN"),
+    "flat.obj": (lambda p: mesh_file(p, [(2, 2, 2)] * 4, TRIANGLES), "extent"),
+    "text.stl": (lambda p: p.write_text("hello"), "STL"),
+    "mesh.step": (lambda p: p.write_text("hello"), "unknown kind"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MESHES)
+def test_bad_meshes(workshop, tmp_path, capfd, name):
+    make, message = BAD_MESHES[name]
+    make(tmp_path / name)
+    command = ["train", workshop / "shape.yaml", "--out", tmp_path / "out", "--data.path", tmp_path / name]
+    refused(capfd, tmp_path, *command, says=[name, message])
+
+
+def photographs(folder, change=lambda meta: None):
+    """Three 8×8 pictures with a transforms.json, changed as a test wishes."""
+    folder.mkdir()
+    frames = []
+    for i in range(3):
+        Image.fromarray(np.full((8, 8, 3), 80 * i, np.uint8)).save(folder / f"{i}.png")
+        pose = np.eye(4)
+        pose[2, 3] = 2 + i
+        frames.append({"file_path": f"{i}.png", "transform_matrix": pose.tolist()})
+    meta = {"fl_x": 10.0, "w": 8, "h": 8, "frames": frames}
+    change(meta)
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    return folder
+
+
+def set_in(path, value):
+    def change(meta):
+        *parents, last = path
+        for key in parents:
+            meta = meta[key]
+        meta[last] = value
+
+    return change
+
+
+BAD_POSES = {
+    "leaves": (set_in(["frames", 1, "file_path"], "../../etc/passwd.png"), ["frame 1", "leaves the data folder"]),
+    "nan": (set_in(["frames", 2, "transform_matrix", 0, 0], float("nan")), ["frame 2", "finite"]),
+    "singular": (set_in(["frames", 0, "transform_matrix", 0], [0, 0, 0, 0]), ["frame 0", "invertible"]),
+    "size": (lambda meta: meta.update(w=9), ["8x8", "9x8"]),
+    "no images": (lambda meta: [f.update(file_path="gone.png") for f in meta["frames"]], ["no usable frames"]),
+    "no focal": (lambda meta: meta.pop("fl_x"), ["fl_x"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_POSES)
+def test_bad_poses(workshop, tmp_path, capfd, name):
+    change, says = BAD_POSES[name]
+    data = photographs(tmp_path / "photos", change)
+    command = ["train", workshop / "photos.yaml", "--out", tmp_path / "out", "--data.path", data]
+    refused(capfd, tmp_path, *command, says=[data, *says])
+
+
+def test_bad_images_and_json(workshop, tmp_path, capfd):
+    data = photographs(tmp_path / "photos")
+    command = ["train", workshop / "photos.yaml", "--out", tmp_path / "out", "--data.path", data]
+    whole = (data / "1.png").read_bytes()
+    for content in (whole[:40], whole[: len(whole) // 2], b"not a picture"):
+        (data / "1.png").write_bytes(content)
+        refused(capfd, tmp_path, *command, says=["1.png"])
+    Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(data / "1.png")
+    refused(capfd, tmp_path, *command, says=["10x8"])
+    (data / "transforms.json").write_text('{"frames": [\n  {,}\n]}')
+    refused(capfd, tmp_path, *command, says=["transforms.json", "line 2"])
+
+
+BAD_SCENES = {
+    "kind: shape\ndata:\n  path: a.obj\nfield:\n  widht: 3\n": "did you mean 'width'",
+    "kind: shape\ndata:\n  path: a.obj\nfield:\n  width: wide\n": "field.width is 'wide'",
+    "kind: shape\ndata:\n  path: a.obj\nfield:\n  width: 8\n  rank: 9\n": "rank is 9, larger than the width 8",
+    "kind: shape\ndata: [\n": "line",
+    "kind: blob\n": "kind",
+}
+
+
+@pytest.mark.parametrize("text", BAD_SCENES)
+def test_bad_scenes(tmp_path, capfd, text):
+    (tmp_path / "scene.yaml").write_text(text)
+    command = ["train", tmp_path / "scene.yaml", "--out", tmp_path / "out"]
+    refused(capfd, tmp_path, *command, says=["scene.yaml", BAD_SCENES[text]])
+
+
+def test_bad_arguments(workshop, tmp_path, capfd):
+    scene, out = workshop / "shape.yaml", tmp_path / "out"
+    refused(capfd, tmp_path, "train", scene, "--out", out, "--feild.rank", 3, says=["feild", "did you mean 'field'"])
+    refused(capfd, tmp_path, "train", scene, "--out", out, "--field.rank", says=["--field.rank has no value"])
+    refused(capfd, tmp_path, "train", scene, "--out", out, "--rank", 3, says=["--rank"])
+    refused(capfd, tmp_path, "train", scene, "--out", out, "--training.device", "tpu", says=["training.device", "cuda"])
+    refused(capfd, tmp_path, "train", tmp_path / "no.yaml", "--out", out, says=["no.yaml", "no such"])
+    refused(capfd, tmp_path, "train", scene, "--out", out, "--resume", says=["holds no run to resume"])
+    refused(capfd, tmp_path, "eval", out, says=[out, "no such run folder"])
+    refused(capfd, tmp_path, "mesh", out, tmp_path / "a.ply", says=[out])
+    refused(capfd, tmp_path, "mesh", workshop / "runs" / "shape", tmp_path / "a.xyz", says=["a.xyz", ".ply"])
+    refused(capfd, tmp_path, "frobnicate", says=["frobnicate"])
+    refused(capfd, tmp_path, "eval", out, "--rank", 3, says=["--rank"])
+
+
+def test_a_gpu_that_is_absent(workshop, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    command = ["train", workshop / "shape.yaml", "--out", tmp_path / "out", "--training.device", "cuda"]
+    refused(capfd, tmp_path, *command, says=["training.device is cuda", "use cpu or auto"])
+
+
+def test_outputs_that_exist_or_cannot_be(workshop, tmp_path, capfd):
+    trained, mesh = workshop / "runs" / "shape", tmp_path / "mesh.ply"
+    mesh.write_text("mine")
+    refused(capfd, tmp_path, "mesh", trained, mesh, says=[mesh, "--overwrite"])
+    refused(capfd, tmp_path, "video", trained, tmp_path, says=[tmp_path])
+    assert mesh.read_text() == "mine"
+    refused(capfd, tmp_path, "train", workshop / "shape.yaml", "--out", trained, says=[trained, "--overwrite"])
+    refused(capfd, tmp_path, "train", workshop / "shape.yaml", "--out", mesh, says=[mesh, "is a file"])
+    refused(capfd, tmp_path, "train", workshop / "shape.yaml", "--out", mesh / "run", says=[mesh, "is a file"])
+    refused(capfd, tmp_path, "train", workshop / "shape.yaml", "--out", tmp_path, says=["not empty"])
+    refused(capfd, tmp_path, "synth", tmp_path, says=["not empty"])
+    assert main(["mesh", str(trained), str(mesh), "--resolution", "24", "--overwrite"]) == 0
+    assert len(trimesh.load(mesh).faces) > 100
+
+
+def test_a_level_outside_the_range(workshop, tmp_path, capfd):
+    trained = workshop / "runs" / "shape"
+    command = ["mesh", trained, tmp_path / "a.ply", "--resolution", 24]
+    code, _, err = run(capfd, *command, "--level", 99)
+    assert code == 2 and "outside the field's range" in err and not (tmp_path / "a.ply").exists()
+    suggested = re.search(r"--level (\S+)", err).group(1)
+    assert main([str(a) for a in command] + ["--level", suggested]) == 0
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, capfd, workshop):
+    target = tmp_path / "a.ply"
+    target.write_text("old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = run(capfd, "mesh", workshop / "runs" / "shape", target, "--resolution", 24, "--overwrite")
+    assert code == 2 and "disk is full" in err
+    assert target.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.ply"]
+    with pytest.raises(SinefieldError, match="disk is full"):
+        write_text(target, "new")

@@ -21,6 +21,11 @@ CONTROL = {
     "eval": ("score a trained field", "sinefield eval runs/armadillo"),
     "mesh": ("extract a mesh", "sinefield mesh runs/armadillo armadillo.glb --resolution 256"),
     "video": ("render a video", "sinefield video runs/lego lego.mp4 --frames 90"),
+    "pack": (
+        "pack a trained field into one small file",
+        "sinefield pack runs/armadillo armadillo.sine --max-bytes 8000",
+    ),
+    "unpack": ("turn a packed field back into a run folder", "sinefield unpack armadillo.sine runs/unpacked"),
     "synth": ("render a posed data set from a mesh, or the demo's", "sinefield synth runs/demo_data"),
     "info": ("describe a run: parameters by hand, sizes, ranks, scores", "sinefield info runs/armadillo"),
     "doctor": ("say what this machine can run, and why the rest is not used", "sinefield doctor"),
@@ -61,9 +66,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         "  --training.seconds S  --training.steps N  --data.path P  --field.rank 8 …"
     )
     p = made["eval"]
-    p.add_argument("run", help="run folder")
+    p.add_argument("run", help="run folder or .sine file")
+    p.add_argument("--data", help="the mesh or photographs of a .sine file, where it does not name them")
     p = made["mesh"]
-    p.add_argument("run", help="run folder")
+    p.add_argument("run", help="run folder or .sine file")
     p.add_argument("out", help="mesh file: .ply .obj .stl .glb")
     p.add_argument("--resolution", type=int, default=256, help="samples along the longest side of the box (256)")
     p.add_argument("--level", type=float, help="level of the surface; default 0 distance, 0.5 occupancy, 50 density")
@@ -71,7 +77,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("--no-colours", action="store_true", help="leave a radiance field's colours out")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
     p = made["video"]
-    p.add_argument("run", help="run folder")
+    p.add_argument("run", help="run folder or .sine file")
     p.add_argument("out", help="video file: .mp4 or .gif")
     p.add_argument("--frames", type=int, default=90, help="frames of one turn (90)")
     p.add_argument("--fps", type=float, default=30, help="frames a second (30)")
@@ -82,6 +88,23 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     )
     p.add_argument("--channel", choices=["rgb", "depth"], default="rgb", help="what to show")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    p = made["pack"]
+    p.add_argument("run", help="run folder")
+    p.add_argument("out", help="packed file: .sine")
+    p.add_argument("--bits", type=int, help="every matrix at so many bits an entry, 1 to 8")
+    p.add_argument("--max-bytes", type=int, help="the best field that fits into so many bytes")
+    p.add_argument("--min-quality", type=float, help="the smallest field with this IoU or PSNR")
+    p.add_argument("--quantiser", default="uniform", help="uniform, or with --bits kmeans (uniform)")
+    p.add_argument("--seconds", type=float, default=120, help="training with rounded weights; 0 for none (120)")
+    p.add_argument("--data", help="where the run's mesh or photographs are, if they moved")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    p.epilog += (
+        "\n\nwithout --bits, --max-bytes and --min-quality: the smallest field that costs at most 0.004 IoU or 0.2 dB"
+    )
+    p = made["unpack"]
+    p.add_argument("file", help="packed file: .sine")
+    p.add_argument("out", help="run folder to make")
+    p.add_argument("--overwrite", action="store_true", help="replace the run in OUT")
     p = made["synth"]
     p.add_argument("out", help="folder to make")
     p.add_argument("--mesh", help="a mesh of yours with vertex or texture colours; default the demo scene")
@@ -91,7 +114,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--overwrite", action="store_true", help="replace an earlier data set in OUT")
     p = made["info"]
-    p.add_argument("run", help="run folder")
+    p.add_argument("run", help="run folder or .sine file")
     return parser, made
 
 
@@ -164,9 +187,15 @@ def _train(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
 
 
 def _eval(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
-    from sinefield.training.evaluate import evaluate
+    from sinefield.training.evaluate import evaluate, evaluate_file
     from sinefield.training.run import Run
+    from sinefield.training.sine_file import is_sine
 
+    if is_sine(options.run):
+        report = evaluate_file(options.run, options.data)
+        return report, _summary(report)
+    if options.data:
+        raise SinefieldError("--data is for .sine files; a run folder's config.yaml says where its data are")
     report = evaluate(Run(options.run))
     return report, f"{_summary(report)}\n{options.run}: report.json, scores.csv, pictures/"
 
@@ -220,6 +249,37 @@ def _video(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
     )
 
 
+def _pack(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.training.pack import pack
+
+    report = pack(
+        options.run,
+        options.out,
+        bits=options.bits,
+        max_bytes=options.max_bytes,
+        min_quality=options.min_quality,
+        quantiser=options.quantiser,
+        seconds=options.seconds,
+        data=options.data,
+        overwrite=options.overwrite,
+    )
+    name = "psnr" if report["kind"] == "radiance" else "iou"
+    return report, (
+        f"{options.out}: {report['bytes']:,} bytes, {report['float_bytes'] / report['bytes']:.1f} times smaller; "
+        f"{name} {report[name + '_before']:.4g} before, {report[name]:.4g} after, {report['seconds']:.0f} s"
+    )
+
+
+def _unpack(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.training.unpack import unpack
+
+    report = unpack(options.file, options.out, options.overwrite)
+    return (
+        report,
+        f"{options.out}: {report['kind']} field, {report['params']:,} parameters; what eval, mesh, video take",
+    )
+
+
 def _synth(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.data.synthetic import synthesize
 
@@ -256,6 +316,8 @@ COMMANDS: dict[str, Command] = {
     "eval": _eval,
     "mesh": _mesh,
     "video": _video,
+    "pack": _pack,
+    "unpack": _unpack,
     "synth": _synth,
     "info": _info,
     "doctor": _doctor,

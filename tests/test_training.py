@@ -19,7 +19,7 @@ from sinefield.config import load_config, make_config
 from sinefield.data.cameras import orbit
 from sinefield.errors import SinefieldError
 from sinefield.export.field_mesh import export_mesh, extract_field
-from sinefield.export.orbit import export_video, look_centre, training_cameras
+from sinefield.export.orbit import export_video
 from sinefield.training.evaluate import evaluate
 from sinefield.training.info import describe
 from sinefield.training.loop import Interrupted, rate
@@ -209,9 +209,11 @@ def test_videos(photo_run, ball_run, tmp_path):
         export_video(ball_run[0], tmp_path / "no.mp4", channel="depth")
 
 
-def test_cameras_look_at_the_origin(photographs):
-    cameras = training_cameras(radiance_config(photographs, steps=1))
-    assert look_centre(cameras).norm().item() < 1e-3
+def test_a_field_remembers_how_it_was_photographed(photo_run):
+    view = load_field(photo_run[0])[0].view
+    assert view[:3].norm() < 1e-3 and abs(view[6] - 4) < 1e-3  # the photographs look at the origin from 4 away
+    assert view[3:6].tolist() == [0, 0, 1] and view[9:].tolist() == [32, 32]
+    assert abs(view[8] - 0.5 / math.tan(0.4)) < 1e-5
 
 
 def test_describe_counts(ball_run):

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sinefield.config import RadianceConfig
-from sinefield.data.cameras import Cameras, orbit
-from sinefield.data.images import load_posed
+from sinefield.data.cameras import orbit
+from sinefield.data.orbits import orbit_cameras
 from sinefield.errors import SinefieldError
 from sinefield.export.field_mesh import extract_field
 from sinefield.export.video import check_video_path, colourise_depth, write_video
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
-from sinefield.training.run import Run, load_field
+from sinefield.training.run import load_field
 
 MAX_SIDE = 4096
 SHAPE_SIZE = 256
@@ -51,7 +50,7 @@ def export_video(
     begin = time.perf_counter()
     field, _ = load_field(run)
     if isinstance(field, RadianceField):
-        width, height, images = _radiance(field, Run(run).config(), frames, size, elevation, channel)
+        width, height, images = _radiance(field, frames, size, elevation, channel)
     elif channel != "rgb":
         raise SinefieldError(f"channel {channel} is for radiance fields; leave it out for a shape")
     else:
@@ -72,37 +71,10 @@ def export_video(
 
 
 def _radiance(
-    field: RadianceField,
-    config: RadianceConfig,
-    frames: int,
-    size: tuple[int | None, int | None],
-    elevation: float | None,
-    channel: str,
+    field: RadianceField, frames: int, size: tuple[int | None, int | None], elevation: float | None, channel: str
 ) -> tuple[int, int, Iterator[np.ndarray]]:
-    cameras = training_cameras(config)
-    width = size[0] or (round(size[1] * cameras.width / cameras.height) if size[1] else cameras.width)
-    height = size[1] or round(width * cameras.height / cameras.width)
-    eyes = cameras.c2w[:, :, 3].double()
-    centre = look_centre(cameras)
-    up = cameras.c2w[:, :, 1].double().mean(0)
-    up = up / up.norm().clamp(min=1e-9)
-    # Nearest axis, when the cameras' mean up is within some degrees of it: a level horizon looks intended.
-    axis = torch.zeros(3, dtype=torch.float64)
-    axis[up.abs().argmax()] = float(torch.sign(up[up.abs().argmax()]))
-    up = axis if float(up @ axis) > 0.9 else up
-    offset = eyes - centre
-    distance = float(offset.norm(dim=1).mean())
-    mean_elevation = float(torch.rad2deg(torch.asin((offset @ up / offset.norm(dim=1)).clamp(-1, 1))).mean())
-    poses = orbit(frames, centre.tolist(), distance, mean_elevation if elevation is None else elevation, up.tolist())
-    focal = cameras.focal.mean(0) * torch.tensor([width / cameras.width, height / cameras.height])
-    path = Cameras(
-        poses.float(),
-        focal.expand(frames, 2),
-        torch.tensor([width / 2, height / 2]).expand(frames, 2),
-        torch.zeros(frames, 4),
-        width,
-        height,
-    )
+    path = orbit_cameras(field.view, frames, size, elevation)
+    width, height, distance = path.width, path.height, float(field.view[6])
     half = float((field.aabb[3:] - field.aabb[:3]).norm()) / 2
 
     def images() -> Iterator[np.ndarray]:
@@ -117,22 +89,6 @@ def _radiance(
                 yield (image * 255).round().to(torch.uint8).numpy()
 
     return width, height, images()
-
-
-def training_cameras(config: RadianceConfig) -> Cameras:
-    """The cameras that a run was trained with."""
-    data = config.data
-    return load_posed(data.path, data.downscale, data.aabb, data.holdout, ("train",)).train.cameras
-
-
-def look_centre(cameras: Cameras) -> torch.Tensor:
-    """The point nearest to all viewing axes, (3,) float64: what the photographer walked around."""
-    eyes, axes = cameras.c2w[:, :, 3].double(), -cameras.c2w[:, :, 2].double()
-    axes = axes / axes.norm(dim=1, keepdim=True)
-    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
-    # A little pull towards the cameras' mean keeps parallel axes solvable.
-    ridge = 1e-6 * len(eyes) * torch.eye(3, dtype=torch.float64)
-    return torch.linalg.solve(across.sum(0) + ridge, (across @ eyes[:, :, None]).sum(0)[:, 0] + ridge @ eyes.mean(0))
 
 
 def _shape(

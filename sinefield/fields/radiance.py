@@ -24,6 +24,10 @@ class RadianceField(nn.Module):
 
     Args:
         aabb: (6,) box in world units: xmin ymin zmin xmax ymax zmax.
+
+    Attributes:
+        background: (3,) sRGB that evaluation and video composite on.
+        view: (11,) the orbit that shows the scene as its photographs did; see `data.cameras.usual_orbit`.
     """
 
     kind = "radiance"
@@ -55,6 +59,7 @@ class RadianceField(nn.Module):
             "relu",
         )
         self.register_buffer("background", torch.ones(3))
+        self.register_buffer("view", torch.tensor([0.0, 0, 0, 0, 0, 1, 4, 30, 1.2, 256, 256]))
 
     @property
     def aabb(self) -> Float[Tensor, "6"]:
@@ -110,6 +115,16 @@ class RadianceField(nn.Module):
         if not parts:
             return Pixels(rays_o.new_zeros(0, 3), rays_o.new_zeros(0), rays_o.new_zeros(0))
         return Pixels(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+    def find_solid(self) -> None:
+        """Find the grid's solid cells anew, from the density at the centres of its occupied cells."""
+        grid = self.grid
+        cells = grid.binaries.flatten().nonzero()[:, 0]
+        grid.occs.zero_()
+        with torch.no_grad():
+            for part in cells.split(16384):
+                grid.occs.view(-1)[part] = self.density(grid.centres(part)) * self.render_step_size
+        grid.find_solid()
 
     def update_grid(self, generator: torch.Generator, everything: bool = True) -> None:
         """Move the occupancy grid towards the present density."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sinefield.render.march import Samples, march, march_reference
@@ -43,9 +43,10 @@ class OccupancyGrid(nn.Module):
         self.allowed.copy_(allowed)
         self.binaries.copy_(allowed)
 
-    def centres(self) -> Float[Tensor, "cells 3"]:
-        """Centre of every cell in world units, x slowest."""
-        return self._points(torch.arange(self.resolution**3, device=self.aabb.device), 0.5)
+    def centres(self, cells: Int[Tensor, "cells"] | None = None) -> Float[Tensor, "cells 3"]:
+        """Centre of the given or of every cell in world units; cells are counted with x slowest."""
+        every = torch.arange(self.resolution**3, device=self.aabb.device)
+        return self._points(every if cells is None else cells, 0.5)
 
     def _points(self, cells: Tensor, inside: Tensor | float) -> Tensor:
         r = self.resolution

@@ -20,7 +20,7 @@ import torch
 from sinefield.config import Config, RadianceConfig, ShapeConfig
 from sinefield.data.cameras import look_at
 from sinefield.data.geometry import Surface, load_surface, signed_distance
-from sinefield.data.images import PosedScene, reference
+from sinefield.data.images import PosedScene, Views, reference
 from sinefield.data.sampling import heldout_points
 from sinefield.errors import SinefieldError
 from sinefield.export.field_mesh import extract_field
@@ -30,11 +30,11 @@ from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.metrics.images import Lpips, score_views
 from sinefield.metrics.shapes import compare_meshes, iou
-from sinefield.nn.mlp import count_parameters
 from sinefield.training.pictures import save_curves, save_png, side_by_side
 from sinefield.training.radiance import load_scene, render_view
 from sinefield.training.run import Run, load_field
 from sinefield.training.shape import HELDOUT_SEED
+from sinefield.training.sine_file import config_of, from_packed, load_packed
 
 HELDOUT_POINTS = 300_000
 SURFACE_RESOLUTION = 192
@@ -58,21 +58,7 @@ def evaluate(run: Run, data: PosedScene | Surface | None = None) -> dict[str, An
     field, note = load_field(run.folder)
     if field.kind != config.kind:
         raise SinefieldError(f"{run.folder}: config.yaml says {config.kind}, the field is a {field.kind}; train again")
-    begin = time.perf_counter()
-    for parameter in field.parameters():
-        parameter.requires_grad_(True)  # so that they count
-    report = {
-        "run": str(run.folder),
-        "kind": config.kind,
-        "seed": note.get("seed"),
-        "steps": note.get("steps"),
-        "seconds": note.get("seconds"),
-        "params": count_parameters(field),
-        "bytes": run.field_path.stat().st_size,
-    }
-    report |= score(field, config, run.pictures, data)
-    report["seconds_evaluating"] = round(time.perf_counter() - begin, 2)
-    report["machine"] = describe_machine()
+    report = _report(run.folder, run.field_path, field, note, config, run.pictures, data)
     metrics = run.read_metrics()
     if metrics:
         save_curves(run.pictures / "curves.png", metrics, "psnr" if config.kind == "radiance" else "iou")
@@ -81,16 +67,55 @@ def evaluate(run: Run, data: PosedScene | Surface | None = None) -> dict[str, An
     return report
 
 
-def score(
-    field: RadianceField | ShapeField, config: Config, pictures: Path, data: PosedScene | Surface | None = None
+def evaluate_file(path: str | Path, data_path: str | None = None) -> dict[str, Any]:
+    """Score a `.sine` file against its data; nothing is written.
+
+    Args:
+        data_path: the mesh or photographs; what the file names within $SINEFIELD_DATA when None.
+    """
+    packed = load_packed(path)
+    config = config_of(packed, str(path), data_path)
+    field, note = from_packed(packed, str(path))
+    return _report(path, Path(path), field, note, config, None, None)
+
+
+def _report(
+    run: str | Path,
+    file: Path,
+    field: RadianceField | ShapeField,
+    note: dict[str, Any],
+    config: Config,
+    pictures: Path | None,
+    data: PosedScene | Surface | None,
 ) -> dict[str, Any]:
-    """The scores of one field, and its pictures."""
+    begin = time.perf_counter()
+    report = {
+        "run": str(run),
+        "kind": config.kind,
+        "seed": note.get("seed"),
+        "steps": note.get("steps"),
+        "seconds": note.get("seconds"),
+        "params": sum(p.numel() for p in field.parameters()),
+        "bytes": file.stat().st_size,
+    }
+    report |= score(field, config, pictures, data)
+    report["seconds_evaluating"] = round(time.perf_counter() - begin, 2)
+    report["machine"] = describe_machine()
+    return report
+
+
+def score(
+    field: RadianceField | ShapeField, config: Config, pictures: Path | None, data: PosedScene | Surface | None = None
+) -> dict[str, Any]:
+    """The scores of one field, and its pictures where there is a folder for them."""
     if isinstance(config, ShapeConfig):
         return score_shape(field, data or load_surface(config.data.path), pictures)
     return score_radiance(field, config, data or load_scene(config), pictures)
 
 
-def score_radiance(field: RadianceField, config: RadianceConfig, scene: PosedScene, pictures: Path) -> dict[str, Any]:
+def score_radiance(
+    field: RadianceField, config: RadianceConfig, scene: PosedScene, pictures: Path | None
+) -> dict[str, Any]:
     """PSNR, SSIM and LPIPS over the test views; the first few as pictures."""
     split = next(name for name in ("test", "val", "train") if getattr(scene, name) is not None)
     views = getattr(scene, split)
@@ -99,7 +124,7 @@ def score_radiance(field: RadianceField, config: RadianceConfig, scene: PosedSce
     scores = score_views(images, truths)
     lpips, why = _lpips(images, truths)
     shown = np.linspace(0, len(views) - 1, min(PICTURED_VIEWS, len(views))).round().astype(int)
-    for i in shown:
+    for i in shown if pictures else []:
         save_png(pictures / f"view_{i:03d}.png", side_by_side(truths[i].float() / 255, images[i]))
     rows = [
         {"view": name, "psnr": _finite(p), "ssim": s}
@@ -135,10 +160,9 @@ def _lpips(images: list[torch.Tensor], truths: list[torch.Tensor]) -> tuple[floa
     return float(torch.stack(values).mean()), None
 
 
-def score_shape(field: ShapeField, surface: Surface, pictures: Path) -> dict[str, Any]:
+def score_shape(field: ShapeField, surface: Surface, pictures: Path | None) -> dict[str, Any]:
     """IoU on held-out points and surface distances of the extracted mesh; two shaded views as picture."""
-    points, inside = heldout_points(surface, HELDOUT_POINTS, seed=HELDOUT_SEED + 1)
-    scores: dict[str, Any] = {"iou": iou(field.inside(torch.from_numpy(points)).numpy(), inside)}
+    scores: dict[str, Any] = {"iou": heldout_iou(field, surface)}
     scores["surface"] = {k: v for k, v in surface.report.items() if isinstance(v, int | float | str | bool)}
     scores["remarks"] = _remarks(surface.report)
     empty = {"chamfer_l1": None, "chamfer_l2": None, "fscore": None, "normal_consistency": None}
@@ -147,9 +171,22 @@ def score_shape(field: ShapeField, surface: Surface, pictures: Path) -> dict[str
     except SinefieldError as error:  # an untrained field may have no surface at all; its IoU still counts
         return {**scores, **empty, "surface_note": str(error)}
     scores |= compare_meshes(vertices, faces, surface)
-    if surface.faces is not None:
+    if surface.faces is not None and pictures:
         save_png(pictures / "shape.png", shape_picture(surface, vertices, faces))
     return scores
+
+
+def heldout_iou(field: ShapeField, surface: Surface) -> float:
+    """IoU on points uniform in the object's box, of a seed that neither training nor any choice uses."""
+    points, inside = heldout_points(surface, HELDOUT_POINTS, seed=HELDOUT_SEED + 1)
+    return iou(field.inside(torch.from_numpy(points)).cpu().numpy(), inside)
+
+
+def mean_psnr(field: RadianceField, views: Views, most: int | None = None) -> float:
+    """Mean PSNR over the views, or over `most` of them spread evenly, as `score_radiance` has it."""
+    chosen = np.linspace(0, len(views) - 1, min(most or len(views), len(views))).round().astype(int)
+    truths = (reference(views.images[i], field.background.cpu()) for i in chosen)
+    return float(score_views((render_view(field, views, int(i)) for i in chosen), truths)["psnr"])
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:

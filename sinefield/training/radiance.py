@@ -5,10 +5,12 @@ from torch import Tensor, nn
 
 from sinefield.config import RadianceConfig
 from sinefield.data.images import PosedScene, Views, composite, load_posed, reference
+from sinefield.data.orbits import usual_orbit
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance import RadianceField
 from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
+from sinefield.render.march import Samples
 from sinefield.render.occupancy import visual_hull
 from sinefield.training.loop import training_device
 
@@ -40,6 +42,7 @@ class RadianceTask:
         torch.manual_seed(config.seed)
         self.field = RadianceField(config.field, scene.aabb)
         self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
+        self.field.view.copy_(usual_orbit(scene.train.cameras))
         if config.training.hull and scene.has_alpha:
             self._start_from_hull(scene.train)
         self.field.to(self.device)
@@ -100,6 +103,14 @@ class RadianceTask:
         else:
             background = self.field.background.expand(self.n_rays, 3)
         return rays_o, rays_d, composite(self.pixels[chosen], background), background
+
+    def probe(self, generator: torch.Generator, n: int) -> tuple[Tensor, Tensor, Samples]:
+        """About `n` fixed samples of random training rays: rays_o, rays_d and the samples."""
+        self.n_rays, kept = n, self.n_rays
+        rays_o, rays_d, _, _ = self._draw(generator)
+        self.n_rays = kept
+        samples = self.field.grid.sampling(rays_o, rays_d, self.field.render_step_size, max_samples=n)
+        return rays_o[: samples.n_rays], rays_d[: samples.n_rays], samples
 
     def quick_score(self) -> dict[str, float]:
         """PSNR of one held-out view."""

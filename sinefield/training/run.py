@@ -25,6 +25,7 @@ from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import atomic_path, check_output, require_file, write_error, write_text
 from sinefield.strict import dump_yaml, load_yaml, to_plain
+from sinefield.training.sine_file import from_packed, is_sine, load_packed
 
 MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds"}
 """Training settings that a resumed run may change: they move the end, not the road."""
@@ -185,12 +186,14 @@ _GRID_BITS = {"grid.binaries", "grid.solid"}
 
 
 def load_field(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """A field from a run folder or its field.safetensors, ready to evaluate in float32; and its note.
+    """A field from a run folder, its field.safetensors or a .sine file, ready to evaluate in float32; and its note.
 
     Raises:
         SinefieldError: missing or damaged, a kind or setting that is not known, tensors that do not fit.
     """
     path = Path(path)
+    if is_sine(path):
+        return from_packed(load_packed(path), str(path))
     if path.is_dir():
         if not (path / "field.safetensors").exists():
             hint = "training has not finished; go on with --resume" if (path / "state").is_dir() else "not a run folder"

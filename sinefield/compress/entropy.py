@@ -1,0 +1,144 @@
+"""Whole numbers to bytes: an ANS coder over integer frequency tables that every machine computes alike.
+
+constriction's coder does the coding (range asymmetric numeral systems, 24-bit frequencies, 32-bit words). A table comes
+from two bytes by integer arithmetic alone, so that no rounding of a mathematics library can part encoder and decoder.
+docs/format.md specifies all of it.
+"""
+
+from functools import lru_cache
+
+import constriction
+import numpy as np
+from jaxtyping import Int
+
+from sinefield.errors import SinefieldError
+
+PRECISION = 24
+ONE = 1 << 32
+ROOTS = tuple(round(ONE * 2 ** (-j / 8)) for j in range(8))
+"""2^(−j/8) in 32-bit fixed point; docs/format.md lists the numbers."""
+MAX_SYMBOLS = 1 << 16
+FLAT = 255
+"""The byte that stands for a ratio of exactly 1."""
+
+
+def _ratio(index: int) -> int:
+    """A ratio in 32-bit fixed point: 1 − 2^(−(index + 8)/8) below 128, then 2^(−(index − 120)/8); 1 for `FLAT`."""
+    if index == FLAT:
+        return ONE
+    steps = index + 8 if index < 128 else index - 120
+    part = ROOTS[steps % 8] >> (steps // 8)
+    return ONE - part if index < 128 else part
+
+
+@lru_cache(maxsize=64)
+def frequencies(n: int, centre: int, slope: int, bend: int) -> tuple[int, ...]:
+    """Frequencies of symbols 0 … n − 1, each at least 1, summing to 2^24.
+
+    Going outwards from `centre`, a symbol's weight is the last one's times q, and q itself is multiplied by c at each
+    step; `slope` and `bend` say q at the start and c, as `_ratio` has it. With bend = 255 that is a two-sided
+    geometric (Laplace) distribution, with 0 < bend = slope − 8 < 120 about a Gaussian, with both 255 uniform.
+    """
+    reach = max(centre, n - 1 - centre)
+    side, weight, q, c = [ONE], ONE, _ratio(slope), _ratio(bend)
+    for _ in range(reach):
+        weight = weight * q >> 32
+        q = q * c >> 32
+        side.append(weight)
+    weights = [side[abs(i - centre)] for i in range(n)]
+    total, room = sum(weights), (1 << PRECISION) - n
+    counts = [w * room // total + 1 for w in weights]
+    counts[centre] += (1 << PRECISION) - sum(counts)
+    return tuple(counts)
+
+
+def fit_table(symbols: Int[np.ndarray, "m"], n: int, centre: int | None = None) -> tuple[int, int, int, float]:
+    """The table that codes `symbols` (0 … n − 1) in fewest bits: centre, slope, bend, bits.
+
+    Arguments:
+        centre: its middle where it is known; searched around the mean when None.
+    """
+    counts = np.bincount(symbols, minlength=n).astype(np.float64)
+    if centre is None:
+        middle = int(np.clip(round((counts @ np.arange(n)) / max(counts.sum(), 1)), 0, n - 1))
+        around = {int(np.clip(middle + d, 0, n - 1)) for d in (-2, -1, 0, 1, 2)}
+        return min((fit_table(symbols, n, c) for c in around), key=lambda found: found[3])
+
+    def bits(slope: int, bend: int) -> float:
+        table = np.asarray(frequencies(n, centre, slope, bend), np.float64)
+        return float(counts @ (PRECISION - np.log2(table)))
+
+    # Coarse to fine: cost is smooth in both bytes.
+    best = min((bits(s, b), s, b) for s in (*range(0, 240, 8), FLAT) for b in (*range(0, 120, 12), 160, FLAT))
+    for step in (4, 2, 1):
+        _, s0, b0 = best
+        tries = [(s0 + i * step, b0 + j * step) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        tries = [(s, b) for s, b in tries if 0 <= s <= FLAT and 0 <= b <= FLAT]
+        best = min(best, *((bits(s, b), s, b) for s, b in tries))
+    return centre, best[1], best[2], best[0]
+
+
+def _model(table: tuple[int, ...]):
+    # constriction adds 1 to each symbol's share of 2^24 − n: handed shares that are whole, it has nothing to round.
+    return constriction.stream.model.Categorical(np.asarray(table, np.float64) - 1, perfect=False)
+
+
+class Encoder:
+    """Symbols with their tables, in the order in which a `Decoder` reads them."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[np.ndarray, object, tuple]] = []
+
+    def put(self, symbols: Int[np.ndarray, "m"], table: tuple[int, ...]) -> None:
+        """Symbols 0 … n − 1 under one table."""
+        if len(table) > 1:
+            self._parts.append((np.ascontiguousarray(symbols, np.int32), _model(table), ()))
+
+    def put_bits(self, bits: np.ndarray, ones: Int[np.ndarray, "m"]) -> None:
+        """Bits, each with its own frequency of being 1 (of 2^24)."""
+        self._parts.append((np.ascontiguousarray(bits, np.int32), _BITS, (_shares(ones),)))
+
+    def finish(self) -> bytes:
+        coder = constriction.stream.stack.AnsCoder()
+        for symbols, model, parameters in reversed(self._parts):
+            if len(symbols):
+                coder.encode_reverse(symbols, model, *parameters)
+        return coder.get_compressed().astype("<u4").tobytes()
+
+
+_BITS = constriction.stream.model.Categorical(perfect=False)
+
+
+def _shares(ones: np.ndarray) -> np.ndarray:
+    ones = np.asarray(ones, np.float64)
+    return np.stack([(1 << PRECISION) - ones - 1, ones - 1], axis=1)
+
+
+class Decoder:
+    """Reads what an `Encoder` wrote.
+
+    Raises:
+        SinefieldError: the bytes cannot be one of its streams.
+    """
+
+    def __init__(self, data: bytes, where: str) -> None:
+        if len(data) % 4:
+            raise SinefieldError(f"{where}: the coded part has {len(data)} bytes, not whole words; the file is damaged")
+        self.where = where
+        words = np.frombuffer(data, "<u4").astype(np.uint32)
+        if len(words) and words[-1] == 0:
+            raise SinefieldError(f"{where}: the coded part ends in an empty word; the file is damaged")
+        self._coder = constriction.stream.stack.AnsCoder(words)
+
+    def take(self, count: int, table: tuple[int, ...]) -> Int[np.ndarray, "m"]:
+        if len(table) <= 1 or count == 0:
+            return np.zeros(count, np.int32)
+        return self._coder.decode(_model(table), count)
+
+    def take_bits(self, ones: Int[np.ndarray, "m"]) -> Int[np.ndarray, "m"]:
+        return self._coder.decode(_BITS, _shares(ones)) if len(ones) else np.zeros(0, np.int32)
+
+    def finish(self) -> None:
+        """Everything must have been read."""
+        if not self._coder.is_empty():
+            raise SinefieldError(f"{self.where}: the coded part has more than the field needs; the file is damaged")

@@ -1,0 +1,366 @@
+"""A trained field into a small file: steps by measured sensitivity, then training on with rounded weights."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sinefield.compress.container import encode
+from sinefield.compress.quantize import Codebook, Quantiser, Uniform
+from sinefield.config import Config
+from sinefield.data.sampling import heldout_points
+from sinefield.errors import SinefieldError
+from sinefield.fields.shape import ShapeField
+from sinefield.files import check_output
+from sinefield.metrics.shapes import iou
+from sinefield.training.evaluate import heldout_iou, mean_psnr
+from sinefield.training.loop import hidden_dtype, step_generator
+from sinefield.training.radiance import RadianceTask, load_scene
+from sinefield.training.run import Run, load_field
+from sinefield.training.shape import HELDOUT_SEED, ShapeTask, load_shape
+from sinefield.training.sine_file import is_sine, note_of, save_sine, to_packed
+
+ALLOWED = {"shape": 0.003, "radiance": 0.15}
+"""Loss of IoU or dB, as judged, that packing may cost by default."""
+JUDGED_POINTS = 100_000
+JUDGED_VIEWS = 10
+PROBED_POINTS = 16384
+LATENT_LR, STEP_LR = 2e-3, 0.02
+WEIGHED_EVERY, GAIN = 25, 0.25
+REFINING = 10**7
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
+ROUNDS, SHRINK = 6, 0.86
+"""Default packing: rounds of refining, each aiming at so much of the last one's size."""
+
+
+def sensitivities(field: nn.Module, outputs: Callable[[], Tensor], seed: int = 0) -> dict[str, float]:
+    """Mean square change of the outputs for each unit of mean square change of one tensor, by name.
+
+    Each tensor in turn is disturbed by uniform noise like that of rounding to steps of an eighth of its root mean
+    square; twice, and the mean is taken.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    with torch.no_grad():
+        still = outputs()
+        for name, parameter in field.named_parameters():
+            kept = parameter.detach().clone()
+            step = max(float(kept.square().mean().sqrt()), 1e-6) / 8
+            changes = []
+            for _ in range(2):
+                noise = (torch.rand(kept.shape, generator=generator) - 0.5) * step
+                parameter.copy_(kept + noise)
+                changes.append(float((outputs() - still).square().mean()) / float(noise.square().mean()))
+                parameter.copy_(kept)
+            found[name] = max(sum(changes) / len(changes), 1e-20)
+    return found
+
+
+def allocate(field: nn.Module, found: dict[str, float], scale: float) -> dict[str, Quantiser]:
+    """Uniform quantisers whose steps spend bits where they buy most.
+
+    A tensor of n entries with step s adds c·s²/12 to the outputs' square error (c: its sensitivity) and takes
+    n·(h − log₂ s) bits. One more bit buys the same everywhere where s ∝ √(n/c) (reverse water-filling; Cover & Thomas,
+    2006, §10.3.3); `scale` trades all bytes for all quality.
+    """
+    return {name: Uniform(p, step=scale * math.sqrt(p.numel() / found[name])) for name, p in field.named_parameters()}
+
+
+def install(field: nn.Module, quantisers: dict[str, Quantiser]) -> None:
+    """Give the field the values that a decoder would give it."""
+    with torch.no_grad():
+        for name, parameter in field.named_parameters():
+            parameter.copy_(quantisers[name].values())
+
+
+def refine(
+    task: Any,
+    quantisers: dict[str, Quantiser],
+    weigh: Callable[[dict[str, Quantiser]], int],
+    seconds: float,
+    target: int | None,
+    rate_weight: float,
+    seed: int,
+    lr: float = LATENT_LR,
+    progress: bool = True,
+) -> float:
+    """Train on with rounded weights: gradients at the rounded values move what is rounded (straight-through).
+
+    The loss is the task's plus `rate_weight` × the estimated bits, steps included among what is learned. With a
+    `target` the weight follows the size: the file shrinks evenly to it over 60 % of the time, and stays there.
+
+    Arguments:
+        weigh: size in bytes of the file that the quantisers would give.
+        target: bytes; None leaves the weight as it is.
+        rate_weight: loss per bit, at the start.
+
+    Returns:
+        The rate weight at the end.
+    """
+    field = task.field
+    named = dict(field.named_parameters())
+    steps = [p for q in quantisers.values() for p in q.parameters()[1:]]
+    latents = [q.parameters()[0] for q in quantisers.values()]
+    groups = [{"params": latents, "lr": lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    base = [group["lr"] for group in optimizer.param_groups]
+    size = first = weigh(quantisers)
+    spent, index, loss = 0.0, 0, math.nan
+    with tqdm(
+        total=seconds, desc="pack", unit="s", leave=False, disable=None if progress else True, bar_format=BAR
+    ) as bar:
+        while spent < seconds:
+            begin, done = time.perf_counter(), spent / seconds
+            for group, rate in zip(optimizer.param_groups, base, strict=True):
+                group["lr"] = rate * max(0.5 + 0.5 * math.cos(math.pi * done), 0.01)
+            install(field, quantisers)
+            field.zero_grad(set_to_none=True)
+            # Steps of their own random numbers, far from those of training.
+            loss = task.step(REFINING + index, step_generator(seed, REFINING + index, task.device))
+            if not math.isfinite(loss):
+                raise SinefieldError(
+                    f"the loss is {loss} while packing; the run's field may be damaged, train it again"
+                )
+            for name, quantiser in quantisers.items():
+                quantiser.backward(named[name].grad, rate_weight)
+            optimizer.step()
+            index += 1
+            if index % WEIGHED_EVERY == 0:
+                size = weigh(quantisers)
+                if target is not None:
+                    aim = target * (first / target) ** max(1 - done / 0.6, 0.0)
+                    rate_weight *= (size / aim) ** GAIN
+                bar.set_postfix_str(f"{size:,} bytes, loss {loss:.4g}")
+            spent += time.perf_counter() - begin
+            bar.update(min(time.perf_counter() - begin, seconds - bar.n))
+    install(field, quantisers)
+    return rate_weight
+
+
+def pack(
+    run: str | Path,
+    out: str | Path,
+    bits: int | None = None,
+    max_bytes: int | None = None,
+    min_quality: float | None = None,
+    quantiser: str = "uniform",
+    seconds: float = 120.0,
+    data: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Pack a run into a `.sine` file.
+
+    One of `bits` (every matrix at so many, biases at 8), `max_bytes` (the best field that fits) and `min_quality` (the
+    smallest field with that IoU or PSNR) may be given; with none, the smallest field that costs at most 0.004 IoU or
+    0.2 dB. Quality is judged on points or views that are neither trained on nor reported.
+
+    Arguments:
+        quantiser: "uniform" or, with `bits`, "kmeans".
+        seconds: training with rounded weights, in all; 0 for rounding alone.
+        data: where the run's data are now, if they moved.
+
+    Returns:
+        run, out, kind, bytes, float_bytes, params, seconds, and before and after packing iou or psnr, as `eval` has it.
+
+    Raises:
+        SinefieldError: bad arguments, no run, no data, a size or quality that cannot be reached.
+    """
+    out = Path(out)
+    _check_arguments(out, bits, max_bytes, min_quality, quantiser, seconds, overwrite)
+    begin = time.perf_counter()
+    run = Run(run)
+    config = run.config()
+    if data is not None:
+        config.data.path = str(Path(data).absolute())
+    packer = _Packer(run, config)
+    judged = packer.judge()
+    if bits is not None:
+        quantisers = packer.fixed(bits, quantiser)
+        if seconds:
+            packer.refine(quantisers, seconds, None, 0.0)
+    elif max_bytes is not None:
+        quantisers = packer.within(max_bytes, seconds)
+    else:
+        needed = min_quality if min_quality is not None else judged - ALLOWED[config.kind]
+        quantisers = packer.reaching(needed, judged, seconds)
+    install(packer.field, quantisers)
+    after = packer.report()
+    name = "psnr" if config.kind == "radiance" else "iou"
+    note = note_of(config, packer.note)
+    if max_bytes is None or max_bytes >= 1500:  # where every byte counts, provenance is left out
+        note[name] = [round(packer.before, 4), round(after, 4)]
+    else:
+        note = {}
+    size = save_sine(out, to_packed(packer.field, quantisers, note), overwrite)
+    return {
+        "run": str(run.folder),
+        "out": str(out),
+        "kind": config.kind,
+        "bytes": size,
+        "float_bytes": run.field_path.stat().st_size,
+        "params": sum(p.numel() for p in packer.field.parameters()),
+        name: after,
+        f"{name}_before": packer.before,
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+
+
+class _Packer:
+    """One run being packed: its task with the trained field, and the scores that decide."""
+
+    def __init__(self, run: Run, config: Config) -> None:
+        trained, self.note = load_field(run.folder)
+        self.config = config
+        if config.kind == "shape":
+            self.data = load_shape(config.data.path)
+            self.task = ShapeTask(config, self.data)
+            self.judging = heldout_points(self.data, JUDGED_POINTS, seed=HELDOUT_SEED)
+        else:
+            self.data = load_scene(config)
+            self.task = RadianceTask(config, self.data)
+        self.field = self.task.field
+        self.field.load_state_dict(trained.state_dict())
+        self.before = self.report()
+        self.trained = {name: p.detach().clone() for name, p in self.field.named_parameters()}
+        self.found = sensitivities(self.field, self._probe())
+
+    def _probe(self) -> Callable[[], Tensor]:
+        """What the field puts out on a fixed sample of its data."""
+        field = self.field
+        if isinstance(field, ShapeField):
+            points = self.task.points[:PROBED_POINTS]
+            squash = torch.tanh if field.distance else torch.sigmoid
+            return lambda: squash(field(points))
+        rays_o, rays_d, samples = self.task.probe(step_generator(0, 0, self.task.device), PROBED_POINTS)
+        return lambda: field.shade(rays_o, rays_d, samples).colours
+
+    def judge(self) -> float:
+        """IoU on held-out points, or PSNR on some training views: what decisions are made by."""
+        self.field.set_dtype(torch.float32)
+        if isinstance(self.field, ShapeField):
+            points, inside = self.judging
+            return iou(self.field.inside(torch.from_numpy(points)).cpu().numpy(), inside)
+        return mean_psnr(self.field, self.data.train, JUDGED_VIEWS)
+
+    def report(self) -> float:
+        """The score that `eval` would give."""
+        self.field.set_dtype(torch.float32)
+        if isinstance(self.field, ShapeField):
+            return heldout_iou(self.field, self.data)
+        return mean_psnr(self.field, self.data.test or self.data.val or self.data.train)
+
+    def weigh(self, quantisers: dict[str, Quantiser]) -> int:
+        """Size of the file in bytes, but for the scores in its note."""
+        note = note_of(self.config, self.note) | {"iou": [0.9876, 0.9876]}
+        return len(encode(to_packed(self.field, quantisers, note)))
+
+    def fixed(self, bits: int, quantiser: str) -> dict[str, Quantiser]:
+        make = Codebook if quantiser == "kmeans" else Uniform
+        return {
+            name: Uniform(p, bits=8) if p.dim() < 2 else make(p, bits=bits) for name, p in self.field.named_parameters()
+        }
+
+    def rounded(self, scale: float) -> dict[str, Quantiser]:
+        """The trained field rounded, nothing trained."""
+        with torch.no_grad():
+            for name, p in self.field.named_parameters():
+                p.copy_(self.trained[name])
+        return allocate(self.field, self.found, scale)
+
+    def within(self, max_bytes: int, seconds: float) -> dict[str, Quantiser]:
+        """The best field of at most `max_bytes`."""
+        scale = self._scale_for(max_bytes)
+        quantisers = self.rounded(scale)
+        if seconds:
+            self.refine(quantisers, seconds, round(max_bytes * 0.985), self._price(scale))
+        self._squeeze(quantisers, max_bytes)
+        return quantisers
+
+    def reaching(self, needed: float, judged: float, seconds: float) -> dict[str, Quantiser]:
+        """The smallest field that is judged `needed` or better: rounds of refining, each at a smaller size."""
+        if needed > judged:
+            raise SinefieldError(f"quality {needed:g} is asked for, the field itself has {judged:.4g}; train it longer")
+        low, high = 1e-9, 1e3  # of the scale: the largest at which rounding alone is good enough
+        for _ in range(24):
+            middle = math.sqrt(low * high)
+            install(self.field, self.rounded(middle))
+            low, high = (middle, high) if self.judge() >= needed else (low, middle)
+        best = self.rounded(low)
+        size = self.weigh(best)
+        if not seconds:
+            return best
+        quantisers, weight = self.rounded(low), self._price(low)
+        for _ in range(ROUNDS):
+            size = round(size * SHRINK)
+            weight = self.refine(quantisers, seconds / ROUNDS, size, weight)
+            install(self.field, quantisers)
+            if self.judge() >= needed:
+                best = copy.deepcopy(quantisers)
+            else:
+                break
+        return best
+
+    def refine(self, quantisers: dict[str, Quantiser], seconds: float, target: int | None, weight: float) -> float:
+        self.field.set_dtype(hidden_dtype(self.config.training.precision, self.task.device))
+        weight = refine(self.task, quantisers, self.weigh, seconds, target, weight, seed=self.config.seed)
+        self.field.set_dtype(torch.float32)
+        return weight
+
+    def _scale_for(self, max_bytes: int) -> float:
+        """The finest steps at which the rounded field fits."""
+        low, high = 1e-9, 1e6
+        if (least := self.weigh(self.rounded(high))) > max_bytes:
+            raise SinefieldError(f"--max-bytes {max_bytes}: this field takes at least {least}; train a narrower one")
+        while high / low > 1.002:
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if self.weigh(self.rounded(middle)) <= max_bytes else (middle, high)
+        return high
+
+    def _price(self, scale: float) -> float:
+        """Loss that a bit buys by finer rounding around `scale`: where the weight of the bits starts."""
+        found = []
+        for factor in (0.8, 1.25):
+            quantisers = self.rounded(scale * factor)
+            install(self.field, quantisers)
+            loss = (
+                sum(self.task.step(i, step_generator(self.config.seed, i, self.task.device)) for i in range(1, 5)) / 4
+            )
+            found.append((loss, 8 * self.weigh(quantisers)))
+        self.field.zero_grad(set_to_none=True)
+        (fine, more), (coarse, fewer) = found
+        return max(coarse - fine, 1e-9) / max(more - fewer, 1)
+
+    def _squeeze(self, quantisers: dict[str, Quantiser], max_bytes: int) -> None:
+        """Widen all steps alike until the file fits."""
+        while self.weigh(quantisers) > max_bytes:
+            with torch.no_grad():
+                for quantiser in quantisers.values():
+                    quantiser.log_step += 0.004
+
+
+def _check_arguments(
+    out: Path,
+    bits: int | None,
+    max_bytes: int | None,
+    min_quality: float | None,
+    quantiser: str,
+    seconds: float,
+    overwrite: bool,
+) -> None:
+    if not is_sine(out):
+        raise SinefieldError(f"{out}: a packed field's name ends in .sine; call it {out.stem}.sine")
+    if sum(x is not None for x in (bits, max_bytes, min_quality)) > 1:
+        raise SinefieldError("--bits, --max-bytes and --min-quality exclude each other; give one")
+    if bits is not None and not 1 <= bits <= 8:
+        raise SinefieldError(f"--bits {bits}; 1 to 8")
+    if quantiser not in ("uniform", "kmeans") or (quantiser == "kmeans" and bits is None):
+        raise SinefieldError(f"--quantiser {quantiser}; uniform, or kmeans with --bits")
+    if not 0 <= seconds <= 86400:
+        raise SinefieldError(f"--seconds {seconds}; 0 to 86,400")
+    check_output(out, overwrite)

@@ -1,0 +1,131 @@
+"""Fields to and from `.sine` files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sinefield.compress.container import BASE, MAX_FILE, Coded, Packed, decode, encode
+from sinefield.compress.quantize import Quantiser
+from sinefield.config import Config, data_folder, make_config
+from sinefield.data.geometry import Normalisation
+from sinefield.errors import SinefieldError
+from sinefield.fields.radiance import RadianceField
+from sinefield.fields.shape import ShapeField
+from sinefield.files import require_file, write_bytes
+
+SUFFIX = ".sine"
+FOLDER = "$SINEFIELD_DATA/"
+
+
+def is_sine(path: str | Path) -> bool:
+    """Whether a path names a packed field rather than a run folder."""
+    return Path(path).suffix.lower() == SUFFIX
+
+
+def to_packed(field: ShapeField | RadianceField, quantisers: dict[str, Quantiser], note: dict[str, Any]) -> Packed:
+    """A field with its parameters as the quantisers have them."""
+    packed = Packed(
+        field.kind,
+        {name: getattr(field.config, name) for name in BASE[field.kind]},
+        field.aabb.double().cpu().numpy(),
+        {name: Coded.of(quantiser) for name, quantiser in quantisers.items()},
+        note=note,
+    )
+    if isinstance(field, RadianceField):
+        packed.background = field.background.cpu().numpy()
+        packed.cells = field.grid.binaries.cpu().numpy()
+        packed.view = field.view.cpu().numpy()
+    return packed
+
+
+def save_sine(path: str | Path, packed: Packed, overwrite: bool = True) -> int:
+    """Write a `.sine` file atomically; returns its size in bytes."""
+    data = encode(packed)
+    write_bytes(path, data, overwrite)
+    return len(data)
+
+
+def load_packed(path: str | Path) -> Packed:
+    """Read and check a `.sine` file.
+
+    Raises:
+        SinefieldError: missing, too large, not such a file, damaged; see `container.decode`.
+    """
+    path = require_file(path, "packed field")
+    if path.stat().st_size > MAX_FILE:
+        raise SinefieldError(f"{path}: larger than {MAX_FILE >> 20} MiB; it is no .sine file")
+    return decode(path.read_bytes(), _shapes, str(path))
+
+
+def from_packed(packed: Packed, where: str) -> tuple[ShapeField | RadianceField, dict[str, Any]]:
+    """The field, ready to evaluate in float32, and its note."""
+    config = make_config({"kind": packed.kind, "field": packed.settings, "data": {"path": "-"}}, where)
+    field = _build(packed.kind, config, packed.box)
+    with torch.no_grad():
+        for name, parameter in field.named_parameters():
+            parameter.copy_(packed.tensors[name].values())
+        if isinstance(field, RadianceField):
+            field.background.copy_(torch.from_numpy(packed.background))
+            field.view.copy_(torch.from_numpy(packed.view))
+            field.grid.binaries.copy_(torch.from_numpy(packed.cells))
+            field.find_solid()
+    return field.eval().requires_grad_(False), packed.note
+
+
+def note_of(config: Config, note: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of where its field comes from: seed, steps, how its data are read; a path only within
+    `$SINEFIELD_DATA`, which means the same on another machine."""
+    data: dict[str, Any] = {}
+    path = Path(config.data.path)
+    if path.is_relative_to(data_folder().absolute()):
+        data["path"] = FOLDER + path.relative_to(data_folder().absolute()).as_posix()
+    if config.kind == "radiance":
+        for name, usual in (("downscale", 1), ("background", "white"), ("holdout", 8)):
+            if getattr(config.data, name) != usual:
+                data[name] = getattr(config.data, name)
+    kept = {key: note[key] for key in ("seed", "steps") if note.get(key) is not None}
+    return {**kept, "seconds": round(note.get("seconds") or 0), "data": data}
+
+
+def config_of(packed: Packed, where: str, data: str | None = None) -> Config:
+    """The configuration of a packed field, to evaluate it against its data.
+
+    Arguments:
+        data: the mesh or the photographs; when None, what the file names within `$SINEFIELD_DATA`.
+
+    Raises:
+        SinefieldError: the file names no data and `data` is None.
+    """
+    hint = packed.note.get("data")
+    hint = hint if isinstance(hint, dict) else {}
+    named = hint.get("path")
+    if data is None:
+        if not isinstance(named, str) or not named.startswith(FOLDER) or ".." in named.split("/"):
+            raise SinefieldError(f"{where}: does not say what it was trained on; give --data PATH")
+        data = str(data_folder() / named[len(FOLDER) :])
+    settings = {k: v for k, v in hint.items() if k in ("downscale", "background", "holdout")}
+    content = {"kind": packed.kind, "field": packed.settings, "data": {"path": str(Path(data).absolute()), **settings}}
+    return make_config(content, where)
+
+
+def _build(kind: str, config: Config, box: np.ndarray) -> ShapeField | RadianceField:
+    if kind == "radiance":
+        return RadianceField(config.field, torch.from_numpy(box).float())
+    normalisation = Normalisation.fit(box)
+    centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
+    return ShapeField(config.field, centre, scale, torch.from_numpy(box))
+
+
+def _shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a field's parameters, without the memory for them."""
+    config = make_config({"kind": kind, "field": settings, "data": {"path": "-"}}, "its settings")
+    with torch.device("meta"):
+        zero = torch.zeros((), dtype=torch.float64)
+        if kind == "radiance":
+            field: nn.Module = RadianceField(config.field, torch.zeros(6))
+        else:
+            field = ShapeField(config.field, zero.expand(3), zero, zero.expand(6))
+    return {name: tuple(p.shape) for name, p in field.named_parameters()}

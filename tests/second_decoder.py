@@ -1,0 +1,195 @@
+"""A decoder of `.sine` files written from docs/format.md alone: no line of sinefield is used."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+
+R = [4294967296, 3938502376, 3611622603, 3311872529, 3037000500, 2784941738, 2553802834, 2341847524]
+NAMES = (
+    "width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band loss "
+    "features head_width head_depth grid steps"
+)
+CHOICES = {
+    "weights": ["sine", "lowrank", "dense"],
+    "activation": ["relu", "leaky_relu", "gaussian", "sine", "softplus"],
+    "represents": ["distance", "occupancy"],
+    "loss": ["tanh", "l1", "bce", "mse"],
+}
+SHAPE = {"width": 64, "depth": 3, "skips": [], "weights": "sine", "rank": 10, "omega": None, "phase": 2.5, "bound": 1.0}
+SHAPE |= {"activation": "leaky_relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 5}
+SHAPE |= {"represents": "distance", "band": 0.03, "loss": "tanh"}
+RADIANCE = {"width": 64, "depth": 4, "skips": [], "weights": "sine", "rank": 16, "omega": None, "phase": 0.5}
+RADIANCE |= {"bound": 4.0, "activation": "relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 8}
+RADIANCE |= {"features": 15, "head_width": 64, "head_depth": 1, "grid": 64, "steps": 128}
+WORDS = (
+    b'{"seed":0,"steps":,"seconds":,"source":"$SINEFIELD_DATA/meshes/.obj","background":"white","downscale":8,'
+    b'"holdout":8,"iou":[0.9,0.9],"psnr":[30.,"data":{"path":"lego'
+)
+
+
+class Bytes:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, n):
+        assert self.at + n <= len(self.data)
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def byte(self):
+        return self.take(1)[0]
+
+    def varint(self):
+        value = shift = 0
+        while True:
+            b = self.byte()
+            value += (b % 128) << shift
+            shift += 7
+            if b < 128:
+                return value
+
+    def signed(self):
+        v = self.varint()
+        return v // 2 if v % 2 == 0 else -(v + 1) // 2
+
+
+class Coder:
+    def __init__(self, data):
+        self.words = list(struct.unpack(f"<{len(data) // 4}I", data))
+        self.state = 0
+        self.fill()
+
+    def fill(self):
+        while self.state < 2**32 and self.words:
+            self.state = self.state * 2**32 + self.words.pop()
+
+    def symbol(self, table):
+        q, below = self.state % 2**24, 0
+        for s, f in enumerate(table):
+            if q < below + f:
+                self.state = self.state // 2**24 * f + q - below
+                self.fill()
+                return s
+            below += f
+        raise AssertionError
+
+
+def table(n, centre, slope, bend):
+    def b(i):
+        if i == 255:
+            return 2**32
+        s = i + 8 if i < 128 else i - 120
+        p = R[s % 8] // 2 ** (s // 8)
+        return 2**32 - p if i < 128 else p
+
+    side, w, q, c = [2**32], 2**32, b(slope), b(bend)
+    for _ in range(n):
+        w = w * q // 2**32
+        q = q * c // 2**32
+        side.append(w)
+    weights = [side[abs(i - centre)] for i in range(n)]
+    f = [x * (2**24 - n) // sum(weights) + 1 for x in weights]
+    f[centre] += 2**24 - sum(f)
+    return f
+
+
+def mlp(prefix, inputs, outputs, s, width, depth, dense):
+    shapes = {f"{prefix}.weights.0.weight": (width, inputs)}
+    for i in range(1, depth):
+        columns = width + (inputs if i in s["skips"] else 0)
+        if dense:
+            shapes[f"{prefix}.weights.{i}.weight"] = (width, columns)
+        else:
+            shapes[f"{prefix}.weights.{i}.u"] = (width, s["rank"])
+            shapes[f"{prefix}.weights.{i}.v"] = (s["rank"], columns)
+    shapes[f"{prefix}.weights.{depth}.weight"] = (outputs, width)
+    for i in range(depth + 1):
+        shapes[f"{prefix}.biases.{i}"] = (width if i < depth else outputs,)
+    return shapes
+
+
+def settings_of(r, base):
+    s = dict(base)
+    for _ in range(r.varint()):
+        number = r.byte()
+        name = NAMES.split()[number % 128 - 1]
+        if number >= 128:
+            s[name] = None
+        elif name in CHOICES:
+            s[name] = CHOICES[name][r.byte()]
+        elif name == "skips":
+            s[name] = [r.varint() for _ in range(r.varint())]
+        elif isinstance(base[name], int):
+            s[name] = r.varint()
+        else:
+            s[name] = float(str(np.float32(struct.unpack("<f", r.take(4))[0])))
+    return s
+
+
+def bfloat16(data):
+    return np.frombuffer(b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2)), "<f4")
+
+
+def decode(data):
+    """Settings, box, {name: float32 array}, cells or None, note."""
+    assert data[:5] == b"SINE\x01" and struct.unpack("<I", data[5:9])[0] == zlib.crc32(data[9:])
+    r = Bytes(data[9:])
+    kind = r.byte()
+    s = settings_of(r, {1: SHAPE, 2: RADIANCE}[kind])
+    box = struct.unpack("<6d", r.take(48)) if r.byte() else struct.unpack("<6f", r.take(24))
+    if kind == 2:
+        r.take(3 + 44)
+    note = r.take(r.varint())
+    note = json.loads(zlib.decompressobj(-15, zdict=WORDS).decompress(note)) if note else {}
+    inputs = 3 * (1 + 2 * s["frequencies"])
+    low_rank = s["weights"] != "dense"
+    if kind == 1:
+        shapes = mlp("network", inputs, 1, s, s["width"], s["depth"], not low_rank)
+    else:
+        shapes = mlp("trunk", inputs, 1 + s["features"], s, s["width"], s["depth"], not low_rank)
+        shapes |= mlp("head", s["features"] + 16, 3, {"skips": []}, s["head_width"], s["head_depth"], True)
+    rows = {}
+    for name, shape in shapes.items():
+        form = r.byte()
+        if form & 1:
+            how = (np.frombuffer(r.take(2 * r.varint()), "<f2").astype(np.float32),)
+        else:
+            n = shape[0] if form & 2 else 1
+            step = bfloat16(r.take(2 * n))
+            offset = bfloat16(r.take(2 * n)) if form & 4 else np.zeros(n, np.float32)
+            how = step, offset
+        least, n = r.signed(), r.varint() + 1
+        rows[name] = how, least, table(n, r.varint(), r.byte(), r.byte()) if n > 1 else None
+    contexts = r.take(60) if kind == 2 else b""
+    coder = Coder(r.take(len(r.data) - r.at))
+    values = {}
+    for name, (how, least, f) in rows.items():
+        count = int(np.prod(shapes[name]))
+        levels = np.array([least + (coder.symbol(f) if f else 0) for _ in range(count)]).reshape(shapes[name])
+        if len(how) == 1:
+            values[name] = how[0][levels]
+        else:
+            step, offset = (x.reshape((-1,) + (1,) * (levels.ndim - 1)) for x in how)
+            values[name] = (levels.astype(np.float32) * step + offset).reshape(shapes[name])
+    cells = grid(coder, s["grid"], contexts) if kind == 2 else None
+    assert coder.state == 0 and not coder.words
+    return s, np.array(box), values, cells, note
+
+
+def grid(coder, n, contexts):
+    frequency = []
+    for v in contexts:
+        step = v % 128 + 8
+        f = max(R[step % 8] // 2 ** (step // 8) // 2**8, 1)
+        frequency.append([2**24 - f, f] if v < 128 else [f, 2**24 - f])
+    c = np.zeros((n + 2, n + 2, n + 2), int)
+    for x in range(1, n + 1):
+        for y in range(1, n + 1):
+            for z in range(1, n + 1):
+                p = c[x - 1]
+                a, b = p[y, z], p[y - 1, z] + p[y + 1, z] + p[y, z - 1] + p[y, z + 1]
+                d = c[x, y - 1, z - 1] + c[x, y - 1, z + 1]
+                c[x, y, z] = coder.symbol(frequency[((5 * a + b) * 2 + c[x, y - 1, z]) * 3 + d])
+    return c[1:-1, 1:-1, 1:-1].astype(bool)

@@ -37,3 +37,39 @@ def coarse_scores(monkeypatch):
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def ball(tmp_path_factory) -> Path:
+    from small import write_ball
+
+    return write_ball(tmp_path_factory.mktemp("ball"))
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory) -> Path:
+    from small import write_photographs
+
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="session")
+def ball_run(ball, tmp_path_factory):
+    from small import shape_config
+
+    from sinefield.training.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "ball"
+    report = train(shape_config(ball, steps=250), folder)
+    return folder, report
+
+
+@pytest.fixture(scope="session")
+def photo_run(photographs, tmp_path_factory):
+    from small import radiance_config
+
+    from sinefield.training.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "photo"
+    report = train(radiance_config(photographs, steps=150), folder)
+    return folder, report

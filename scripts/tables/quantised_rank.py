@@ -206,11 +206,11 @@ pairs the sine's stable rank is more than 1 % below that of plain low rank at th
 - The prediction holds from 5 bits on, within about 1 %, and at 4 bits but for the largest ω at rank 1: the sine keeps
   its stable rank, and with it its lead over plain low rank, under either quantiser. At 3 bits the largest ω at the
   smallest ranks lose about half of theirs.
-- It fails at 1 and 2 bits wherever ω adds much rank, and at 1 bit can leave less than plain low rank has. Two causes.
-  With b bits U has at most 2^(b·k) different rows, so W has no higher rank: 2 and 4 at k = 1. And at 1 bit the phases
-  are about ω/(32·√k) apart and, for even k, multiples of that: where it is near π or 2π (k-means: ω = 200 and 400 at
-  rank 4, 400 at rank 16) every sine is near 0, W shrinks to a fraction, and the one or two directions that are left
-  come from centres that are not quite symmetric.
+- At 1 and 2 bits it often fails where ω adds much rank, less so at high ranks (rank 16, ω = 200 keeps its rank at a
+  single bit), and 1 bit can leave less than plain low rank has. Two causes. With b bits U has at most 2^(b·k) different
+  rows, so W has no higher rank: 2 and 4 at k = 1. And with k-means at 1 bit the phases are about ω/(32·√k) apart and,
+  for even k, multiples of that: where it is near π or 2π (ω = 200 and 400 at rank 4, 400 at rank 16) every sine is near
+  0, W shrinks to a fraction, and the one or two directions that are left come from centres not quite symmetric.
 - A stable rank that survives is not a weight that survives. At ω = 400, rank 16, 4 bits it is
   {wrong["stable_rank"]:.1f}, beside {kept["stable_rank"]:.1f} at full precision, yet ‖E‖_F / ‖W‖_F is
   {wrong["error"]:.2f} (plain low rank: {find[16, None, "kmeans", 4]["error"]:.2f}): the sine of a wrong phase is

@@ -68,13 +68,17 @@ def fit_table(symbols: Int[np.ndarray, "m"], n: int, centre: int | None = None) 
         table = np.asarray(frequencies(n, centre, slope, bend), np.float64)
         return float(counts @ (PRECISION - np.log2(table)))
 
-    # Coarse to fine: cost is smooth in both bytes.
-    best = min((bits(s, b), s, b) for s in (*range(0, 240, 8), FLAT) for b in (*range(0, 120, 12), 160, FLAT))
-    for step in (4, 2, 1):
-        _, s0, b0 = best
-        tries = [(s0 + i * step, b0 + j * step) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-        tries = [(s, b) for s, b in tries if 0 <= s <= FLAT and 0 <= b <= FLAT]
-        best = min(best, *((bits(s, b), s, b) for s, b in tries))
+    # Cost is smooth in both bytes: start from Laplace, Gaussian and flat tables, then go downhill.
+    starts = [(s, b) for s in (*range(0, 120, 8), *range(136, 240, 16)) for b in (s - 8, FLAT) if b >= 0]
+    best = min((bits(s, b), s, b) for s, b in [*starts, (FLAT, FLAT), (200, 20)])
+    for step in (8, 4, 2, 1):
+        while True:
+            _, s0, b0 = best
+            tries = [(s0 + i * step, b0 + j * step) for i, j in ((-1, 0), (1, 0), (0, -1), (0, 1), (1, 1), (-1, -1))]
+            better = min([best, *((bits(s, b), s, b) for s, b in tries if 0 <= s <= FLAT and 0 <= b <= FLAT)])
+            if better == best:
+                break
+            best = better
     return centre, best[1], best[2], best[0]
 
 

@@ -31,8 +31,8 @@ ALLOWED = {"shape": 0.003, "radiance": 0.15}
 JUDGED_POINTS = 100_000
 JUDGED_VIEWS = 10
 PROBED_POINTS = 16384
-LATENT_LR, STEP_LR = 2e-3, 0.02
-WEIGHED_EVERY, GAIN = 25, 0.25
+LATENT_LR, STEP_LR = 1e-2, 0.02
+WEIGHED_EVERY, GAIN = 25, 0.1
 REFINING = 10**7
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
 ROUNDS, SHRINK = 6, 0.86
@@ -93,7 +93,7 @@ def refine(
     """Train on with rounded weights: gradients at the rounded values move what is rounded (straight-through).
 
     The loss is the task's plus `rate_weight` × the estimated bits, steps included among what is learned. With a
-    `target` the weight follows the size: the file shrinks evenly to it over 60 % of the time, and stays there.
+    `target` the weight follows the size: the file shrinks evenly to it over 40 % of the time, and stays there.
 
     Arguments:
         weigh: size in bytes of the file that the quantisers would give.
@@ -110,7 +110,7 @@ def refine(
     groups = [{"params": latents, "lr": lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     base = [group["lr"] for group in optimizer.param_groups]
-    size = first = weigh(quantisers)
+    size = weigh(quantisers)
     spent, index, loss = 0.0, 0, math.nan
     with tqdm(
         total=seconds, desc="pack", unit="s", leave=False, disable=None if progress else True, bar_format=BAR
@@ -118,7 +118,7 @@ def refine(
         while spent < seconds:
             begin, done = time.perf_counter(), spent / seconds
             for group, rate in zip(optimizer.param_groups, base, strict=True):
-                group["lr"] = rate * max(0.5 + 0.5 * math.cos(math.pi * done), 0.01)
+                group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * max(2 * done - 1, 0.0)) * 0.98 + 0.01)
             install(field, quantisers)
             field.zero_grad(set_to_none=True)
             # Steps of their own random numbers, far from those of training.
@@ -134,8 +134,13 @@ def refine(
             if index % WEIGHED_EVERY == 0:
                 size = weigh(quantisers)
                 if target is not None:
-                    aim = target * (first / target) ** max(1 - done / 0.6, 0.0)
-                    rate_weight *= (size / aim) ** GAIN
+                    rate_weight *= (size / target) ** GAIN
+                    if done > 0.75:
+                        # The weight is slow: what is left of the way is taken by all steps alike, as R = n·(h − log₂ s) says.
+                        shift = math.log(2) * 8 * (size - target) / sum(q.levels().size for q in quantisers.values())
+                        with torch.no_grad():
+                            for p in steps:
+                                p += 0.3 * shift
                 bar.set_postfix_str(f"{size:,} bytes, loss {loss:.4g}")
             spent += time.perf_counter() - begin
             bar.update(min(time.perf_counter() - begin, seconds - bar.n))
@@ -224,6 +229,7 @@ class _Packer:
         else:
             self.data = load_scene(config)
             self.task = RadianceTask(config, self.data)
+            self.task.grid_moves = False  # the trained grid stays: its averages are not in the run
         self.field = self.task.field
         self.field.load_state_dict(trained.state_dict())
         self.before = self.report()
@@ -286,11 +292,7 @@ class _Packer:
         """The smallest field that is judged `needed` or better: rounds of refining, each at a smaller size."""
         if needed > judged:
             raise SinefieldError(f"quality {needed:g} is asked for, the field itself has {judged:.4g}; train it longer")
-        low, high = 1e-9, 1e3  # of the scale: the largest at which rounding alone is good enough
-        for _ in range(24):
-            middle = math.sqrt(low * high)
-            install(self.field, self.rounded(middle))
-            low, high = (middle, high) if self.judge() >= needed else (low, middle)
+        low, _ = self._edge(lambda quantisers: self._judged(quantisers) >= needed)
         best = self.rounded(low)
         size = self.weigh(best)
         if not seconds:
@@ -299,8 +301,7 @@ class _Packer:
         for _ in range(ROUNDS):
             size = round(size * SHRINK)
             weight = self.refine(quantisers, seconds / ROUNDS, size, weight)
-            install(self.field, quantisers)
-            if self.judge() >= needed:
+            if self._judged(quantisers) >= needed:
                 best = copy.deepcopy(quantisers)
             else:
                 break
@@ -312,15 +313,35 @@ class _Packer:
         self.field.set_dtype(torch.float32)
         return weight
 
+    def _judged(self, quantisers: dict[str, Quantiser]) -> float:
+        install(self.field, quantisers)
+        return self.judge()
+
     def _scale_for(self, max_bytes: int) -> float:
         """The finest steps at which the rounded field fits."""
-        low, high = 1e-9, 1e6
-        if (least := self.weigh(self.rounded(high))) > max_bytes:
+        if (least := self.weigh(self.rounded(1e6))) > max_bytes:
             raise SinefieldError(f"--max-bytes {max_bytes}: this field takes at least {least}; train a narrower one")
-        while high / low > 1.002:
+        return self._edge(lambda quantisers: self.weigh(quantisers) > max_bytes)[1]
+
+    def _edge(self, fine: Callable[[dict[str, Quantiser]], bool]) -> tuple[float, float]:
+        """Two neighbouring scales: the widest steps that are `fine` and the finest that are not.
+
+        Steps of less than 2^-12 of a tensor's largest entry are taken as fine whatever `fine` says.
+        """
+        low = high = 1.0
+        while not self._very_fine(quantisers := self.rounded(low)) and not fine(quantisers):
+            low, high = low / 2, low
+        while low == high and fine(self.rounded(high * 2)):
+            low = high = high * 2
+        high = max(high, low * 2) if low == high else high
+        while high / low > 1.003:
             middle = math.sqrt(low * high)
-            low, high = (low, middle) if self.weigh(self.rounded(middle)) <= max_bytes else (middle, high)
-        return high
+            low, high = (middle, high) if fine(self.rounded(middle)) else (low, middle)
+        return low, high
+
+    @staticmethod
+    def _very_fine(quantisers: dict[str, Quantiser]) -> bool:
+        return max(float(q.latent.detach().abs().max() / q.step) for q in quantisers.values()) > 4096
 
     def _price(self, scale: float) -> float:
         """Loss that a bit buys by finer rounding around `scale`: where the weight of the bits starts."""

@@ -39,6 +39,7 @@ class RadianceTask:
         self.pixels = scene.train.images.flatten(0, 2).to(self.device)
         self.scored = scene.test or scene.val or scene.train
         self.n_rays = config.training.batch // 16
+        self.grid_moves = True
         torch.manual_seed(config.seed)
         self.field = RadianceField(config.field, scene.aabb)
         self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
@@ -67,7 +68,7 @@ class RadianceTask:
     def step(self, index: int, generator: torch.Generator) -> float:
         """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error."""
         field, training = self.field, self.config.training
-        if index % training.grid_every == 0 and index > 0:
+        if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):
                 field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
         rays_o, rays_d, target, background = self._draw(generator)

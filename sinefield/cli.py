@@ -96,6 +96,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("--min-quality", type=float, help="the smallest field with this IoU or PSNR")
     p.add_argument("--quantiser", default="uniform", help="uniform, or with --bits kmeans (uniform)")
     p.add_argument("--seconds", type=float, default=120, help="training with rounded weights; 0 for none (120)")
+    p.add_argument("--steps", type=int, help="the same in steps, which repeat to the bit")
     p.add_argument("--data", help="where the run's mesh or photographs are, if they moved")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
     p.epilog += (
@@ -260,6 +261,7 @@ def _pack(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
         min_quality=options.min_quality,
         quantiser=options.quantiser,
         seconds=options.seconds,
+        steps=options.steps,
         data=options.data,
         overwrite=options.overwrite,
     )

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from tqdm import tqdm
 from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
 from sinefield.config import Config
+from sinefield.data.geometry import Surface
+from sinefield.data.images import PosedScene
 from sinefield.data.sampling import heldout_points
 from sinefield.errors import SinefieldError
 from sinefield.fields.shape import ShapeField
@@ -31,12 +33,30 @@ ALLOWED = {"shape": 0.003, "radiance": 0.15}
 JUDGED_POINTS = 100_000
 JUDGED_VIEWS = 10
 PROBED_POINTS = 16384
-LATENT_LR, STEP_LR = 1e-2, 0.02
-WEIGHED_EVERY, GAIN = 25, 0.1
+STEP_LR = 0.02
+WEIGHED_EVERY, GAIN = 25, 0.05
 REFINING = 10**7
-BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
+PRICE = 0.25
+"""A bit costs about so much less once weights have learned to be round: where the weight of the bits starts."""
+HEADROOM = 0.99
+"""Share of a byte limit that is aimed at; the limit itself is kept by widening the steps at the end."""
 ROUNDS, SHRINK = 6, 0.86
 """Default packing: rounds of refining, each aiming at so much of the last one's size."""
+
+
+class Budget(NamedTuple):
+    """How long to train with rounded weights: seconds, or steps, which repeat to the bit."""
+
+    seconds: float = 0.0
+    steps: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.steps or self.seconds)
+
+    def part(self, n: int) -> "Budget":
+        """One of `n` equal parts."""
+        return Budget(self.seconds / n, max(self.steps // n, 1) if self.steps else None)
 
 
 def sensitivities(field: nn.Module, outputs: Callable[[], Tensor], seed: int = 0) -> dict[str, float]:
@@ -83,17 +103,16 @@ def refine(
     task: Any,
     quantisers: dict[str, Quantiser],
     weigh: Callable[[dict[str, Quantiser]], int],
-    seconds: float,
-    target: int | None,
+    budget: "Budget",
+    target: float | None,
     rate_weight: float,
     seed: int,
-    lr: float = LATENT_LR,
-    progress: bool = True,
+    lr: float,
 ) -> float:
     """Train on with rounded weights: gradients at the rounded values move what is rounded (straight-through).
 
-    The loss is the task's plus `rate_weight` × the estimated bits, steps included among what is learned. With a
-    `target` the weight follows the size: the file shrinks evenly to it over 40 % of the time, and stays there.
+    The loss is the task's plus `rate_weight` × the estimated bits; steps are learned too. With a `target` the weight
+    slowly follows the size, and in the last quarter all steps move together to land on it.
 
     Arguments:
         weigh: size in bytes of the file that the quantisers would give.
@@ -110,40 +129,39 @@ def refine(
     groups = [{"params": latents, "lr": lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     base = [group["lr"] for group in optimizer.param_groups]
-    size = weigh(quantisers)
-    spent, index, loss = 0.0, 0, math.nan
-    with tqdm(
-        total=seconds, desc="pack", unit="s", leave=False, disable=None if progress else True, bar_format=BAR
-    ) as bar:
-        while spent < seconds:
-            begin, done = time.perf_counter(), spent / seconds
+    entries = sum(q.levels().size for q in quantisers.values())
+    spent, index, done = 0.0, 0, 0.0
+    total, unit = (budget.steps, "step") if budget.steps else (budget.seconds, "s")
+    with tqdm(total=total, desc="pack", unit=unit, leave=False, disable=None, bar_format=BAR) as bar:
+        while done < 1:
+            begin = time.perf_counter()
             for group, rate in zip(optimizer.param_groups, base, strict=True):
-                group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * max(2 * done - 1, 0.0)) * 0.98 + 0.01)
+                # Full speed for the first half, then down a cosine.
+                group["lr"] = rate * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
             install(field, quantisers)
             field.zero_grad(set_to_none=True)
             # Steps of their own random numbers, far from those of training.
             loss = task.step(REFINING + index, step_generator(seed, REFINING + index, task.device))
             if not math.isfinite(loss):
-                raise SinefieldError(
-                    f"the loss is {loss} while packing; the run's field may be damaged, train it again"
-                )
+                raise SinefieldError(f"the loss is {loss} while packing; the run's field is damaged, train it again")
             for name, quantiser in quantisers.items():
                 quantiser.backward(named[name].grad, rate_weight)
             optimizer.step()
             index += 1
+            spent += time.perf_counter() - begin
+            done = index / budget.steps if budget.steps else spent / budget.seconds
             if index % WEIGHED_EVERY == 0:
                 size = weigh(quantisers)
                 if target is not None:
                     rate_weight *= (size / target) ** GAIN
                     if done > 0.75:
-                        # The weight is slow: what is left of the way is taken by all steps alike, as R = n·(h − log₂ s) says.
-                        shift = math.log(2) * 8 * (size - target) / sum(q.levels().size for q in quantisers.values())
+                        # R = n·(h − log₂ s): what is left of the way, taken by all steps alike.
+                        shift = 0.3 * math.log(2) * 8 * (size - target) / entries
                         with torch.no_grad():
                             for p in steps:
-                                p += 0.3 * shift
+                                p += shift
                 bar.set_postfix_str(f"{size:,} bytes, loss {loss:.4g}")
-            spent += time.perf_counter() - begin
-            bar.update(min(time.perf_counter() - begin, seconds - bar.n))
+            bar.update(max(min(done, 1.0) * total - bar.n, 0))
     install(field, quantisers)
     return rate_weight
 
@@ -156,6 +174,7 @@ def pack(
     min_quality: float | None = None,
     quantiser: str = "uniform",
     seconds: float = 120.0,
+    steps: int | None = None,
     data: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -168,6 +187,7 @@ def pack(
     Arguments:
         quantiser: "uniform" or, with `bits`, "kmeans".
         seconds: training with rounded weights, in all; 0 for rounding alone.
+        steps: the same in steps, which repeat to the bit.
         data: where the run's data are now, if they moved.
 
     Returns:
@@ -177,23 +197,25 @@ def pack(
         SinefieldError: bad arguments, no run, no data, a size or quality that cannot be reached.
     """
     out = Path(out)
-    _check_arguments(out, bits, max_bytes, min_quality, quantiser, seconds, overwrite)
+    _check_arguments(out, bits, max_bytes, min_quality, quantiser, seconds, steps, overwrite)
     begin = time.perf_counter()
     run = Run(run)
     config = run.config()
     if data is not None:
         config.data.path = str(Path(data).absolute())
-    packer = _Packer(run, config)
-    judged = packer.judge()
+    packer = Packer(run, config)
+    budget = Budget(seconds if steps is None else 0.0, steps)
     if bits is not None:
         quantisers = packer.fixed(bits, quantiser)
-        if seconds:
-            packer.refine(quantisers, seconds, None, 0.0)
+        if budget:
+            packer.refine(quantisers, budget, None, 0.0)
     elif max_bytes is not None:
-        quantisers = packer.within(max_bytes, seconds)
+        quantisers = packer.within(max_bytes, budget)
     else:
-        needed = min_quality if min_quality is not None else judged - ALLOWED[config.kind]
-        quantisers = packer.reaching(needed, judged, seconds)
+        judged = packer.judge()
+        quantisers = packer.reaching(
+            judged - ALLOWED[config.kind] if min_quality is None else min_quality, judged, budget
+        )
     install(packer.field, quantisers)
     after = packer.report()
     name = "psnr" if config.kind == "radiance" else "iou"
@@ -216,18 +238,22 @@ def pack(
     }
 
 
-class _Packer:
-    """One run being packed: its task with the trained field, and the scores that decide."""
+class Packer:
+    """One run being packed: its task with the trained field, and the scores that decide.
 
-    def __init__(self, run: Run, config: Config) -> None:
+    Arguments:
+        data: the run's data where the caller holds them already.
+    """
+
+    def __init__(self, run: Run, config: Config, data: Surface | PosedScene | None = None) -> None:
         trained, self.note = load_field(run.folder)
         self.config = config
         if config.kind == "shape":
-            self.data = load_shape(config.data.path)
+            self.data = data or load_shape(config.data.path)
             self.task = ShapeTask(config, self.data)
             self.judging = heldout_points(self.data, JUDGED_POINTS, seed=HELDOUT_SEED)
         else:
-            self.data = load_scene(config)
+            self.data = data or load_scene(config)
             self.task = RadianceTask(config, self.data)
             self.task.grid_moves = False  # the trained grid stays: its averages are not in the run
         self.field = self.task.field
@@ -279,41 +305,46 @@ class _Packer:
                 p.copy_(self.trained[name])
         return allocate(self.field, self.found, scale)
 
-    def within(self, max_bytes: int, seconds: float) -> dict[str, Quantiser]:
+    def within(self, max_bytes: int, budget: Budget) -> dict[str, Quantiser]:
         """The best field of at most `max_bytes`."""
         scale = self._scale_for(max_bytes)
+        price = self._price(scale) if budget else 0.0
         quantisers = self.rounded(scale)
-        if seconds:
-            self.refine(quantisers, seconds, round(max_bytes * 0.985), self._price(scale))
+        if budget:
+            self.refine(quantisers, budget, max_bytes * HEADROOM, price)
         self._squeeze(quantisers, max_bytes)
         return quantisers
 
-    def reaching(self, needed: float, judged: float, seconds: float) -> dict[str, Quantiser]:
+    def reaching(self, needed: float, judged: float, budget: Budget) -> dict[str, Quantiser]:
         """The smallest field that is judged `needed` or better: rounds of refining, each at a smaller size."""
         if needed > judged:
             raise SinefieldError(f"quality {needed:g} is asked for, the field itself has {judged:.4g}; train it longer")
-        low, _ = self._edge(lambda quantisers: self._judged(quantisers) >= needed)
+        low, _ = self._edge(lambda quantisers: self.judged(quantisers) >= needed)
         best = self.rounded(low)
         size = self.weigh(best)
-        if not seconds:
+        if not budget:
             return best
-        quantisers, weight = self.rounded(low), self._price(low)
+        weight = self._price(low)
+        quantisers = self.rounded(low)
         for _ in range(ROUNDS):
             size = round(size * SHRINK)
-            weight = self.refine(quantisers, seconds / ROUNDS, size, weight)
-            if self._judged(quantisers) >= needed:
+            weight = self.refine(quantisers, budget.part(ROUNDS), size, weight)
+            if self.judged(quantisers) >= needed:
                 best = copy.deepcopy(quantisers)
             else:
                 break
         return best
 
-    def refine(self, quantisers: dict[str, Quantiser], seconds: float, target: int | None, weight: float) -> float:
+    def refine(self, quantisers: dict[str, Quantiser], budget: Budget, target: float | None, weight: float) -> float:
         self.field.set_dtype(hidden_dtype(self.config.training.precision, self.task.device))
-        weight = refine(self.task, quantisers, self.weigh, seconds, target, weight, seed=self.config.seed)
+        training = self.config.training
+        weight = refine(
+            self.task, quantisers, self.weigh, budget, target, weight, self.config.seed, lr=training.adam_lr
+        )
         self.field.set_dtype(torch.float32)
         return weight
 
-    def _judged(self, quantisers: dict[str, Quantiser]) -> float:
+    def judged(self, quantisers: dict[str, Quantiser]) -> float:
         install(self.field, quantisers)
         return self.judge()
 
@@ -355,7 +386,7 @@ class _Packer:
             found.append((loss, 8 * self.weigh(quantisers)))
         self.field.zero_grad(set_to_none=True)
         (fine, more), (coarse, fewer) = found
-        return max(coarse - fine, 1e-9) / max(more - fewer, 1)
+        return PRICE * max(coarse - fine, 1e-9) / max(more - fewer, 1)
 
     def _squeeze(self, quantisers: dict[str, Quantiser], max_bytes: int) -> None:
         """Widen all steps alike until the file fits."""
@@ -372,6 +403,7 @@ def _check_arguments(
     min_quality: float | None,
     quantiser: str,
     seconds: float,
+    steps: int | None,
     overwrite: bool,
 ) -> None:
     if not is_sine(out):
@@ -384,4 +416,6 @@ def _check_arguments(
         raise SinefieldError(f"--quantiser {quantiser}; uniform, or kmeans with --bits")
     if not 0 <= seconds <= 86400:
         raise SinefieldError(f"--seconds {seconds}; 0 to 86,400")
+    if steps is not None and steps < 0:
+        raise SinefieldError(f"--steps {steps}; 0 or more")
     check_output(out, overwrite)

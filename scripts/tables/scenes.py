@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from readme import fill
+
 from sinefield.config import load_config
 from sinefield.data.synthetic import synthesize
 from sinefield.export.field_mesh import export_mesh
@@ -85,12 +87,7 @@ def main() -> None:
         "PSNR and SSIM as means over the held-out views, 8-bit, composited on white.\n"
     )
     write_text(STORE.with_suffix(".md"), "# Scenes as they ship\n\n" + text)
-    readme = ROOT / "README.md"
-    content = readme.read_text()
-    begin, end = "<!-- scenes -->\n", "<!-- /scenes -->"
-    head, _, rest = content.partition(begin)
-    _, _, tail = rest.partition(end)
-    write_text(readme, head + begin + text + end + tail)
+    fill("scenes", text)
 
 
 if __name__ == "__main__":

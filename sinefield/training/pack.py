@@ -34,11 +34,9 @@ JUDGED_POINTS = 100_000
 JUDGED_VIEWS = 10
 PROBED_POINTS = 16384
 STEP_LR = 0.02
-WEIGHED_EVERY, GAIN = 25, 0.05
+WEIGHED_EVERY, GAIN = 25, 0.1
 REFINING = 10**7
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
-PRICE = 0.25
-"""A bit costs about so much less once weights have learned to be round: where the weight of the bits starts."""
 HEADROOM = 0.99
 """Share of a byte limit that is aimed at; the limit itself is kept by widening the steps at the end."""
 ROUNDS, SHRINK = 6, 0.86
@@ -298,17 +296,21 @@ class Packer:
             name: Uniform(p, bits=8) if p.dim() < 2 else make(p, bits=bits) for name, p in self.field.named_parameters()
         }
 
-    def rounded(self, scale: float) -> dict[str, Quantiser]:
-        """The trained field rounded, nothing trained."""
+    def install_trained(self) -> None:
+        """Give the field its unrounded values back."""
         with torch.no_grad():
             for name, p in self.field.named_parameters():
                 p.copy_(self.trained[name])
+
+    def rounded(self, scale: float) -> dict[str, Quantiser]:
+        """The trained field rounded, nothing trained."""
+        self.install_trained()
         return allocate(self.field, self.found, scale)
 
     def within(self, max_bytes: int, budget: Budget) -> dict[str, Quantiser]:
         """The best field of at most `max_bytes`."""
         scale = self._scale_for(max_bytes)
-        price = self._price(scale) if budget else 0.0
+        price = self._price(max_bytes) if budget else 0.0
         quantisers = self.rounded(scale)
         if budget:
             self.refine(quantisers, budget, max_bytes * HEADROOM, price)
@@ -324,7 +326,7 @@ class Packer:
         size = self.weigh(best)
         if not budget:
             return best
-        weight = self._price(low)
+        weight = self._price(size)
         quantisers = self.rounded(low)
         for _ in range(ROUNDS):
             size = round(size * SHRINK)
@@ -374,19 +376,15 @@ class Packer:
     def _very_fine(quantisers: dict[str, Quantiser]) -> bool:
         return max(float(q.latent.detach().abs().max() / q.step) for q in quantisers.values()) > 4096
 
-    def _price(self, scale: float) -> float:
-        """Loss that a bit buys by finer rounding around `scale`: where the weight of the bits starts."""
-        found = []
-        for factor in (0.8, 1.25):
-            quantisers = self.rounded(scale * factor)
-            install(self.field, quantisers)
-            loss = (
-                sum(self.task.step(i, step_generator(self.config.seed, i, self.task.device)) for i in range(1, 5)) / 4
-            )
-            found.append((loss, 8 * self.weigh(quantisers)))
+    def _price(self, size: int) -> float:
+        """Loss per bit to start with: that at which all bits of the file weigh as much as the loss itself.
+
+        Found to be within a factor of two of where the weight ends, for all kinds of field and size tried.
+        """
+        self.install_trained()
+        loss = sum(self.task.step(i, step_generator(self.config.seed, i, self.task.device)) for i in range(1, 9)) / 8
         self.field.zero_grad(set_to_none=True)
-        (fine, more), (coarse, fewer) = found
-        return PRICE * max(coarse - fine, 1e-9) / max(more - fewer, 1)
+        return 1.5 * loss / (8 * size)
 
     def _squeeze(self, quantisers: dict[str, Quantiser], max_bytes: int) -> None:
         """Widen all steps alike until the file fits."""

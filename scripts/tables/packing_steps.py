@@ -1,0 +1,82 @@
+"""What each part of packing buys: one trained field, rounded in several ways, with and without training on.
+
+    python scripts/tables/packing_steps.py [RUN] [--steps 800]      default run: runs/armadillo, or trained here
+
+Writes docs/results/packing_steps.md. Sizes are those of the whole file.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sinefield.compress.container import encode
+from sinefield.compress.quantize import Codebook, Quantiser, Uniform
+from sinefield.config import load_config
+from sinefield.files import write_text
+from sinefield.machine import describe_machine
+from sinefield.tables import table
+from sinefield.training.pack import Budget, Packer
+from sinefield.training.run import Run
+from sinefield.training.sine_file import to_packed
+from sinefield.training.train import train
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", default=str(ROOT / "runs" / "armadillo"))
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--bits", type=int, nargs="+", default=[4, 5, 6])
+    options = parser.parse_args()
+    run = Run(options.run)
+    if not run.field_path.exists():
+        train(load_config(ROOT / "scenes" / "armadillo.yaml"), run.folder)
+    packer = Packer(run, run.config())
+    budget, rows = Budget(steps=options.steps), []
+
+    def matrices(make: Callable[[torch.Tensor], Quantiser]) -> dict[str, Quantiser]:
+        packer.install_trained()
+        return {n: Uniform(p, bits=8) if p.dim() < 2 else make(p) for n, p in packer.field.named_parameters()}
+
+    def row(name: str, bits: int | None, quantisers: dict[str, Quantiser]) -> int:
+        size = len(encode(to_packed(packer.field, quantisers, {})))
+        score = packer.judged(quantisers) and packer.report()
+        rows.append({"how": name, "bits": bits, "bytes": size, "score": f"{score:.4f}"})
+        print(json.dumps(rows[-1]), flush=True)
+        return size
+
+    for bits in options.bits:
+        for name, make in (
+            ("k-means, a codebook a tensor", lambda p, b=bits: Codebook(p, b)),
+            ("uniform, a step a tensor", lambda p, b=bits: Uniform(p, bits=b)),
+            ("uniform, a step a row", lambda p, b=bits: Uniform(p, bits=b, per_row=True)),
+        ):
+            quantisers = matrices(make)
+            size = row(f"{name}, rounded", bits, quantisers)
+            packer.refine(quantisers, budget, None, 0.0)
+            trained = "codebooks and biases trained" if name[0] == "k" else "trained on, straight through"
+            row(f"{name}, {trained}", bits, quantisers)
+            if name.startswith("k-means"):
+                same = size
+        row("steps by sensitivity, same bytes, rounded", None, packer.within(same, Budget()))
+        row("steps by sensitivity, then learned with the bits in the loss", None, packer.within(same, budget))
+    machine = describe_machine()
+    score = "PSNR" if packer.field.kind == "radiance" else "IoU"
+    number = sum(p.numel() for p in packer.field.parameters())
+    about = (
+        f"`python scripts/tables/packing_steps.py`: {packer.field.kind} field of {Path(packer.config.data.path).name},\n"
+        f"{number:,} parameters, unpacked {score} {packer.before:.4f}; trained on for {options.steps} steps; seed\n"
+        f"{packer.config.seed}, {machine['cpu']}, {machine['threads']} threads, {time.strftime('%Y-%m-%d')}.\n"
+        "Biases have 8 bits where matrices have a fixed number."
+    )
+    text = ["# What each part of packing buys", about, table(list(rows[0]), rows, markdown=True)]
+    write_text(ROOT / "docs" / "results" / "packing_steps.md", "\n\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -22,6 +22,7 @@ def examine() -> tuple[dict[str, Any], str]:
         _try("bf16 arithmetic", _bf16, "used in training with precision: auto", "float32 is used instead; slower"),
         _try("ray casting (embreex)", _embree, "used by synth and pictures", "pip install embreex"),
         _try("winding numbers (libigl)", _igl, "used for inside and outside", "pip install libigl"),
+        _try("entropy coding (constriction)", _coder, "used by pack", "pip install constriction"),
         _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
         _try("CUDA", _cuda, "used in training with device: auto", "training runs on the CPU"),
         _try("nerfacc", _nerfacc, "marches rays on CUDA", "optional: pip install 'sinefield[cuda]'"),
@@ -42,7 +43,7 @@ def examine() -> tuple[dict[str, Any], str]:
     ]
     for row in rows:
         state = "works" if row["works"] else ("found, fails" if row["found"] else "absent")
-        lines.append(f"  {row['name']:<28}{state:<14}{row['version'] or '':<12}{row['note']}")
+        lines.append(f"  {row['name']:<31}{state:<14}{row['version'] or '':<12}{row['note']}")
     return report, "\n".join(lines)
 
 
@@ -110,6 +111,19 @@ def _igl() -> str | None:
     if abs(inside - 1) > 0.01 or abs(outside) > 0.01:
         raise RuntimeError(f"winding numbers of a box are {inside:.3g} inside and {outside:.3g} outside")
     return _version("libigl")
+
+
+def _coder() -> str | None:
+    import numpy as np
+
+    from sinefield.compress.entropy import Decoder, Encoder, frequencies
+
+    symbols, table = np.array([0, 2, 1, 1]), frequencies(3, 1, 10, 4)
+    encoder = Encoder()
+    encoder.put(symbols, table)
+    if Decoder(encoder.finish(), "a trial").take(4, table).tolist() != symbols.tolist():
+        raise RuntimeError("what was coded is not what was decoded")
+    return _version("constriction")
 
 
 def _ffmpeg() -> str | None:

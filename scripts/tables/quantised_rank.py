@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sinefield.compress.quantize import kmeans as lloyd
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.nn.spectrum import effective_rank, stable_rank
@@ -35,18 +36,10 @@ def uniform(x: np.ndarray, bits: int) -> np.ndarray:
     return low + np.round((x - low) / step) * step
 
 
-def kmeans(x: np.ndarray, bits: int, steps: int = 100) -> np.ndarray:
-    """Every entry replaced by the nearest of 2^bits centres, Lloyd's rule from equal shares of the sorted entries."""
-    values = np.sort(x, axis=None)
-    centres = np.array([part.mean() for part in np.array_split(values, 2**bits)])
-    for _ in range(steps):
-        # In one dimension a cluster is what lies between two midpoints.
-        cuts = np.searchsorted(values, (centres[1:] + centres[:-1]) / 2)
-        moved = np.array([p.mean() if len(p) else c for p, c in zip(np.split(values, cuts), centres, strict=True)])
-        if np.array_equal(moved, centres):
-            break
-        centres = moved
-    return centres[np.searchsorted((centres[1:] + centres[:-1]) / 2, x)]
+def kmeans(x: np.ndarray, bits: int) -> np.ndarray:
+    """Every entry replaced by the nearest of 2^bits centres."""
+    centres, labels = lloyd(x.ravel(), 2**bits)
+    return centres[labels].reshape(x.shape).astype(np.float64)
 
 
 def measure(seeds: int) -> list[dict]:

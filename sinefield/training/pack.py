@@ -39,6 +39,7 @@ REFINING = 10**7
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
 HEADROOM = 0.99
 """Share of a byte limit that is aimed at; the limit itself is kept by widening the steps at the end."""
+NOTED_FROM, SCORE_BYTES = 1500, 4
 ROUNDS, SHRINK = 6, 0.86
 """Default packing: rounds of refining, each aiming at so much of the last one's size."""
 
@@ -180,7 +181,7 @@ def pack(
 
     One of `bits` (every matrix at so many, biases at 8), `max_bytes` (the best field that fits) and `min_quality` (the
     smallest field with that IoU or PSNR) may be given; with none, the smallest field that costs at most 0.004 IoU or
-    0.2 dB. Quality is judged on points or views that are neither trained on nor reported.
+    0.2 dB. Quality is judged on held-out points other than those reported, or on training views.
 
     Arguments:
         quantiser: "uniform" or, with `bits`, "kmeans".
@@ -202,6 +203,8 @@ def pack(
     if data is not None:
         config.data.path = str(Path(data).absolute())
     packer = Packer(run, config)
+    # Where every byte counts, provenance is left out.
+    packer.noted = max_bytes is None or max_bytes >= NOTED_FROM
     budget = Budget(seconds if steps is None else 0.0, steps)
     if bits is not None:
         quantisers = packer.fixed(bits, quantiser)
@@ -217,12 +220,7 @@ def pack(
     install(packer.field, quantisers)
     after = packer.report()
     name = "psnr" if config.kind == "radiance" else "iou"
-    note = note_of(config, packer.note)
-    if max_bytes is None or max_bytes >= 1500:  # where every byte counts, provenance is left out
-        note[name] = [round(packer.before, 4), round(after, 4)]
-    else:
-        note = {}
-    size = save_sine(out, to_packed(packer.field, quantisers, note), overwrite)
+    size = save_sine(out, to_packed(packer.field, quantisers, packer.full_note(after)), overwrite)
     return {
         "run": str(run.folder),
         "out": str(out),
@@ -246,6 +244,7 @@ class Packer:
     def __init__(self, run: Run, config: Config, data: Surface | PosedScene | None = None) -> None:
         trained, self.note = load_field(run.folder)
         self.config = config
+        self.noted = True
         if config.kind == "shape":
             self.data = data or load_shape(config.data.path)
             self.task = ShapeTask(config, self.data)
@@ -285,10 +284,16 @@ class Packer:
             return heldout_iou(self.field, self.data)
         return mean_psnr(self.field, self.data.test or self.data.val or self.data.train)
 
+    def full_note(self, after: float) -> dict[str, Any]:
+        """What the file will say of itself."""
+        if not self.noted:
+            return {}
+        name = "psnr" if self.config.kind == "radiance" else "iou"
+        return note_of(self.config, self.note) | {name: [round(self.before, 4), round(after, 4)]}
+
     def weigh(self, quantisers: dict[str, Quantiser]) -> int:
-        """Size of the file in bytes, but for the scores in its note."""
-        note = note_of(self.config, self.note) | {"iou": [0.9876, 0.9876]}
-        return len(encode(to_packed(self.field, quantisers, note)))
+        """Size of the file in bytes, up to a byte or two of the score in its note."""
+        return len(encode(to_packed(self.field, quantisers, self.full_note(0.98765 * self.before))))
 
     def fixed(self, bits: int, quantiser: str) -> dict[str, Quantiser]:
         make = Codebook if quantiser == "kmeans" else Uniform
@@ -387,8 +392,8 @@ class Packer:
         return 1.5 * loss / (8 * size)
 
     def _squeeze(self, quantisers: dict[str, Quantiser], max_bytes: int) -> None:
-        """Widen all steps alike until the file fits."""
-        while self.weigh(quantisers) > max_bytes:
+        """Widen all steps alike until the file fits, the digits of its score whatever they be."""
+        while self.weigh(quantisers) > max_bytes - (SCORE_BYTES if self.noted else 0):
             with torch.no_grad():
                 for quantiser in quantisers.values():
                     quantiser.log_step += 0.004

@@ -160,14 +160,24 @@ def decode(data):
             step = bfloat16(r.take(2 * n))
             offset = bfloat16(r.take(2 * n)) if form & 4 else np.zeros(n, np.float32)
             how = step, offset
-        least, n = r.signed(), r.varint() + 1
-        rows[name] = how, least, table(n, r.varint(), r.byte(), r.byte()) if n > 1 else None
+        columns = [list(range(shape[-1]))]
+        if form & 8:
+            f = s["frequencies"]
+            columns = [[0, 1, 2]] + [[k * f * 3 + 3 + 3 * i + a for k in (0, 1) for a in range(3)] for i in range(f)]
+        tables = []
+        for group in columns:
+            least, n = r.signed(), r.varint() + 1
+            tables.append((group, least, table(n, r.varint(), r.byte(), r.byte()) if n > 1 else None))
+        rows[name] = how, tables
     contexts = r.take(60) if kind == 2 else b""
     coder = Coder(r.take(len(r.data) - r.at))
     values = {}
-    for name, (how, least, f) in rows.items():
-        count = int(np.prod(shapes[name]))
-        levels = np.array([least + (coder.symbol(f) if f else 0) for _ in range(count)]).reshape(shapes[name])
+    for name, (how, tables) in rows.items():
+        levels = np.zeros(shapes[name], int)
+        for group, least, f in tables:
+            part = (*shapes[name][:-1], len(group))
+            symbols = [least + (coder.symbol(f) if f else 0) for _ in range(int(np.prod(part)))]
+            levels[..., group] = np.array(symbols).reshape(part)
         if len(how) == 1:
             values[name] = how[0][levels]
         else:

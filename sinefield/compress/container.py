@@ -9,7 +9,7 @@ import struct
 import types
 import zlib
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -131,8 +131,8 @@ def encode(packed: Packed) -> bytes:
     head += _varint(len(note)) + note
     encoder = Encoder()
     tables = bytearray()
-    for coded in packed.tensors.values():
-        row, bits = _tensor_out(coded, encoder)
+    for name, coded in packed.tensors.items():
+        row, bits = _tensor_out(coded, encoder, octaves(name, packed.settings["frequencies"]))
         coded.bytes = len(row) + bits / 8
         tables += row
     grid = encode_grid(encoder, packed.cells) if packed.kind == "radiance" else b""
@@ -190,8 +190,12 @@ def _decode_body(reader: "_Reader", shapes, where: str, size: int) -> Packed:
     numbers = sum(math.prod(shape) for shape in expected.values())
     cells = settings["grid"] ** 3 if kind == "radiance" else 0
     if numbers > min(MAX_NUMBERS, NUMBERS_A_BYTE * size) or cells > max(1 << 18, 256 * size):
-        raise SinefieldError(f"{where}: claims {numbers:,} numbers in {size:,} bytes; it is no proper .sine file")
-    heads = {name: _tensor_in(reader, shape) for name, shape in expected.items()}
+        raise SinefieldError(
+            f"{where}: claims {numbers:,} numbers and {cells:,} cells in {size:,} bytes; it is no proper .sine file"
+        )
+    heads = {
+        name: _tensor_in(reader, shape, octaves(name, settings["frequencies"])) for name, shape in expected.items()
+    }
     table = reader.take(CONTEXTS) if kind == "radiance" else b""
     decoder = Decoder(reader.rest(), where)
     tensors = {name: head(decoder) for name, head in heads.items()}
@@ -339,35 +343,53 @@ def _inflate(data: bytes) -> dict[str, Any]:
 
 
 # A tensor's row: form (bit 0: codebook, bit 1: a step a row, bit 2: offset); steps and offsets as bfloat16, or how many
-# entries and the entries as float16; then least level, number of levels, and the table's centre, slope, bend.
-_CODEBOOK, _PER_ROW, _OFFSET = 1, 2, 4
+# entries and the entries as float16; then least level, number of levels, and the table's centre, slope, bend: once, or
+# (bit 3) for each octave of columns.
+_CODEBOOK, _PER_ROW, _OFFSET, _OCTAVES = 1, 2, 4, 8
 
 
-def _tensor_out(coded: Coded, encoder: Encoder) -> tuple[bytes, float]:
+def _tensor_out(coded: Coded, encoder: Encoder, groups: list[np.ndarray]) -> tuple[bytes, float]:
     """The tensor's row of the table, its levels handed to the coder; and the bits they will take there."""
+    whole = _Part.of(coded.levels, coded.entries is None)
+    parts = [_Part.of(coded.levels[:, columns], coded.entries is None) for columns in groups]
+    grouped = bool(parts) and sum(8 * len(p.row) + p.bits for p in parts) < 8 * len(whole.row) + whole.bits
     if coded.entries is not None:
         entries = coded.entries.half().numpy().astype("<f2")
-        row = bytes([_CODEBOOK]) + _varint(len(entries)) + entries.tobytes()
+        form, row = _CODEBOOK, _varint(len(entries)) + entries.tobytes()
     else:
         offset = bool((coded.offset != 0).any())
         form = (_PER_ROW if coded.step.dim() else 0) | (_OFFSET if offset else 0)
-        row = bytes([form]) + _bf16_bytes(coded.step) + (_bf16_bytes(coded.offset) if offset else b"")
-    low = int(coded.levels.min())
-    symbols = coded.levels.ravel() - low
-    n = int(symbols.max()) + 1
-    known = -low if coded.entries is None and low <= 0 < low + n else None
-    centre, slope, bend, bits = fit_table(symbols, n, known)
-    encoder.put(symbols, frequencies(n, centre, slope, bend))
-    row += _signed(low) + _varint(n - 1)
-    if n > 1:
-        row += _varint(centre) + bytes([slope, bend])
-    return row, bits
+        row = _bf16_bytes(coded.step) + (_bf16_bytes(coded.offset) if offset else b"")
+    chosen = parts if grouped else [whole]
+    for part in chosen:
+        encoder.put(part.symbols, part.table)
+    row = bytes([form | (_OCTAVES if grouped else 0)]) + row + b"".join(part.row for part in chosen)
+    return row, sum(part.bits for part in chosen)
 
 
-def _tensor_in(reader: _Reader, shape: tuple[int, ...]):
+class _Part(NamedTuple):
+    """Levels under one table: from the least on, the table, its description, and the bits they take."""
+
+    symbols: np.ndarray
+    table: tuple[int, ...]
+    row: bytes
+    bits: float
+
+    @classmethod
+    def of(cls, levels: np.ndarray, centred: bool) -> "_Part":
+        """`centred`: level 0 is the middle of the table where it occurs."""
+        low = int(levels.min())
+        symbols = levels.ravel() - low
+        n = int(symbols.max()) + 1
+        centre, slope, bend, bits = fit_table(symbols, n, -low if centred and low <= 0 < low + n else None)
+        row = _signed(low) + _varint(n - 1) + (_varint(centre) + bytes([slope, bend]) if n > 1 else b"")
+        return cls(symbols, frequencies(n, centre, slope, bend), row, bits)
+
+
+def _tensor_in(reader: _Reader, shape: tuple[int, ...], groups: list[np.ndarray]):
     """Read a tensor's row; returns a function that takes its levels from the coder."""
     form = reader.byte()
-    if form & ~(_CODEBOOK | _PER_ROW | _OFFSET) or (form & _CODEBOOK and form != _CODEBOOK):
+    if form > 15 or (form & _CODEBOOK and form & ~_OCTAVES != _CODEBOOK) or (form & _OCTAVES and not groups):
         raise ValueError(f"a tensor has the unknown form {form}")
     step = offset = entries = None
     if form & _CODEBOOK:
@@ -382,20 +404,37 @@ def _tensor_in(reader: _Reader, shape: tuple[int, ...]):
         parts = [step, offset]
     if not all(torch.isfinite(part).all() for part in parts):
         raise ValueError("a tensor's steps are not finite")
-    low = reader.signed(1 << 16)
-    n = reader.varint(MAX_SYMBOLS - 1) + 1
-    table: tuple[int, ...] = (1 << 24,)
-    if n > 1:
-        centre = reader.varint(n - 1)
-        table = frequencies(n, centre, reader.byte(), reader.byte())
-    if entries is not None and (low < 0 or low + n > len(entries)):
-        raise ValueError(f"a codebook of {len(entries)} entries is asked for entry {low + n - 1}")
+    chosen = groups if form & _OCTAVES else [np.arange(shape[-1])]
+    tables = []
+    for _ in chosen:
+        low = reader.signed(1 << 16)
+        n = reader.varint(MAX_SYMBOLS - 1) + 1
+        tables.append(
+            (low, frequencies(n, reader.varint(n - 1), reader.byte(), reader.byte()) if n > 1 else (1 << 24,))
+        )
+        if entries is not None and (low < 0 or low + n > len(entries)):
+            raise ValueError(f"a codebook of {len(entries)} entries is asked for entry {low + n - 1}")
 
     def finish(decoder: Decoder) -> Coded:
-        levels = decoder.take(math.prod(shape), table).astype(np.int64).reshape(shape) + low
+        levels = np.empty(shape, np.int64)
+        for columns, (low, table) in zip(chosen, tables, strict=True):
+            part = (*shape[:-1], len(columns))
+            levels[..., columns] = decoder.take(math.prod(part), table).reshape(part) + low
         return Coded(levels, step, offset, entries)
 
     return finish
+
+
+def octaves(name: str, n: int) -> list[np.ndarray]:
+    """The columns of a weight that sees the encoding with `n` frequencies, by octave; [] for other tensors.
+
+    Bare coordinates come first, then sine and cosine of each frequency. Entries of one octave are about alike, those of
+    different ones are not.
+    """
+    if n == 0 or name not in ("network.weights.0.weight", "trunk.weights.0.weight"):
+        return []
+    axes = np.arange(3)
+    return [axes] + [np.concatenate([3 + 3 * i + axes, 3 + 3 * (n + i) + axes]) for i in range(n)]
 
 
 def _bf16_bytes(values: Tensor) -> bytes:

@@ -43,6 +43,7 @@ class Uniform:
         bits: 2^bits levels between the extremes of the tensor (or row), shrunk to where the squared error is least.
         per_row: a step for each index of the first axis.
         affine: an offset is stored too; without it a level is exactly 0.
+        groups: columns that have bits counted apart from the others'; None where all are alike.
 
     Raises:
         SinefieldError: neither or both of step and bits, or bits outside 1 to 8.
@@ -55,11 +56,12 @@ class Uniform:
         bits: int | None = None,
         per_row: bool = False,
         affine: bool = False,
+        groups: list[np.ndarray] | None = None,
     ) -> None:
         if (step is None) == (bits is None):
             raise SinefieldError("a uniform quantiser needs exactly one of step and bits")
         _check_bits(bits)
-        self.bits, self.affine = bits, affine
+        self.bits, self.affine, self.groups = bits, affine, groups or None
         self.latent = nn.Parameter(tensor.detach().float().clone())
         self.per_row = per_row and tensor.dim() > 1
         rows = self.latent.detach().flatten(1) if self.per_row else self.latent.detach().reshape(1, -1)
@@ -106,7 +108,7 @@ class Uniform:
         of_step = of_step.flatten(1).sum(1).reshape(step.shape) if self.per_row else of_step.sum()
         self.log_step.grad = of_step * step
         if rate_weight:
-            latent, scaled = laplace_bits_gradient(self.latent.detach() - self.offset, step)
+            latent, scaled = laplace_bits_gradient(self.latent.detach() - self.offset, step, self.groups)
             self.latent.grad += rate_weight * latent
             per_row = scaled.flatten(1).sum(1).reshape(step.shape) if self.per_row else scaled.sum()
             self.log_step.grad += rate_weight * per_row
@@ -149,14 +151,20 @@ def decode_uniform(levels: Tensor, step: Tensor, offset: Tensor) -> Float[Tensor
     return levels.float() * step + offset
 
 
-def laplace_bits_gradient(latent: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+def laplace_bits_gradient(
+    latent: Tensor, step: Tensor, groups: list[np.ndarray] | None = None
+) -> tuple[Tensor, Tensor]:
     """Gradient of the estimated bits of a tensor with respect to its entries and to log step (entry by entry).
 
     The estimate is n·log₂(1 + 2e·b) with b the mean |entry| in steps: the entropy of a Laplace distribution
-    (log₂ 2eb) where steps are small, 0 where everything rounds to 0.
+    (log₂ 2eb) where steps are small, 0 where everything rounds to 0. With `groups` of columns, b is that of the group.
     """
     scaled = latent / step
     b = scaled.abs().mean()
+    if groups is not None:
+        b = torch.empty(latent.shape[-1])
+        for columns in groups:
+            b[columns] = scaled[:, columns].abs().mean()
     slope = 2 * math.e / (1 + 2 * math.e * b) / math.log(2)
     return slope * scaled.sign() / step, -slope * scaled.abs()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sinefield.compress.container import encode
+from sinefield.compress.container import encode, octaves
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
 from sinefield.config import Config
 from sinefield.data.geometry import Surface
@@ -88,7 +88,11 @@ def allocate(field: nn.Module, found: dict[str, float], scale: float) -> dict[st
     n·(h − log₂ s) bits. One more bit buys the same everywhere where s ∝ √(n/c) (reverse water-filling; Cover & Thomas,
     2006, §10.3.3); `scale` trades all bytes for all quality.
     """
-    return {name: Uniform(p, step=scale * math.sqrt(p.numel() / found[name])) for name, p in field.named_parameters()}
+    frequencies = field.config.frequencies if hasattr(field, "config") else 0
+    return {
+        name: Uniform(p, step=scale * math.sqrt(p.numel() / found[name]), groups=octaves(name, frequencies))
+        for name, p in field.named_parameters()
+    }
 
 
 def install(field: nn.Module, quantisers: dict[str, Quantiser]) -> None:

@@ -1,6 +1,7 @@
 """Packing whole runs: sizes that hold, quality that stays, and every command on the packed file."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -39,6 +40,13 @@ def test_max_bytes_is_never_exceeded(ball_run, tmp_path, limit):
     assert report["bytes"] == (tmp_path / "a.sine").stat().st_size <= limit
     assert report["iou"] > (0.8 if limit < 1000 else 0.93)
     assert evaluate_file(tmp_path / "a.sine", ball_path(ball_run))["iou"] == report["iou"]
+
+
+def test_the_least_size(ball_run, tmp_path):
+    with pytest.raises(SinefieldError) as error:
+        pack(ball_run[0], tmp_path / "a.sine", max_bytes=60, seconds=0)
+    least = int(re.search(r"more than (\d+)", str(error.value)).group(1))
+    assert pack(ball_run[0], tmp_path / "a.sine", max_bytes=least + 3, seconds=0.3)["bytes"] <= least + 3
 
 
 def ball_path(run):
@@ -116,7 +124,7 @@ def test_bad_requests(ball_run, tmp_path, capfd):
         ([run, out, "--bits", "9"], "1 to 8"),
         ([run, out, "--bits", "4", "--max-bytes", "900"], "exclude"),
         ([run, out, "--quantiser", "kmeans"], "--bits"),
-        ([run, out, "--max-bytes", "50"], "at least"),
+        ([run, out, "--max-bytes", "50"], "more than"),
         ([run, out, "--data", str(tmp_path / "no.ply")], "no.ply"),
         ([str(tmp_path / "none"), out], "no such run folder"),
     ):

@@ -317,13 +317,19 @@ class Packer:
         return allocate(self.field, self.found, scale)
 
     def within(self, max_bytes: int, budget: Budget) -> dict[str, Quantiser]:
-        """The best field of at most `max_bytes`."""
-        scale = self._scale_for(max_bytes)
-        price = self._price(max_bytes) if budget else 0.0
+        """The best field of at most `max_bytes`, the digits of the score in its note whatever they be."""
+        room = max_bytes - (SCORE_BYTES if self.noted else 0)
+        if (least := self.weigh(self.rounded(1e6))) > room:
+            raise SinefieldError(f"--max-bytes {max_bytes}: this field takes more than {least}; train a narrower one")
+        _, scale = self._edge(lambda quantisers: self.weigh(quantisers) > room)
+        price = self._price(room) if budget else 0.0
         quantisers = self.rounded(scale)
         if budget:
-            self.refine(quantisers, budget, max_bytes * HEADROOM, price)
-        self._squeeze(quantisers, max_bytes)
+            self.refine(quantisers, budget, room * HEADROOM, price)
+        while self.weigh(quantisers) > room:
+            with torch.no_grad():
+                for quantiser in quantisers.values():
+                    quantiser.log_step += 0.004
         return quantisers
 
     def reaching(self, needed: float, judged: float, budget: Budget) -> dict[str, Quantiser]:
@@ -359,12 +365,6 @@ class Packer:
         install(self.field, quantisers)
         return self.judge()
 
-    def _scale_for(self, max_bytes: int) -> float:
-        """The finest steps at which the rounded field fits."""
-        if (least := self.weigh(self.rounded(1e6))) > max_bytes:
-            raise SinefieldError(f"--max-bytes {max_bytes}: this field takes at least {least}; train a narrower one")
-        return self._edge(lambda quantisers: self.weigh(quantisers) > max_bytes)[1]
-
     def _edge(self, fine: Callable[[dict[str, Quantiser]], bool]) -> tuple[float, float]:
         """Two neighbouring scales: the widest steps that are `fine` and the finest that are not.
 
@@ -394,13 +394,6 @@ class Packer:
         loss = sum(self.task.step(i, step_generator(self.config.seed, i, self.task.device)) for i in range(1, 9)) / 8
         self.field.zero_grad(set_to_none=True)
         return 1.5 * loss / (8 * size)
-
-    def _squeeze(self, quantisers: dict[str, Quantiser], max_bytes: int) -> None:
-        """Widen all steps alike until the file fits, the digits of its score whatever they be."""
-        while self.weigh(quantisers) > max_bytes - (SCORE_BYTES if self.noted else 0):
-            with torch.no_grad():
-                for quantiser in quantisers.values():
-                    quantiser.log_step += 0.004
 
 
 def _check_arguments(

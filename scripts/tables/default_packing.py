@@ -1,4 +1,4 @@
-"""`sinefield pack RUN OUT` as it comes, on the runs that scripts/tables/scenes.py left; docs/results/default_packing.md.
+"""`sinefield pack RUN OUT` as it comes, on runs that scripts/tables/scenes.py left: docs/results/default_packing.md.
 
 python scripts/tables/default_packing.py [--runs armadillo Lego_100_100 …]
 """

@@ -95,7 +95,7 @@ def test_a_full_disk(tmp_path, data_folder):
     if not mounted:
         pytest.skip("mounting a small file system needs root")
     try:
-        (disk / "ballast").write_bytes(b"0" * 1_900_000)
+        (disk / "ballast").write_bytes(b"0" * 2_060_000)
         command = ["train", str(ROOT / "scenes" / "armadillo.yaml"), "--out", str(disk / "run")]
         command += ["--training.steps", "5", "--data.points", "20000"]
         from sinefield.cli import main

@@ -165,7 +165,8 @@ def decode(data: bytes, shapes, where: str) -> Packed:
     if len(data) < 10 or zlib.crc32(data[9:]) != struct.unpack("<I", data[5:9])[0]:
         raise SinefieldError(f"{where}: its checksum is wrong: damaged or cut short; copy the file again")
     try:
-        return _decode_body(_Reader(data[9:]), shapes, where, len(data))
+        with np.errstate(all="ignore"):  # numpy warns of odd numbers that are refused by value later
+            return _decode_body(_Reader(data[9:]), shapes, where, len(data))
     except SinefieldError as error:
         raise SinefieldError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
     except (ValueError, KeyError, IndexError, struct.error, zlib.error, OverflowError, RecursionError) as error:

@@ -1,11 +1,11 @@
 """Sine low rank, plain low rank, dense, and a narrower dense network of equal size on one mesh.
 
-    python scripts/tables/shape_weights.py [scenes/armadillo.yaml] [--steps 600] [--ranks 1 5 20]
+    python scripts/tables/shape_weights.py [scenes/armadillo.yaml] [--steps 400] [--ranks 1 5 20]
 
 Every contender trains on the same points for the same number of steps. Its learning rates (Muon's and Adam's
-together) are swept over --rates; a sine network's phase is swept first, at the middle rate. What is kept is chosen
-on 30,000 held-out points, what is reported is measured on 300,000 others.
-Writes CSV, Markdown and a plot to docs/results/.
+together) are swept over --rates; a sine network's phase and bound are swept first, at the middle rate. What is kept is
+chosen on 30,000 held-out points, what is reported is measured on 300,000 others. Writes CSV, Markdown and a plot to
+docs/results/.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from sinefield.training.run import Run
 from sinefield.training.shape import HELDOUT_SEED, ShapeTask, load_shape
 
 ROOT = Path(__file__).parents[2]
+SINES = [{"phase": 0.5, "bound": 4.0}, {"phase": 1.0, "bound": 1.0}, {"phase": 2.5, "bound": 1.0}]
 
 
 def variant(config: ShapeConfig, rate: float = 1.0, **field: object) -> ShapeConfig:
@@ -72,10 +73,9 @@ def equal_width(config: ShapeConfig, params: int, surface) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scene", nargs="?", default=str(ROOT / "scenes" / "armadillo.yaml"))
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 5, 20])
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0])
-    parser.add_argument("--phases", type=float, nargs="+", default=[1.0, 2.5, 6.0])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     options = parser.parse_args()
     begin = time.time()
     config = load_config(options.scene, {"training.steps": str(options.steps), "training.score_seconds": "1e9"})
@@ -83,24 +83,19 @@ def main() -> None:
     held_out = heldout_points(surface, HELDOUT_POINTS, seed=HELDOUT_SEED + 1)
     rows = []
 
-    def contend(name: str, rank: int | None, phases: list[float | None], **field: object) -> int:
-        tried = []
-        phase, middle = None, options.rates[len(options.rates) // 2]
-        if phases != [None]:
-            for p in phases:
-                tried.append(
-                    {"phase": p, "rate": middle, **score(variant(config, middle, phase=p, **field), surface, held_out)}
-                )
-            phase = best(tried)["phase"]
+    def contend(name: str, rank: int | None, sines: list[dict], /, **field: object) -> int:
+        tried, middle = [], options.rates[len(options.rates) // 2]
+
+        def attempt(rate: float, sine: dict) -> None:
+            found = score(variant(config, rate, **sine, **field), surface, held_out)
+            tried.append({"phase": sine.get("phase"), "bound": sine.get("bound"), "rate": rate, **found})
+
+        for sine in sines:
+            attempt(middle, sine)
+        kept = {k: best(tried)[k] for k in ("phase", "bound")} if len(sines) > 1 else {}
         for rate in options.rates:
-            if not (tried and rate == middle):
-                tried.append(
-                    {
-                        "phase": phase,
-                        "rate": rate,
-                        **score(variant(config, rate, phase=phase, **field), surface, held_out),
-                    }
-                )
+            if rate != middle:
+                attempt(rate, kept)
         row = {
             "weights": name,
             "rank": rank,
@@ -112,14 +107,14 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         return row["params"]
 
-    contend("dense", None, [None], weights="dense")
+    contend("dense", None, [{}], weights="dense")
     for rank in options.ranks:
-        params = contend("sine low rank", rank, list(options.phases), weights="sine", rank=rank)
-        contend("plain low rank", rank, [None], weights="lowrank", rank=rank)
-        contend("narrower dense", rank, [None], weights="dense", width=equal_width(config, params, surface))
+        params = contend("sine low rank", rank, SINES, weights="sine", rank=rank)
+        contend("plain low rank", rank, [{}], weights="lowrank", rank=rank)
+        contend("narrower dense", rank, [{}], weights="dense", width=equal_width(config, params, surface))
 
     name = Path(options.scene).stem
-    columns = ["weights", "rank", "width", "params", "iou", "rate", "phase", "tried", "seconds"]
+    columns = ["weights", "rank", "width", "params", "iou", "rate", "phase", "bound", "tried", "seconds"]
     out = ROOT / "docs" / "results"
     out.mkdir(parents=True, exist_ok=True)
     with (out / f"shape_weights_{name}.csv").open("w") as stream:
@@ -135,7 +130,8 @@ def main() -> None:
         f"{(time.time() - begin) / 60:.0f} minutes for all. IoU on {HELDOUT_POINTS:,} held-out points uniform in the",
         f"object's box. `rate` multiplies the scene's learning rates ({config.training.lr:g} Muon,",
         f"{config.training.adam_lr:g} Adam), the best of {', '.join(f'{r:g}' for r in options.rates)};",
-        f"`phase` the best of {', '.join(f'{p:g}' for p in options.phases)}; both chosen on other held-out points.",
+        f"`phase` and `bound` the best of {', '.join('{phase:g} and {bound:g}'.format(**p) for p in SINES)};",
+        "all chosen on other held-out points.",
         "The narrower dense network below each pair has as many parameters as they have, or a few less.",
     ]
     picture = f"![IoU over parameters](shape_weights_{name}.png)"

@@ -13,7 +13,8 @@ from sinefield.compress.quantize import Uniform
 from sinefield.errors import SinefieldError
 from sinefield.training.evaluate import evaluate_file
 from sinefield.training.info import describe
-from sinefield.training.pack import allocate, install, pack, sensitivities
+from sinefield.training.pack import pack
+from sinefield.training.refine import allocate, install, sensitivities
 from sinefield.training.run import Run, load_field
 from sinefield.training.unpack import unpack
 

@@ -20,8 +20,9 @@ from sinefield.machine import describe_machine
 from sinefield.strict import to_plain
 from sinefield.tables import table
 from sinefield.training.loop import optimise
-from sinefield.training.pack import Budget, Packer
+from sinefield.training.pack import Packer
 from sinefield.training.radiance import RadianceTask, load_scene
+from sinefield.training.refine import Budget
 from sinefield.training.run import Run, save_field
 from sinefield.training.sine_file import save_sine, to_packed
 

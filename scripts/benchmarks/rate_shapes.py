@@ -28,7 +28,8 @@ from sinefield.metrics.shapes import compare_meshes
 from sinefield.strict import to_plain
 from sinefield.tables import table
 from sinefield.training.loop import optimise
-from sinefield.training.pack import Budget, Packer
+from sinefield.training.pack import Packer
+from sinefield.training.refine import Budget
 from sinefield.training.run import Run, save_field
 from sinefield.training.shape import ShapeTask, load_shape
 from sinefield.training.sine_file import save_sine, to_packed

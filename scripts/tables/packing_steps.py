@@ -21,7 +21,8 @@ from sinefield.config import load_config
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.tables import table
-from sinefield.training.pack import Budget, Packer
+from sinefield.training.pack import Packer
+from sinefield.training.refine import Budget
 from sinefield.training.run import Run
 from sinefield.training.shape import ShapeTask
 from sinefield.training.sine_file import to_packed

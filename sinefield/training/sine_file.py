@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sinefield.compress.container import BASE, MAX_FILE, Coded, Packed, decode, encode
+from sinefield.compress.container import MAX_FILE, Coded, Packed, decode, encode
+from sinefield.compress.header import BASE
 from sinefield.compress.quantize import Quantiser
 from sinefield.config import Config, data_folder, make_config
 from sinefield.data.geometry import Normalisation

@@ -1,0 +1,148 @@
+"""Rounded weights that train on: where bits are spent, and what they become.
+
+Steps are first set by measured sensitivity, then learned together with what they round.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sinefield.compress.container import octaves
+from sinefield.compress.quantize import Quantiser, Uniform
+from sinefield.errors import SinefieldError
+from sinefield.training.loop import step_generator
+
+STEP_LR = 0.02
+WEIGHED_EVERY, GAIN = 25, 0.1
+REFINING = 10**7
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
+
+
+class Budget(NamedTuple):
+    """How long to train with rounded weights: seconds, or steps, which repeat to the bit."""
+
+    seconds: float = 0.0
+    steps: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.steps or self.seconds)
+
+    def part(self, n: int) -> "Budget":
+        """One of `n` equal parts."""
+        return Budget(self.seconds / n, max(self.steps // n, 1) if self.steps else None)
+
+
+def sensitivities(field: nn.Module, outputs: Callable[[], Tensor], seed: int = 0) -> dict[str, float]:
+    """Mean square change of the outputs for each unit of mean square change of one tensor, by name.
+
+    Each tensor in turn is disturbed by uniform noise like that of rounding to steps of an eighth of its root mean
+    square; twice, and the mean is taken.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    with torch.no_grad():
+        still = outputs()
+        for name, parameter in field.named_parameters():
+            kept = parameter.detach().clone()
+            step = max(float(kept.square().mean().sqrt()), 1e-6) / 8
+            changes = []
+            for _ in range(2):
+                noise = (torch.rand(kept.shape, generator=generator) - 0.5) * step
+                parameter.copy_(kept + noise)
+                changes.append(float((outputs() - still).square().mean()) / float(noise.square().mean()))
+                parameter.copy_(kept)
+            found[name] = max(sum(changes) / len(changes), 1e-20)
+    return found
+
+
+def allocate(field: nn.Module, found: dict[str, float], scale: float) -> dict[str, Quantiser]:
+    """Uniform quantisers whose steps spend bits where they buy most.
+
+    A tensor of n entries with step s adds c·s²/12 to the outputs' square error (c: its sensitivity) and takes
+    n·(h − log₂ s) bits. One more bit buys the same everywhere where s ∝ √(n/c) (reverse water-filling; Cover & Thomas,
+    2006, §10.3.3); `scale` trades all bytes for all quality.
+    """
+    frequencies = field.config.frequencies if hasattr(field, "config") else 0
+    return {
+        name: Uniform(p, step=scale * math.sqrt(p.numel() / found[name]), groups=octaves(name, frequencies))
+        for name, p in field.named_parameters()
+    }
+
+
+def install(field: nn.Module, quantisers: dict[str, Quantiser]) -> None:
+    """Give the field the values that a decoder would give it."""
+    with torch.no_grad():
+        for name, parameter in field.named_parameters():
+            parameter.copy_(quantisers[name].values())
+
+
+def refine(
+    task: Any,
+    quantisers: dict[str, Quantiser],
+    weigh: Callable[[dict[str, Quantiser]], int],
+    budget: "Budget",
+    target: float | None,
+    rate_weight: float,
+    seed: int,
+    lr: float,
+) -> float:
+    """Train on with rounded weights: gradients at the rounded values move what is rounded (straight-through).
+
+    The loss is the task's plus `rate_weight` × the estimated bits; steps are learned too. With a `target` the weight
+    slowly follows the size, and in the last quarter all steps move together to land on it.
+
+    Arguments:
+        weigh: size in bytes of the file that the quantisers would give.
+        target: bytes; None leaves the weight as it is.
+        rate_weight: loss per bit, at the start.
+
+    Returns:
+        The rate weight at the end.
+    """
+    field = task.field
+    named = dict(field.named_parameters())
+    steps = [p for q in quantisers.values() for p in q.parameters()[1:]]
+    latents = [q.parameters()[0] for q in quantisers.values()]
+    groups = [{"params": latents, "lr": lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    base = [group["lr"] for group in optimizer.param_groups]
+    entries = sum(q.levels().size for q in quantisers.values())
+    spent, index, done = 0.0, 0, 0.0
+    total, unit = (budget.steps, "step") if budget.steps else (budget.seconds, "s")
+    with tqdm(total=total, desc="pack", unit=unit, leave=False, disable=None, bar_format=BAR) as bar:
+        while done < 1:
+            begin = time.perf_counter()
+            for group, rate in zip(optimizer.param_groups, base, strict=True):
+                # Full speed for the first half, then down a cosine.
+                group["lr"] = rate * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
+            install(field, quantisers)
+            field.zero_grad(set_to_none=True)
+            # Steps of their own random numbers, far from those of training.
+            loss = task.step(REFINING + index, step_generator(seed, REFINING + index, task.device))
+            if not math.isfinite(loss):
+                raise SinefieldError(f"the loss is {loss} while packing; the run's field is damaged, train it again")
+            for name, quantiser in quantisers.items():
+                quantiser.backward(named[name].grad, rate_weight)
+            optimizer.step()
+            index += 1
+            spent += time.perf_counter() - begin
+            done = index / budget.steps if budget.steps else spent / budget.seconds
+            if index % WEIGHED_EVERY == 0:
+                size = weigh(quantisers)
+                if target is not None:
+                    rate_weight *= (size / target) ** GAIN
+                    if done > 0.75:
+                        # R = n·(h − log₂ s): what is left of the way, taken by all steps alike.
+                        shift = 0.3 * math.log(2) * 8 * (size - target) / entries
+                        with torch.no_grad():
+                            for p in steps:
+                                p += shift
+                bar.set_postfix_str(f"{size:,} bytes, loss {loss:.4g}")
+            bar.update(max(min(done, 1.0) * total - bar.n, 0))
+    install(field, quantisers)
+    return rate_weight

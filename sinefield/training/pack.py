@@ -84,7 +84,9 @@ def pack(
     if bits is not None:
         quantisers = packer.fixed(bits, quantiser)
         if budget:
+            rounded = copy.deepcopy(quantisers)
             packer.refine(quantisers, budget, None, 0.0)
+            quantisers = packer.better(quantisers, rounded)
     elif max_bytes is not None:
         quantisers = packer.within(max_bytes, budget)
     else:
@@ -195,13 +197,19 @@ class Packer:
         _, scale = self._edge(lambda quantisers: self.weigh(quantisers) > room)
         price = self._price(room) if budget else 0.0
         quantisers = self.rounded(scale)
-        if budget:
-            self.refine(quantisers, budget, room * HEADROOM, price)
+        if not budget:
+            return quantisers
+        rounded = copy.deepcopy(quantisers)
+        self.refine(quantisers, budget, room * HEADROOM, price)
         while self.weigh(quantisers) > room:
             with torch.no_grad():
                 for quantiser in quantisers.values():
                     quantiser.log_step += 0.004
-        return quantisers
+        return self.better(quantisers, rounded)
+
+    def better(self, refined: dict[str, Quantiser], rounded: dict[str, Quantiser]) -> dict[str, Quantiser]:
+        """Which is judged better: training on for too short a while does harm."""
+        return refined if self.judged(refined) >= self.judged(rounded) else rounded
 
     def reaching(self, needed: float, judged: float, budget: Budget) -> dict[str, Quantiser]:
         """The smallest field that is judged `needed` or better: rounds of refining, each at a smaller size."""
@@ -257,14 +265,14 @@ class Packer:
         return max(float(q.latent.detach().abs().max() / q.step) for q in quantisers.values()) > 4096
 
     def _price(self, size: int) -> float:
-        """Loss per bit to start with: that at which all bits of the file weigh as much as the loss itself.
+        """Loss per bit to start with: that at which the bits of the file weigh three times the loss itself.
 
         Found to be within a factor of two of where the weight ends, for all kinds of field and size tried.
         """
         self.install_trained()
         loss = sum(self.task.step(i, step_generator(self.config.seed, i, self.task.device)) for i in range(1, 9)) / 8
         self.field.zero_grad(set_to_none=True)
-        return 1.5 * loss / (8 * size)
+        return 3.0 * loss / (8 * size)
 
 
 def _check_arguments(

@@ -17,7 +17,12 @@ from sinefield.compress.quantize import Quantiser, Uniform
 from sinefield.errors import SinefieldError
 from sinefield.training.loop import step_generator
 
-STEP_LR = 0.02
+STEP_LR = 0.01
+"""Adam's rate for the logarithm of a step: at 0.02 small fields lose their way, at 0.005 large ones adapt too slowly."""
+RISE = 50
+"""Steps over which rates rise: Adam's first moves are of full size whatever the gradient."""
+LANDING = 0.5
+"""Share of the time from which on the size is brought to its target."""
 WEIGHED_EVERY, GAIN = 25, 0.1
 REFINING = 10**7
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
@@ -94,7 +99,7 @@ def refine(
     """Train on with rounded weights: gradients at the rounded values move what is rounded (straight-through).
 
     The loss is the task's plus `rate_weight` × the estimated bits; steps are learned too. With a `target` the weight
-    slowly follows the size, and in the last quarter all steps move together to land on it.
+    slowly follows the size, and in the second half all steps move together to land on it.
 
     Arguments:
         weigh: size in bytes of the file that the quantisers would give.
@@ -118,8 +123,9 @@ def refine(
         while done < 1:
             begin = time.perf_counter()
             for group, rate in zip(optimizer.param_groups, base, strict=True):
-                # Full speed for the first half, then down a cosine.
-                group["lr"] = rate * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
+                # Up over a few steps, full speed for the first half, then down a cosine.
+                rise = min(1.0, (index + 1) / RISE)
+                group["lr"] = rise * rate * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
             install(field, quantisers)
             field.zero_grad(set_to_none=True)
             # Steps of their own random numbers, far from those of training.
@@ -136,7 +142,7 @@ def refine(
                 size = weigh(quantisers)
                 if target is not None:
                     rate_weight *= (size / target) ** GAIN
-                    if done > 0.75:
+                    if done > LANDING:
                         # R = n·(h − log₂ s): what is left of the way, taken by all steps alike.
                         shift = 0.3 * math.log(2) * 8 * (size - target) / entries
                         with torch.no_grad():

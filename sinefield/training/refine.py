@@ -18,7 +18,7 @@ from sinefield.errors import SinefieldError
 from sinefield.training.loop import step_generator
 
 STEP_LR = 0.01
-"""Adam's rate for the logarithm of a step: at 0.02 small fields lose their way, at 0.005 large ones adapt too slowly."""
+"""Adam's rate for the logarithm of a step: at 0.02 small fields lose their way, at 0.005 large ones adapt slowly."""
 RISE = 50
 """Steps over which rates rise: Adam's first moves are of full size whatever the gradient."""
 LANDING = 0.5

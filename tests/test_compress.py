@@ -313,6 +313,13 @@ def test_lies_are_refused(good, tmp_path):
     packed = to_packed(cube, quantised(cube), {})
     packed.settings["grid"] = 512
     refused(encode(packed), "claims")
+    for place, value in ((9, 1e9), (6, -1.0), (0, math.nan), (7, 90.0)):
+        packed = to_packed(cube, quantised(cube), {})
+        packed.view = packed.view.copy()
+        packed.view[place] = value
+        refused(encode(packed), "camera path")
+    for note in ({"seconds": "long"}, {"iou": [1]}, {"data": 3}, {"psnr": ["a", "b"]}):
+        refused(encode(to_packed(field, quantised(field), note)), "wrong kind")
     # a codebook that is asked for an entry it does not have: the first tensor's least level
     packed = to_packed(field, quantised(field, lambda p: Codebook(p, 3)), {})
     next(iter(packed.tensors.values())).levels += 3

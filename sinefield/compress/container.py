@@ -34,6 +34,7 @@ MAGIC = b"SINE"
 VERSION = 1
 KINDS = {"shape": 1, "radiance": 2}
 MAX_FILE = 256 << 20
+MAX_SIDE = 16384  # pixels of the orbit's own pictures
 MAX_NUMBERS = 1 << 26
 NUMBERS_A_BYTE = 64
 """A file holds at most so many tensor entries a byte: more than any real one, and a bound on what a lie can take."""
@@ -87,7 +88,7 @@ class Packed:
         tensors: by the parameter's name, in the order of the network.
         background: (3,) of 0 … 1, radiance only.
         cells: (n, n, n) bool occupied cells, radiance only.
-        view: (11,) float32, the orbit of a radiance field; see `data.cameras.usual_orbit`.
+        view: (11,) float32, the orbit of a radiance field; see `data.orbits.usual_orbit`.
         note: provenance; any JSON object.
         sizes: bytes by part of the file.
     """
@@ -167,8 +168,9 @@ def _decode_body(reader: "Reader", shapes, where: str, size: int) -> Packed:
     if kind == "radiance":
         background = np.frombuffer(reader.take(3), np.uint8).astype(np.float32) / np.float32(255)
         view = np.frombuffer(reader.take(44), "<f4").astype(np.float32)
-        if not np.isfinite(view).all():
-            raise SinefieldError(f"{where}: its camera path is not finite; make it again")
+        sound = np.isfinite(view).all() and view[3:6].any() and view[6] > 0 and abs(view[7]) < 90
+        if not sound or not (view[9:] >= 1).all() or not (view[9:] <= MAX_SIDE).all():
+            raise SinefieldError(f"{where}: its camera path cannot be flown; make it again")
     note = note_in(reader.take(reader.varint(MAX_NOTE)))
     expected = shapes(kind, settings)
     numbers = sum(math.prod(shape) for shape in expected.values())

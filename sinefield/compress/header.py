@@ -178,4 +178,10 @@ def note_in(data: bytes) -> dict[str, Any]:
     note = json.loads(text)
     if not isinstance(note, dict):
         raise ValueError("its note is no object")
+    number = (int, float)
+    for key, value in note.items():
+        pair = isinstance(value, list) and len(value) == 2 and all(isinstance(v, number) for v in value)
+        kinds = {"data": isinstance(value, dict), "iou": pair, "psnr": pair}
+        if not kinds.get(key, isinstance(value, number)):
+            raise ValueError(f"its note's {key[:20]} is of the wrong kind")
     return note

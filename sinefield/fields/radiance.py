@@ -27,7 +27,7 @@ class RadianceField(nn.Module):
 
     Attributes:
         background: (3,) sRGB that evaluation and video composite on.
-        view: (11,) the orbit that shows the scene as its photographs did; see `data.cameras.usual_orbit`.
+        view: (11,) the orbit that shows the scene as its photographs did; see `data.orbits.usual_orbit`.
     """
 
     kind = "radiance"

@@ -241,6 +241,7 @@ class Packer:
         return weight
 
     def judged(self, quantisers: dict[str, Quantiser]) -> float:
+        """`judge` of the field with these values, which stay installed."""
         install(self.field, quantisers)
         return self.judge()
 

@@ -132,9 +132,10 @@ def refine(
             loss = task.step(REFINING + index, step_generator(seed, REFINING + index, task.device))
             if not math.isfinite(loss):
                 raise SinefieldError(f"the loss is {loss} while packing; the run's field is damaged, train it again")
-            for name, quantiser in quantisers.items():
-                quantiser.backward(named[name].grad, rate_weight)
-            optimizer.step()
+            if all(named[name].grad is not None for name in quantisers):  # rays may have met no sample at all
+                for name, quantiser in quantisers.items():
+                    quantiser.backward(named[name].grad, rate_weight)
+                optimizer.step()
             index += 1
             spent += time.perf_counter() - begin
             done = index / budget.steps if budget.steps else spent / budget.seconds

@@ -233,9 +233,8 @@ class Packer:
 
     def refine(self, quantisers: dict[str, Quantiser], budget: Budget, target: float | None, weight: float) -> float:
         self.field.set_dtype(hidden_dtype(self.config.training.precision, self.task.device))
-        training = self.config.training
         weight = refine(
-            self.task, quantisers, self.weigh, budget, target, weight, self.config.seed, lr=training.adam_lr
+            self.task, quantisers, self.weigh, budget, target, weight, self.config.seed, self.config.training
         )
         self.field.set_dtype(torch.float32)
         return weight

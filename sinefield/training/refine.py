@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sinefield.compress.container import octaves
 from sinefield.compress.quantize import Quantiser, Uniform
+from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
 from sinefield.training.loop import step_generator
 
@@ -21,6 +22,8 @@ STEP_LR = 0.01
 """Adam's rate for the logarithm of a step: at 0.02 small fields lose their way, at 0.005 large ones adapt slowly."""
 RISE = 50
 """Steps over which rates rise: Adam's first moves are of full size whatever the gradient."""
+MUON_SHARE = 0.5
+"""Muon's rate for what is rounded, as a share of its rate in training; from a quarter to all of it was much alike."""
 LANDING = 0.5
 """Share of the time from which on the size is brought to its target."""
 WEIGHED_EVERY, GAIN = 25, 0.1
@@ -94,12 +97,13 @@ def refine(
     target: float | None,
     rate_weight: float,
     seed: int,
-    lr: float,
+    training: TrainingConfig,
 ) -> float:
     """Train on with rounded weights: gradients at the rounded values move what is rounded (straight-through).
 
     The loss is the task's plus `rate_weight` × the estimated bits; steps are learned too. With a `target` the weight
-    slowly follows the size, and in the second half all steps move together to land on it.
+    slowly follows the size, and in the second half all steps move together to land on it. Muon takes the rounded
+    hidden matrices where it took them in training (armadillo, 3.7 kB, 2,000 steps: IoU 0.971 against Adam's 0.962).
 
     Arguments:
         weigh: size in bytes of the file that the quantisers would give.
@@ -112,17 +116,24 @@ def refine(
     field = task.field
     named = dict(field.named_parameters())
     steps = [p for q in quantisers.values() for p in q.parameters()[1:]]
-    latents = [q.parameters()[0] for q in quantisers.values()]
-    groups = [{"params": latents, "lr": lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    base = [group["lr"] for group in optimizer.param_groups]
+    matrices = {id(p) for p in task.hidden_matrices()} if training.optimizer == "muon" else set()
+    latents = {n: q.parameters()[0] for n, q in quantisers.items()}
+    hidden = [p for n, p in latents.items() if id(named[n]) in matrices and p.dim() == 2]  # a codebook has one axis
+    taken = {id(p) for p in hidden}
+    rest = [p for p in latents.values() if id(p) not in taken]
+    groups = [{"params": rest, "lr": training.adam_lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(groups, betas=(0.9, 0.99))]
+    if hidden:
+        optimizers.append(torch.optim.Muon(hidden, lr=MUON_SHARE * training.lr, weight_decay=0.0))
+    moved = [group for optimizer in optimizers for group in optimizer.param_groups]
+    base = [group["lr"] for group in moved]
     entries = sum(q.levels().size for q in quantisers.values())
     spent, index, done = 0.0, 0, 0.0
     total, unit = (budget.steps, "step") if budget.steps else (budget.seconds, "s")
     with tqdm(total=total, desc="pack", unit=unit, leave=False, disable=None, bar_format=BAR) as bar:
         while done < 1:
             begin = time.perf_counter()
-            for group, rate in zip(optimizer.param_groups, base, strict=True):
+            for group, rate in zip(moved, base, strict=True):
                 # Up over a few steps, full speed for the first half, then down a cosine.
                 rise = min(1.0, (index + 1) / RISE)
                 group["lr"] = rise * rate * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
@@ -135,7 +146,8 @@ def refine(
             if all(named[name].grad is not None for name in quantisers):  # rays may have met no sample at all
                 for name, quantiser in quantisers.items():
                     quantiser.backward(named[name].grad, rate_weight)
-                optimizer.step()
+                for optimizer in optimizers:
+                    optimizer.step()
             index += 1
             spent += time.perf_counter() - begin
             done = index / budget.steps if budget.steps else spent / budget.seconds

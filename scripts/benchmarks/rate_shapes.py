@@ -158,7 +158,8 @@ def report(rows: list[dict], steps: int) -> None:
     about = [
         f"`python scripts/benchmarks/rate_shapes.py`: {steps} steps of 32,768 points, {2 * steps} with rounded",
         f"weights, seed 0, {machine['cpu']}, {machine['threads']} threads, {time.strftime('%Y-%m-%d')}.",
-        "`rate` multiplies the scene's learning rates, swept for each kind on the first mesh at the middle size. Negative BD-rate: so much",
+        "`rate` multiplies the scene's learning rates, swept for each kind on the first mesh at the middle size.",
+        "Negative BD-rate: so much",
         "smaller than the best of two decimators and four position widths under Draco (draco.csv) at equal IoU.",
     ]
     text = [

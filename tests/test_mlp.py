@@ -31,6 +31,58 @@ def test_network_is_the_formula(activation, kind):
     assert torch.allclose(net(x), h @ w[3].T + b[3], atol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("skips", [[], [1, 2]])
+def test_fused_gradients_are_those_of_autograd(activation, skips):
+    torch.manual_seed(0)
+    net = MLP(5, 2, width=8, depth=3, weights=WeightSpec("sine", rank=2), activation=activation, skips=skips).double()
+    net.dtype = torch.float64
+    x, target = torch.randn(7, 5, dtype=torch.float64, requires_grad=True), torch.randn(7, 2)
+    found = {}
+    for name, call in {"fused": net, "autograd": net.reference}.items():
+        net.zero_grad(set_to_none=True)
+        x.grad = None
+        # Two forwards before the first backward: each has buffers of its own.
+        loss = (call(x) - target).square().sum() + call(2 * x).square().sum()
+        loss.backward()
+        found[name] = [loss.detach().double(), x.grad.clone(), *(p.grad.clone() for p in net.parameters())]
+    for fused, truth in zip(found["fused"], found["autograd"], strict=True):
+        # The output is float32 whatever the layers are.
+        assert torch.allclose(fused, truth, rtol=1e-5, atol=1e-5 * float(truth.abs().max()))
+
+
+def test_fused_network_in_bf16_and_over_changing_numbers_of_points():
+    torch.manual_seed(0)
+    net = MLP(33, 1, width=32, depth=3, weights=WeightSpec("sine", rank=4), activation="leaky_relu")
+    net.dtype = torch.bfloat16
+    for n in (10, 3000, 1, 0, 1024, 1500):
+        x = torch.randn(n, 33).bfloat16()
+        net.zero_grad(set_to_none=True)
+        out = net(x)
+        out.sum().backward()
+        fused = [p.grad.clone() for p in net.parameters()]
+        net.zero_grad(set_to_none=True)
+        truth = net.reference(x)
+        truth.sum().backward()
+        assert torch.allclose(out, truth, rtol=0.02, atol=0.02)
+        with torch.no_grad():
+            assert torch.equal(net(x), out)
+        for a, p in zip(fused, net.parameters(), strict=True):
+            assert torch.allclose(a, p.grad, rtol=0.05, atol=0.02 * float(p.grad.abs().max()) + 1e-6)
+
+
+def test_a_second_gradient_needs_the_plain_network():
+    net = MLP(3, 1, width=8, depth=2, activation="softplus")
+    x = torch.randn(4, 3, requires_grad=True)
+    (slope,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        slope.square().sum().backward()
+    net.twice_differentiable = True
+    (slope,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+    slope.square().sum().backward()
+    assert net.biases[0].grad.abs().sum() > 0
+
+
 def test_parameters_of_the_papers_shape_network():
     """3→256 dense, two hidden 256×256 of rank k, 256→1 dense: 132,865 dense, 1,793 + 1,024 k factored."""
     assert count_parameters(MLP(3, 1, 256, 3, WeightSpec("dense"))) == 132_865

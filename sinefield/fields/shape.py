@@ -59,7 +59,11 @@ class ShapeField(nn.Module):
 
         Distance: signed distance / band, negative inside. Occupancy: a logit, or with the "mse" loss occupancy itself.
         """
-        return self.network(self.encoding(x))[:, 0]
+        return self.from_encoded(self.encoding(x))
+
+    def from_encoded(self, encoded: Float[Tensor, "n e"]) -> Float[Tensor, "n"]:
+        """`forward` of points whose encoding is at hand."""
+        return self.network(encoded)[:, 0]
 
     @property
     def distance(self) -> bool:

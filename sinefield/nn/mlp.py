@@ -1,7 +1,7 @@
 """A multilayer perceptron over any kind of weight."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sinefield.errors import SinefieldError
+from sinefield.nn.fused import Activation, FusedNetwork
 from sinefield.nn.weights import Dense, LowRank, SineLowRank, Weight
 
-ACTIVATIONS = ("relu", "leaky_relu", "gaussian", "sine", "softplus")
+ACTIVATIONS = Activation.NAMES
 WEIGHTS = ("sine", "lowrank", "dense")
 
 
@@ -58,7 +59,8 @@ class MLP(nn.Module):
     (in + 1)·width + (depth − 1)·(2·k·width + width) + (width + 1)·out parameters.
 
     The first layer runs in the dtype of its input (bare coordinates do not survive bf16, a frequency encoding
-    does); the hidden layers run in `dtype`; the output is float32.
+    does); the hidden layers run in `dtype`; the output is float32. On the CPU the network runs in reused buffers and is
+    differentiable once; set `twice_differentiable` where a loss contains gradients.
 
     Args:
         activation: "relu", "leaky_relu" (slope 0.01), "softplus" (β=100), "gaussian" exp(−x²/2σ²) or
@@ -88,7 +90,9 @@ class MLP(nn.Module):
             raise SinefieldError(f"skips {list(skips)} must lie between 1 and depth − 1 = {depth - 1}")
         spec = weights or WeightSpec()
         self.skips = frozenset(skips)
-        self.activation = _activation(activation, sigma, omega0)
+        self.activation = Activation(activation, sigma, omega0)
+        self.fused = FusedNetwork(self.activation, self.skips)
+        self.twice_differentiable = False
         self.dtype = torch.float32
         siren = activation == "sine"
         layers: list[Weight] = [Dense(width, in_features, bound=1 / in_features if siren else None)]
@@ -101,30 +105,26 @@ class MLP(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
-        h = F.linear(x, self.weights[0]().to(x.dtype), self.biases[0].to(x.dtype))
+        matrices = [weight() for weight in self.weights]
+        if x.device.type == "cpu" and not self.twice_differentiable:
+            return self.fused(x, matrices, list(self.biases), self.dtype)
+        return self.reference(x, matrices)
+
+    def reference(self, x: Float[Tensor, "n in"], matrices: Sequence[Tensor] | None = None) -> Float[Tensor, "n out"]:
+        """The network in plain torch, for any device and any number of derivatives."""
+        matrices = [weight() for weight in self.weights] if matrices is None else matrices
+        h = F.linear(x, matrices[0].to(x.dtype), self.biases[0].to(x.dtype))
         h = self.activation(h).to(self.dtype)
         inputs = x.to(self.dtype) if self.skips else None
-        for i in range(1, len(self.weights) - 1):
+        for i in range(1, len(matrices) - 1):
             if i in self.skips:
                 h = torch.cat([h, inputs], dim=1)
-            h = self.activation(F.linear(h, self.weights[i]().to(self.dtype), self.biases[i].to(self.dtype)))
-        return F.linear(h, self.weights[-1]().to(self.dtype), self.biases[-1].to(self.dtype)).float()
+            h = self.activation(F.linear(h, matrices[i].to(self.dtype), self.biases[i].to(self.dtype)))
+        return F.linear(h, matrices[-1].to(self.dtype), self.biases[-1].to(self.dtype)).float()
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Parameters of the square hidden weights: the ones Muon takes."""
         return [p for w in list(self.weights)[1:-1] for p in w.parameters()]
-
-
-def _activation(name: str, sigma: float, omega0: float) -> Callable[[Tensor], Tensor]:
-    if name == "relu":
-        return F.relu
-    if name == "leaky_relu":
-        return F.leaky_relu
-    if name == "softplus":
-        return lambda x: F.softplus(x, beta=100)
-    if name == "gaussian":
-        return lambda x: torch.exp(x * x * (-0.5 / sigma**2))
-    return lambda x: torch.sin(omega0 * x)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -5,6 +5,8 @@ import numpy as np
 
 SOLID_DEPTH = 4
 """Samples a ray may take inside solid cells before it stops."""
+BLOCK = 4
+"""Cells along each side of the blocks that an empty ray leaves at once."""
 MAX_OPTICAL_DEPTH = 700.0
 """exp(−700) is the smallest step a float64 transmittance can take; more absorption changes nothing."""
 
@@ -27,7 +29,20 @@ def _span(o, d, box, near, far):
 
 
 @numba.njit(cache=True)
-def _walk(o, d, box, occupied, solid, shift, step, near, far, t_starts, first, limit):
+def coarsen(occupied):
+    """Which blocks of `BLOCK`³ cells hold an occupied one."""
+    x, y, z = occupied.shape
+    blocks = np.zeros(((x + BLOCK - 1) // BLOCK, (y + BLOCK - 1) // BLOCK, (z + BLOCK - 1) // BLOCK), np.bool_)
+    for i in range(x):
+        for j in range(y):
+            row = blocks[i // BLOCK, j // BLOCK]
+            for k in range(z):
+                row[k // BLOCK] |= occupied[i, j, k]
+    return blocks
+
+
+@numba.njit(cache=True)
+def _walk(o, d, box, occupied, blocks, solid, shift, step, near, far, t_starts, first, limit):
     """Walk one ray; write lattice positions into `t_starts[first:]` when it has room; return how many there are."""
     t_min, t_max = _span(o, d, box, near, far)
     if not t_min < t_max:
@@ -36,10 +51,18 @@ def _walk(o, d, box, occupied, solid, shift, step, near, far, t_starts, first, l
     write = len(t_starts) > 0
     stops = solid.shape[0] == res[0]
     n, depth, k = 0, 0, 0
+    per_step = np.float32(1.0) / step
     cell = np.empty(3, np.int64)
     scale = np.empty(3, np.float32)
+    # Along each axis the cell's coordinate is start + t·rate; planes are left at t = (plane − start) / rate.
+    start = np.empty(3, np.float32)
+    rate = np.empty(3, np.float32)
+    inverse = np.empty(3, np.float32)
     for a in range(3):
         scale[a] = res[a] / (box[a + 3] - box[a])
+        start[a] = (o[a] - box[a]) * scale[a]
+        rate[a] = d[a] * scale[a]
+        inverse[a] = np.float32(1.0) / rate[a] if rate[a] != 0.0 else np.float32(0.0)
     while n < limit:
         t = t_min + (np.float32(k) + shift) * step
         middle = t + np.float32(0.5) * step
@@ -57,35 +80,36 @@ def _walk(o, d, box, occupied, solid, shift, step, near, far, t_starts, first, l
             n += 1
             k += 1
             continue
-        # Leave the empty cell: the nearest of its three exit planes, less a hair so that rounding never skips a sample.
+        # Leave the empty cell, or the empty block around it: the nearest of three exit planes, less a hair so that
+        # rounding never skips a sample.
+        size = 1 if blocks[cell[0] // BLOCK, cell[1] // BLOCK, cell[2] // BLOCK] else BLOCK
         leave = t_max
         for a in range(3):
-            if d[a] > 0.0:
-                leave = min(leave, (box[a] + (cell[a] + 1) / scale[a] - o[a]) / d[a])
-            elif d[a] < 0.0:
-                leave = min(leave, (box[a] + cell[a] / scale[a] - o[a]) / d[a])
-        k = max(k + 1, int((leave - t_min) / step - shift - np.float32(0.501)))
+            if rate[a] != 0.0:
+                plane = cell[a] // size * size + (size if rate[a] > 0.0 else 0)
+                leave = min(leave, (np.float32(plane) - start[a]) * inverse[a])
+        k = max(k + 1, int((leave - t_min) * per_step - shift - np.float32(0.502)))
     return n
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def count_samples(o, d, box, occupied, solid, shift, step, near, far):
+def count_samples(o, d, box, occupied, blocks, solid, shift, step, near, far):
     counts = np.empty(len(o), np.int64)
     nothing = np.empty(0, np.float32)
     for r in numba.prange(len(o)):
-        counts[r] = _walk(o[r], d[r], box, occupied, solid, shift[r], step, near, far, nothing, 0, 2**31)
+        counts[r] = _walk(o[r], d[r], box, occupied, blocks, solid, shift[r], step, near, far, nothing, 0, 2**31)
     return counts
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def fill_samples(o, d, box, occupied, solid, shift, step, near, far, packed, total):
+def fill_samples(o, d, box, occupied, blocks, solid, shift, step, near, far, packed, total):
     ray_indices = np.empty(total, np.int64)
     t_starts = np.empty(total, np.float32)
     t_ends = np.empty(total, np.float32)
     for r in numba.prange(len(packed)):
         first, count = packed[r]
         if count > 0:
-            _walk(o[r], d[r], box, occupied, solid, shift[r], step, near, far, t_starts, first, count)
+            _walk(o[r], d[r], box, occupied, blocks, solid, shift[r], step, near, far, t_starts, first, count)
             for i in range(first, first + count):
                 ray_indices[i] = r
                 t_ends[i] = t_starts[i] + step

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sinefield.render.kernels import SOLID_DEPTH, count_samples, fill_samples
+from sinefield.render.kernels import SOLID_DEPTH, coarsen, count_samples, fill_samples
 
 
 class Samples(NamedTuple):
@@ -45,7 +45,8 @@ class Samples(NamedTuple):
             return
         ends = self.packed_info.sum(1)
         total = int(ends[-1])
-        marks = torch.arange(1, max(total // chunk, 1), device=ends.device) * chunk
+        parts = max(round(total / chunk), 1)
+        marks = torch.arange(1, parts, device=ends.device) * (total // parts)
         cuts = [0, *(torch.searchsorted(ends, marks) + 1).tolist(), self.n_rays]
         for first, last in itertools.pairwise(cuts):
             if first < last:
@@ -83,7 +84,8 @@ def march(
     occupied = binaries.numpy()
     blocked = np.zeros((1, 1, 1), np.bool_) if solid is None else solid.numpy()
     settings = (np.float32(render_step_size), np.float32(near_plane), np.float32(far_plane))
-    counts = count_samples(o, d, box, occupied, blocked, shift, *settings)
+    blocks = coarsen(occupied)
+    counts = count_samples(o, d, box, occupied, blocks, blocked, shift, *settings)
     ends = np.cumsum(counts)
     keep = int(np.searchsorted(ends, max_samples, side="right"))
     if keep == 0 and len(o):
@@ -91,7 +93,7 @@ def march(
     counts, ends = counts[:keep], ends[:keep]
     packed = np.stack([ends - counts, counts], axis=1)
     total = int(ends[-1]) if keep else 0
-    index, t0, t1 = fill_samples(o, d, box, occupied, blocked, shift, *settings, packed, total)
+    index, t0, t1 = fill_samples(o, d, box, occupied, blocks, blocked, shift, *settings, packed, total)
     return Samples(*(torch.from_numpy(x) for x in (index, t0, t1, packed)))
 
 

@@ -12,7 +12,7 @@ from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
 from sinefield.render.march import Samples
 from sinefield.render.occupancy import visual_hull
-from sinefield.training.loop import training_device
+from sinefield.training.loop import chunk_for, training_device
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video composite on; see RadianceDataConfig."""
@@ -83,7 +83,7 @@ class RadianceTask:
             return 0.0
         loss = 0.0
         with materialised(field):
-            for first, part in samples.split(training.chunk):
+            for first, part in samples.split(training.chunk or chunk_for(self.config.field.width)):
                 rays = slice(first, first + part.n_rays)
                 colours = field.shade(rays_o[rays], rays_d[rays], part).over(background[rays])
                 error = (colours - target[rays]).square().sum() / (3 * used)

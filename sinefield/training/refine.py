@@ -17,6 +17,7 @@ from sinefield.compress.quantize import Quantiser, Uniform
 from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
 from sinefield.training.loop import step_generator
+from sinefield.training.muon import Muon
 
 STEP_LR = 0.01
 """Adam's rate for the logarithm of a step: at 0.02 small fields lose their way, at 0.005 large ones adapt slowly."""
@@ -122,9 +123,9 @@ def refine(
     taken = {id(p) for p in hidden}
     rest = [p for p in latents.values() if id(p) not in taken]
     groups = [{"params": rest, "lr": training.adam_lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(groups, betas=(0.9, 0.99))]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)]
     if hidden:
-        optimizers.append(torch.optim.Muon(hidden, lr=MUON_SHARE * training.lr, weight_decay=0.0))
+        optimizers.append(Muon(hidden, lr=MUON_SHARE * training.lr))
     moved = [group for optimizer in optimizers for group in optimizer.param_groups]
     base = [group["lr"] for group in moved]
     entries = sum(q.levels().size for q in quantisers.values())

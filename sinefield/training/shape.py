@@ -14,11 +14,15 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.shape import ShapeField
 from sinefield.metrics.shapes import iou
 from sinefield.nn.weights import materialised
-from sinefield.training.loop import training_device
+from sinefield.training.loop import chunk_for, training_device
 
 QUICK_POINTS = 30_000
 HELDOUT_SEED = 1_000_003
 """Held-out points come from a seed of their own, far from any training seed a user picks."""
+
+
+ENCODED_BYTES = 1 << 29
+"""Encoded points are kept up to this size; 2 million take 132 MB."""
 
 
 class ShapeTask:
@@ -37,10 +41,14 @@ class ShapeTask:
             kind=config.field.represents,
         )
         device = self.device = training_device(config.training.device)
-        self.points = torch.from_numpy(labelled["points"]).to(device)
-        values = torch.from_numpy(labelled["values"]).to(device)
+        # Shuffled once, so that a batch is a run of neighbours in memory.
+        order = torch.randperm(data.points, generator=torch.Generator().manual_seed(config.seed))
+        self.points = torch.from_numpy(labelled["points"])[order].to(device)
+        values = torch.from_numpy(labelled["values"])[order].to(device)
         # What a step compares with: distances in bands, so that the loss reads the same at any band.
-        self.values = values / config.field.band if config.field.represents == "distance" else values
+        values = values / config.field.band if config.field.represents == "distance" else values
+        self.targets = {"tanh": torch.tanh, "l1": lambda v: v.clamp(-1, 1)}.get(config.field.loss, lambda v: v)(values)
+        self._encoded: Tensor | None = None
         self.oriented = None
         if surface.faces is None:
             if config.training.eikonal == 0:
@@ -51,6 +59,7 @@ class ShapeTask:
         torch.manual_seed(config.seed)
         centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
         self.field = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb)).to(device)
+        self.field.network.twice_differentiable = config.training.eikonal > 0
         self.held_out = heldout_points(surface, QUICK_POINTS, seed=HELDOUT_SEED)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
@@ -65,27 +74,48 @@ class ShapeTask:
     def step(self, index: int, generator: torch.Generator) -> float:
         """Accumulate the gradient of the mean loss over a random batch of the prepared points."""
         training = self.config.training
-        chosen = torch.randint(len(self.points), (training.batch,), generator=generator, device=self.device)
+        start = int(torch.randint(len(self.points), (), generator=generator, device=self.device))
+        encoded = self._encode()
+        chunk = training.chunk or chunk_for(self.config.field.width)
         total = 0.0
         with materialised(self.field):
-            for part in chosen.split(training.chunk):
-                loss = self._loss(self.points[part], self.values[part]).sum() / training.batch
+            for first in range(0, training.batch, chunk):
+                n = min(chunk, training.batch - first)
+                part = self._run(start + first, n)
+                raw = self.field(self.points[part]) if encoded is None else self.field.from_encoded(encoded[part])
+                loss = self._loss(raw, self.targets[part]).sum() / training.batch
                 if training.eikonal:
-                    loss = loss + self._gradient_loss(generator, len(part)) * (len(part) / training.batch)
+                    loss = loss + self._gradient_loss(generator, n) * (n / training.batch)
                 loss.backward()
                 total += float(loss.detach())
         return total
 
-    def _loss(self, points: Tensor, values: Tensor) -> Tensor:
-        raw = self.field(points)
+    def _run(self, start: int, n: int) -> slice | Tensor:
+        """`n` prepared points from `start` on, round the end."""
+        total = len(self.points)
+        start %= total
+        if start + n <= total:
+            return slice(start, start + n)
+        return torch.arange(start, start + n, device=self.device) % total
+
+    def _encode(self) -> Tensor | None:
+        """What the network sees of all prepared points, computed once; None where that takes too much memory."""
+        dtype = self.field.encoding.dtype if self.config.field.frequencies else torch.float32
+        if len(self.points) * self.field.encoding.out_features * dtype.itemsize > ENCODED_BYTES:
+            return None
+        if self._encoded is None or self._encoded.dtype != dtype:
+            self._encoded = torch.cat([self.field.encoding(part) for part in self.points.split(1 << 16)])
+        return self._encoded
+
+    def _loss(self, raw: Tensor, targets: Tensor) -> Tensor:
         kind = self.config.field.loss
         if kind == "tanh":
-            return (torch.tanh(raw) - torch.tanh(values)).abs()
+            return (torch.tanh(raw) - targets).abs()
         if kind == "l1":
-            return (raw.clamp(-1, 1) - values.clamp(-1, 1)).abs()
+            return (raw.clamp(-1, 1) - targets).abs()
         if kind == "bce":
-            return F.binary_cross_entropy_with_logits(raw, values, reduction="none")
-        return (raw - values).square()
+            return F.binary_cross_entropy_with_logits(raw, targets, reduction="none")
+        return (raw - targets).square()
 
     def _gradient_loss(self, generator: torch.Generator, n: int) -> Tensor:
         """Eikonal term at random points, and for point clouds distance 0 and the given normals on the surface.

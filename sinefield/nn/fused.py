@@ -1,0 +1,244 @@
+"""A whole network forward and backward by hand, in memory that is used again.
+
+The result is that of the same lines under autograd; what is saved is memory traffic. On a CPU fresh memory costs more
+than the arithmetic of a narrow layer, so buffers live on from chunk to chunk, activations work in place, and the
+gradient of a layer overwrites that of the one behind it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ROUND = 512
+"""Batches of bf16 are filled up to a multiple of so many rows: oneDNN compiles a kernel for each new shape."""
+LEAK, BETA = 0.01, 100.0
+
+
+class Activation:
+    """An elementwise function, and its derivative from what a layer keeps.
+
+    Args:
+        name: "relu", "leaky_relu", "softplus", "gaussian" or "sine".
+        sigma: σ of the Gaussian exp(−x²/2σ²).
+        omega0: ω₀ of the sine sin(ω₀x).
+    """
+
+    NAMES = ("relu", "leaky_relu", "gaussian", "sine", "softplus")
+
+    def __init__(self, name: str, sigma: float, omega0: float) -> None:
+        self.name, self.sigma, self.omega0 = name, sigma, omega0
+        self.keeps_input = name in ("gaussian", "sine")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.name == "relu":
+            return F.relu(x)
+        if self.name == "leaky_relu":
+            return F.leaky_relu(x, LEAK)
+        if self.name == "softplus":
+            return F.softplus(x, beta=BETA)
+        if self.name == "gaussian":
+            return torch.exp(x * x * (-0.5 / self.sigma**2))
+        return torch.sin(self.omega0 * x)
+
+    def forward_into(self, z: Tensor, h: Tensor) -> None:
+        """Write act(z) to `h`, which is `z` itself unless `keeps_input`."""
+        if self.name == "relu":
+            h.relu_()
+        elif self.name == "leaky_relu":
+            F.leaky_relu(h, LEAK, inplace=True)
+        elif self.name == "softplus":
+            h.copy_(F.softplus(z, beta=BETA))
+        elif self.name == "gaussian":
+            torch.mul(z, z, out=h).mul_(-0.5 / self.sigma**2).exp_()
+        else:
+            torch.mul(z, self.omega0, out=h).sin_()
+
+    def backward_in_place(self, g: Tensor, z: Tensor, h: Tensor) -> None:
+        """Multiply `g` by act′(z); `z` may be used up."""
+        if self.name == "relu":
+            torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g)
+        elif self.name == "leaky_relu":
+            torch.ops.aten.leaky_relu_backward.grad_input(g, h, LEAK, True, grad_input=g)
+        elif self.name == "softplus":
+            g.mul_(-torch.expm1(-BETA * h))
+        elif self.name == "gaussian":
+            g.mul_(z.mul_(-1 / self.sigma**2)).mul_(h)
+        else:
+            g.mul_(z.mul_(self.omega0).cos_()).mul_(self.omega0)
+
+
+class Workspace:
+    """Buffers by name that grow and are used again."""
+
+    def __init__(self) -> None:
+        self.held: dict[object, Tensor] = {}
+
+    def take(self, key: object, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """An uninitialised (rows, columns) tensor; the same memory each time."""
+        held = self.held.get(key)
+        if held is None or len(held) < rows or held.shape[1] != columns or held.dtype != dtype:
+            held = torch.empty(rounded_up(rows), columns, dtype=dtype)
+            self.held[key] = held
+        return held[:rows]
+
+
+def rounded_up(rows: int) -> int:
+    """The next multiple of `ROUND`."""
+    return max(math.ceil(rows / ROUND), 1) * ROUND
+
+
+class FusedNetwork:
+    """Runs act(W_i h + b_i) for all layers; see `MLP` for what the network computes.
+
+    Args:
+        activation: of all layers but the last.
+        skips: layers before which the input is appended to the hidden state.
+    """
+
+    def __init__(self, activation: Activation, skips: frozenset[int]) -> None:
+        self.activation, self.skips = activation, skips
+        # One workspace for every forward whose backward is still to come.
+        self.free: list[Workspace] = []
+
+    def __deepcopy__(self, memo: dict) -> "FusedNetwork":
+        return FusedNetwork(self.activation, self.skips)
+
+    def __call__(
+        self, x: Float[Tensor, "n in"], weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: torch.dtype
+    ) -> Float[Tensor, "n out"]:
+        """float32 output; differentiable once in `x`, weights and biases.
+
+        Args:
+            dtype: of the hidden layers; the first layer has that of `x`.
+        """
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, *biases)):
+            return _Run.apply(self, dtype, x, *weights, *biases)
+        space = self._workspace()
+        out, _ = self._forward(space, x, weights, biases, dtype, keep=False)
+        self.free.append(space)
+        return out
+
+    def _workspace(self) -> Workspace:
+        return self.free.pop() if self.free else Workspace()
+
+    def _forward(
+        self,
+        space: Workspace,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        dtype: torch.dtype,
+        keep: bool,
+    ) -> tuple[Tensor, tuple]:
+        """The output, and input, preactivation and output of every hidden layer."""
+        asked, act, kept = len(x), self.activation, []
+        last = len(weights) - 1
+        x = self._filled_up(space, "x", x, dtype)
+        n = len(x)
+        inputs = x.to(dtype) if self.skips else x
+        h = x
+        for i in range(last):
+            kind = x.dtype if i == 0 else dtype
+            matrix, bias = weights[i].to(kind), biases[i].to(kind)
+            width = len(matrix)
+            name = i if keep else i % 2
+            z = space.take(("z", name), n, width, kind)
+            if i in self.skips:
+                split = h.shape[1]
+                torch.addmm(bias, h, matrix[:, :split].t(), out=z)
+                z.addmm_(inputs, matrix[:, split:].t())
+            else:
+                torch.addmm(bias, h, matrix.t(), out=z)
+            new = space.take(("h", name), n, width, kind) if act.keeps_input else z
+            act.forward_into(z, new)
+            kept.append((h, z, new))
+            h = new
+            if kind != dtype:
+                h = space.take("cast", n, width, dtype)
+                h.copy_(new)
+        out = torch.addmm(biases[last].to(dtype), h, weights[last].to(dtype).t())
+        kept.append((h, None, None))
+        return out[:asked].float(), (inputs, kept)
+
+    @staticmethod
+    def _filled_up(space: Workspace, key: str, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """`rows` and rows of zeros below them."""
+        n = len(rows)
+        total = rounded_up(n) if n > ROUND and dtype == torch.bfloat16 else n
+        if total == n:
+            return rows
+        filled = space.take(key, total, rows.shape[1], rows.dtype)
+        filled[:n].copy_(rows)
+        filled[n:].zero_()
+        return filled
+
+    def _backward(
+        self,
+        space: Workspace,
+        state: tuple,
+        weights: Sequence[Tensor],
+        grad: Tensor,
+        dtype: torch.dtype,
+        needs_input: bool,
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+        (inputs, kept), act = state, self.activation
+        asked, last = len(grad), len(weights) - 1
+        of_weights: list[Tensor] = [grad] * (last + 1)
+        of_biases: list[Tensor] = [grad] * (last + 1)
+        of_input: Tensor | None = None
+        g = self._filled_up(space, "grad", grad.to(dtype), dtype)
+        n = len(g)
+        for i in range(last, -1, -1):
+            h = kept[i][0]
+            if i < last:
+                _, z, new = kept[i]
+                g = g.to(z.dtype)
+                act.backward_in_place(g, z, new)
+            matrix = weights[i].to(g.dtype)
+            split = h.shape[1]
+            if i in self.skips:
+                of_weight = torch.cat([g.t() @ h, g.t() @ inputs], dim=1)
+                if needs_input:
+                    part = g @ matrix[:, split:]
+                    of_input = part if of_input is None else of_input + part
+            else:
+                of_weight = g.t() @ h
+            of_weights[i] = of_weight.float()
+            of_biases[i] = g.sum(0).float()
+            if i > 0:
+                behind = space.take(("g", i % 2), n, split, g.dtype)
+                torch.mm(g, matrix[:, :split], out=behind)
+                g = behind
+            elif needs_input:
+                part = g @ matrix
+                of_input = part if of_input is None else part + of_input
+        return None if of_input is None else of_input[:asked], of_weights, of_biases
+
+
+class _Run(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, network: FusedNetwork, dtype, x, *parameters):
+        half = len(parameters) // 2
+        space = network._workspace()
+        out, state = network._forward(space, x, parameters[:half], parameters[half:], dtype, keep=True)
+        ctx.network, ctx.dtype, ctx.space, ctx.state = network, dtype, space, state
+        ctx.save_for_backward(*parameters[:half])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        if ctx.space is None:
+            raise RuntimeError("a fused network's gradient was asked for twice; its buffers are gone after the first")
+        found = ctx.network._backward(
+            ctx.space, ctx.state, ctx.saved_tensors, grad, ctx.dtype, needs_input=ctx.needs_input_grad[2]
+        )
+        ctx.network.free.append(ctx.space)
+        ctx.space = ctx.state = None
+        of_input, of_weights, of_biases = found
+        return (None, None, of_input, *of_weights, *of_biases)

@@ -91,12 +91,18 @@ class RadianceField(nn.Module):
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
         """Colour and density at world points `x` seen along unit directions `d`."""
         sigmas, features = self._trunk(x)
-        return torch.sigmoid(self.head(torch.cat([features, self.directions(d)], dim=1).to(self.head.dtype))), sigmas
+        return self._colours(features, self.directions(d)), sigmas
+
+    def _colours(self, features: Tensor, directions: Tensor) -> Tensor:
+        kind = self.head.dtype
+        return torch.sigmoid(self.head(torch.cat([features.to(kind), directions.to(kind)], dim=1)))
 
     def shade(self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], samples: Samples) -> Pixels:
         """Evaluate the field at the samples and composite them; one pixel for each of `samples.n_rays` rays."""
-        colours, sigmas = self(samples.points(rays_o, rays_d), rays_d[samples.ray_indices])
-        return composite(sigmas, colours, samples)
+        sigmas, features = self._trunk(samples.points(rays_o, rays_d))
+        # Directions are encoded once a ray, not once a sample.
+        directions = self.directions(rays_d[: samples.n_rays]).to(self.head.dtype)[samples.ray_indices]
+        return composite(sigmas, self._colours(features, directions), samples)
 
     @torch.no_grad()
     def render(

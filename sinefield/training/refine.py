@@ -23,8 +23,8 @@ STEP_LR = 0.01
 """Adam's rate for the logarithm of a step: at 0.02 small fields lose their way, at 0.005 large ones adapt slowly."""
 RISE = 50
 """Steps over which rates rise: Adam's first moves are of full size whatever the gradient."""
-MUON_SHARE = 0.5
-"""Muon's rate for what is rounded, as a share of its rate in training; from a quarter to all of it was much alike."""
+MUON_SHARE = 0.25
+"""Muon's rate for what is rounded, as a share of that in training: more harms coarse rounding, less gains little."""
 LANDING = 0.5
 """Share of the time from which on the size is brought to its target."""
 WEIGHED_EVERY, GAIN = 25, 0.1

@@ -75,6 +75,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("--level", type=float, help="level of the surface; default 0 distance, 0.5 occupancy, 50 density")
     p.add_argument("--largest", action="store_true", help="keep the largest connected piece only")
     p.add_argument("--no-colours", action="store_true", help="leave a radiance field's colours out")
+    p.add_argument("--dense", action="store_true", help="evaluate every point of the grid, not only near the surface")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
     p = made["video"]
     p.add_argument("run", help="run folder or .sine file")
@@ -223,6 +224,7 @@ def _mesh(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
         level=options.level,
         largest=options.largest,
         colours=not options.no_colours,
+        dense=options.dense,
         overwrite=options.overwrite,
     )
     return report, (

@@ -192,3 +192,37 @@ def test_largest_component():
     assert all(colour_at[tuple(place)] == tuple(colour) for place, colour in zip(v, c, strict=True))
     assert len(largest_component(v, f)) == 2
     assert len(largest_component(v[:0], f[:0])[1]) == 0
+
+
+def gyroid(p):
+    x, y, z = (2 * p).unbind(1)
+    return torch.sin(x) * torch.cos(y) + torch.sin(y) * torch.cos(z) + torch.sin(z) * torch.cos(x) + 0.9
+
+
+def shell_and_dust(p):
+    """Exact distance to a torus and to a ball smaller than a block."""
+    ring = torch.stack([p[:, :2].norm(dim=1) - 0.6, p[:, 2]], 1).norm(dim=1) - 0.15
+    return torch.minimum(ring, (p - torch.tensor([0.03, 0.02, 0.05])).norm(dim=1) - 0.025)
+
+
+@pytest.mark.parametrize("block", [4, 8])
+@pytest.mark.parametrize(("function", "slope"), [(gyroid, None), (shell_and_dust, 1.0)])
+@pytest.mark.parametrize("box", [CUBE, CUBE * [1, 0.71, 0.3, 1, 0.71, 0.3]])
+def test_the_surface_near_which_alone_is_evaluated_is_the_whole(block, function, slope, box):
+    dense = extract(function, box, 83, 0.0, "below")
+    near = extract(function, box, 83, 0.0, "below", block=block, slope=slope, chunk=5000)
+    assert np.array_equal(dense[0], near[0]) and np.array_equal(dense[1], near[1])
+    assert dense[2]["evaluations"] == np.prod(dense[2]["shape"])
+
+
+def test_most_of_the_grid_is_left_out():
+    _, _, found = extract(shell_and_dust, CUBE, 200, 0.0, "below", block=4, slope=1.0)
+    assert found["evaluations"] < 0.12 * 200**3
+
+
+def test_a_bound_on_the_slope_finds_what_no_corner_shows():
+    # Without the bound the ball inside a block is missed: that is what the bound is for.
+    ring = extract(shell_and_dust, CUBE, 83, 0.0, "below", block=8)
+    both = extract(shell_and_dust, CUBE, 83, 0.0, "below", block=8, slope=1.0)
+    pieces = [len(trimesh.Trimesh(*found[:2], process=False).split()) for found in (ring, both)]
+    assert pieces == [1, 2]

@@ -18,27 +18,33 @@ DENSITY_LEVEL = 10.0
 """Default level of a radiance field, density × half its box: light is halved within 7 % of the half box."""
 MARGIN = 0.04
 """How far a shape is searched beyond its box, as a share of the longest side."""
+BLOCK, SLOPE = 4, 1.5
+"""Cells along a block's side, and the slope a learned distance is trusted to stay below: a true one has 1."""
 COLOUR_DIRECTIONS = 6
 CHUNK = 1 << 16
 
 
 def extract_field(
-    field: RadianceField | ShapeField, resolution: int, level: float | None = None
+    field: RadianceField | ShapeField, resolution: int, level: float | None = None, dense: bool = False
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """`extract` for a field, within its box, at its usual level or the given one.
 
     The level is a signed distance in input units, an occupancy, or for a radiance field a density per world unit. A
-    radiance field counts as empty where its occupancy grid says so.
+    radiance field counts as empty where its occupancy grid says so. Only the surroundings of the surface are evaluated,
+    of a distance within a bound on its slope, unless `dense` asks for every point.
     """
     if isinstance(field, ShapeField):
         margin = MARGIN * float((field.aabb[3:] - field.aabb[:3]).max())
         box = field.aabb.numpy() + margin * np.repeat([-1.0, 1.0], 3)
         level = field.default_level if level is None else level
-        mesh = extract(field.evaluate, box, resolution, level, "below" if field.distance else "above")
+        slope = SLOPE if field.distance else None
+        side = "below" if field.distance else "above"
+        mesh = extract(field.evaluate, box, resolution, level, side, block=1 if dense else BLOCK, slope=slope)
     else:
         box = field.aabb.double().numpy()
         level = density_level(field) if level is None else level
-        mesh = extract(lambda x: _density(field, x), box, resolution, level, "above")
+        block = 1 if dense else BLOCK
+        mesh = extract(lambda x: _density(field, x), box, resolution, level, "above", block=block)
     return (*mesh[:2], {**mesh[2], "level": level})
 
 
@@ -82,13 +88,15 @@ def export_mesh(
     level: float | None = None,
     largest: bool = False,
     colours: bool = True,
+    dense: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Extract a run's surface into a file; returns run, out, vertices, faces, watertight, level, range, seconds."""
+    """Extract a run's surface into a file; returns run, out, vertices, faces, watertight, level, range, evaluations,
+    seconds."""
     check_mesh_path(out, overwrite)
     begin = time.perf_counter()
     field, _ = load_field(run)
-    vertices, faces, statistics = extract_field(field, resolution, level)
+    vertices, faces, statistics = extract_field(field, resolution, level, dense)
     if largest:
         vertices, faces = largest_component(vertices, faces)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
@@ -107,5 +115,6 @@ def export_mesh(
         "level": statistics["level"],
         "range": [statistics["minimum"], statistics["maximum"]],
         "resolution": resolution,
+        "evaluations": statistics["evaluations"],
         "seconds": round(time.perf_counter() - begin, 2),
     }

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import trimesh
 from jaxtyping import Float, Int, Real, UInt8
 from skimage.measure import marching_cubes
 from torch import Tensor
-from tqdm import tqdm
 
 from sinefield.data.mesh_repair import component_of_faces
 from sinefield.errors import SinefieldError
+from sinefield.export.grid import GridFiller
 from sinefield.files import atomic_path, check_output
 
 EXTENSIONS = (".ply", ".obj", ".stl", ".glb")
@@ -35,6 +34,8 @@ def extract(
     chunk: int = 1 << 18,
     progress: bool = True,
     max_bytes: int = MAX_BYTES,
+    block: int = 1,
+    slope: float | None = None,
 ) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"], dict[str, Any]]:
     """The surface where `evaluate` equals `level` within a box; closed, faces counter-clockwise seen from outside.
 
@@ -48,10 +49,12 @@ def extract(
         inside: on which side of the level the object is: "above" (density, occupancy), "below" (distance).
         chunk: points given to `evaluate` at once.
         max_bytes: refuse what is estimated to need more memory.
+        block: above 1, blocks of so many cells are looked into only where the surface may be; see `GridFiller.near`.
+        slope: largest change of `evaluate` per unit length, where it is known: then no piece can be missed.
 
     Returns:
-        vertices (v, 3) float64 in input coordinates, faces (f, 3) int32, and shape, pitch, minimum, maximum, level,
-        capped, seconds, bytes of the grid.
+        vertices (v, 3) float64 in input coordinates, faces (f, 3) int32, and shape, pitch, evaluations, minimum and
+        maximum of what was evaluated, level, capped, seconds, bytes of the grid.
 
     Raises:
         SinefieldError: an empty box, a resolution too small or too large for memory, a value that is not finite, a
@@ -80,7 +83,12 @@ def extract(
     origin = low + (side - (shape - 1) * pitch) / 2
     volume = np.empty(shape + 2, np.float32)
     core = volume[1:-1, 1:-1, 1:-1]
-    _fill(core, evaluate, origin, pitch, chunk, progress)
+    filler = GridFiller(core, evaluate, origin, float(pitch), chunk, progress)
+    with filler.bar:
+        if block > 1:
+            filler.near(level, block, slope)
+        else:
+            filler.everywhere()
     minimum, maximum = float(core.min()), float(core.max())
     if not minimum < level < maximum:
         raise SinefieldError(_no_surface(core, level, inside, minimum, maximum))
@@ -91,6 +99,7 @@ def extract(
     statistics = {
         "shape": shape.tolist(),
         "pitch": float(pitch),
+        "evaluations": filler.evaluations,
         "minimum": minimum,
         "maximum": maximum,
         "level": float(level),
@@ -160,27 +169,6 @@ def largest_component(
     used, renumbered = np.unique(kept, return_inverse=True)
     piece = vertices[used], renumbered.reshape(-1, 3).astype(np.int32)
     return piece if colours is None else (*piece, colours[used])
-
-
-def _fill(
-    core: np.ndarray,
-    evaluate: Callable[[Tensor], Tensor],
-    origin: np.ndarray,
-    pitch: float,
-    chunk: int,
-    progress: bool,
-) -> None:
-    """Evaluate the grid into `core`, `chunk` points at a time."""
-    with torch.no_grad(), tqdm(total=core.size, unit=" points", leave=False, disable=None if progress else True) as bar:
-        for start in range(0, core.size, chunk):
-            cells = np.unravel_index(np.arange(start, min(start + chunk, core.size)), core.shape)
-            points = torch.from_numpy(origin + np.stack(cells, axis=1) * pitch)
-            values = evaluate(points).detach().float().cpu().numpy()
-            if not np.isfinite(values).all():
-                bad = points[int(np.flatnonzero(~np.isfinite(values))[0])].tolist()
-                raise SinefieldError(f"the field is NaN or infinite at {bad}; train again, with a lower rate")
-            core[cells] = values
-            bar.update(len(points))
 
 
 def _surround(volume: np.ndarray, level: float, inside: str) -> bool:

@@ -30,8 +30,9 @@ def extract_field(
     """`extract` for a field, within its box, at its usual level or the given one.
 
     The level is a signed distance in input units, an occupancy, or for a radiance field a density per world unit. A
-    radiance field counts as empty where its occupancy grid says so. Only the surroundings of the surface are evaluated,
-    of a distance within a bound on its slope, unless `dense` asks for every point.
+    radiance field counts as empty where its occupancy grid says so. Of a shape only the surroundings of the surface are
+    evaluated, unless `dense` asks for every point: of a distance nothing is missed while its slope stays below `SLOPE`,
+    of an occupancy specks that lie within `BLOCK` cells may be.
     """
     if isinstance(field, ShapeField):
         margin = MARGIN * float((field.aabb[3:] - field.aabb[:3]).max())
@@ -43,8 +44,17 @@ def extract_field(
     else:
         box = field.aabb.double().numpy()
         level = density_level(field) if level is None else level
-        block = 1 if dense else BLOCK
-        mesh = extract(lambda x: _density(field, x), box, resolution, level, "above", block=block)
+        looked_up = 0
+
+        def density(points: Tensor) -> Tensor:
+            nonlocal looked_up
+            values, evaluated = _density(field, points)
+            looked_up += evaluated
+            return values
+
+        # The grid already says where the network need not be asked, and misses nothing.
+        mesh = extract(density, box, resolution, level, "above")
+        mesh[2]["evaluations"] = looked_up
     return (*mesh[:2], {**mesh[2], "level": level})
 
 
@@ -54,13 +64,14 @@ def density_level(field: RadianceField) -> float:
 
 
 @torch.no_grad()
-def _density(field: RadianceField, points: Tensor) -> Tensor:
+def _density(field: RadianceField, points: Tensor) -> tuple[Tensor, int]:
+    """Densities, 0 outside the occupancy grid, and at how many points the network was asked."""
     x = points.float()
-    occupied = field.grid.occupied(x)
+    occupied = field.grid.occupied(x).nonzero()[:, 0]
     values = x.new_zeros(len(x))
-    if occupied.any():
+    if len(occupied):
         values[occupied] = field.density(x[occupied])
-    return values
+    return values, len(occupied)
 
 
 @torch.no_grad()

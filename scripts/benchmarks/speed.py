@@ -1,0 +1,237 @@
+"""How much of what the machine can do is used.
+
+    python scripts/benchmarks/speed.py [--json] [--quick]
+
+Every figure is a ratio within this run. Steps are whole training steps (forward, backward, optimiser) of
+scenes/armadillo.yaml and scenes/lego.yaml at several widths; their arithmetic is that of the network's matrices, three
+times 2 · in · out a point, and the ceiling is this machine's own product of square matrices in its best precision.
+"plain" is the same step with the network under autograd. Writes docs/results/speed.* unless --quick.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import sinefield.fields.radiance as radiance_field
+from sinefield.config import data_folder, load_config
+from sinefield.data.geometry import Normalisation
+from sinefield.data.orbits import orbit_cameras
+from sinefield.data.sampling import sample_shape
+from sinefield.export.field_mesh import extract_field
+from sinefield.files import write_text
+from sinefield.machine import describe_machine
+from sinefield.render import volume
+from sinefield.tables import table
+from sinefield.training.loop import hidden_dtype, make_optimizers, optimise, step_generator
+from sinefield.training.radiance import RadianceTask, load_scene
+from sinefield.training.run import Run
+from sinefield.training.shape import ShapeTask, load_shape
+
+ROOT = Path(__file__).parents[2]
+OUT = ROOT / "docs" / "results" / "speed"
+WIDTHS = (256, 128, 64)
+
+
+def ceiling() -> dict[str, float]:
+    """GFLOP/s of square matrix products by precision."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        best = 0.0
+        for n in (1024, 2048):
+            a, b = torch.randn(n, n).to(dtype), torch.randn(n, n).to(dtype)
+            out = torch.empty(n, n, dtype=dtype)
+            best = max(best, 2e-9 * n**3 / fastest(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), 8, 3))
+        found[str(dtype).removeprefix("torch.")] = best
+    return found
+
+
+def fastest(function: Callable[[], object], repeats: int, calls: int) -> float:
+    """Seconds a call: the best of some repeats, since other programs only ever make it slower."""
+    function()
+    best = float("inf")
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        for _ in range(calls):
+            function()
+        best = min(best, (time.perf_counter() - begin) / calls)
+    return best
+
+
+def flops(network) -> int:
+    """Of one point, forward and backward."""
+    return 6 * sum(w.out_features * w.in_features for w in network.weights)
+
+
+class Stepper:
+    """Whole training steps of a task."""
+
+    def __init__(self, task, config) -> None:
+        self.task, self.index, self.seed = task, 0, config.seed
+        self.optimizers = make_optimizers(task, config.training)
+        task.field.set_dtype(hidden_dtype(config.training.precision, task.device))
+
+    def __call__(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.task.step(self.index, step_generator(self.seed, self.index))
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.index += 1
+
+
+def shape_steps(width: int, peak: float, repeats: int) -> dict:
+    scene = ROOT / "scenes" / "armadillo.yaml"
+    config = load_config(scene, {"field.width": str(width), "data.points": "1000000"})
+    row: dict = {"step": "shape", "width": width}
+    surface = load_shape(config.data.path)
+    for plain in (True, False):
+        task = ShapeTask(config, surface)
+        task.field.network.twice_differentiable = plain
+        stepper = Stepper(task, config)
+        seconds = fastest(stepper, repeats, 8)
+        work = flops(task.field.network) * config.training.batch / seconds / 1e9
+        row |= {"plain ms" if plain else "ms": 1e3 * seconds, "plain share" if plain else "share": work / peak}
+    return row | {"points/s": round(config.training.batch / seconds)}
+
+
+def radiance_steps(width: int, peak: float, repeats: int) -> dict:
+    config = load_config(ROOT / "scenes" / "lego.yaml", {"field.width": str(width)})
+    scene = load_scene(config)
+    row: dict = {"step": "radiance", "width": width}
+    for plain in (True, False):
+        task = RadianceTask(config, scene)
+        field = task.field
+        field.trunk.twice_differentiable = field.head.twice_differentiable = plain
+        counted, spent = Counter(), Counter()
+        field.grid.sampling = counted.samples(spent.timed(field.grid.sampling))
+        field.update_grid = spent.timed(field.update_grid)
+        kept = radiance_field.composite, volume.composite_backward
+        radiance_field.composite = spent.timed(kept[0])
+        volume.composite_backward = spent.timed(kept[1])
+        stepper = Stepper(task, config)
+        for _ in range(96):  # until the occupancy grid has found the object
+            stepper()
+        best, share = float("inf"), 0.0
+        for _ in range(repeats):
+            counted.total = spent.total = 0
+            begin = time.perf_counter()
+            for _ in range(config.training.grid_every):
+                stepper()
+            seconds = (time.perf_counter() - begin) / config.training.grid_every
+            if seconds < best:
+                best, n = seconds, counted.total / config.training.grid_every
+                share = spent.total / config.training.grid_every / seconds
+        radiance_field.composite, volume.composite_backward = kept
+        work = (flops(field.trunk) + flops(field.head)) * n / best / 1e9
+        row |= {"plain ms" if plain else "ms": 1e3 * best, "plain share" if plain else "share": work / peak}
+    return row | {"points/s": round(n / best), "march share": share}
+
+
+class Counter:
+    """Seconds in some functions, or samples that came out of one."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def timed(self, function: Callable) -> Callable:
+        def call(*args, **kwargs):
+            begin = time.perf_counter()
+            found = function(*args, **kwargs)
+            self.total += time.perf_counter() - begin
+            return found
+
+        return call
+
+    def samples(self, function: Callable) -> Callable:
+        def call(*args, **kwargs):
+            found = function(*args, **kwargs)
+            self.total += len(found.t_starts)
+            return found
+
+        return call
+
+
+def mesh_figures(seconds: float) -> dict:
+    """A mesh at 512³ from a field trained for a while, and how fast training points are labelled."""
+    config = load_config(ROOT / "scenes" / "armadillo.yaml", {"training.seconds": str(seconds)})
+    surface = load_shape(config.data.path)
+    task = ShapeTask(config, surface)
+    with tempfile.TemporaryDirectory() as folder:
+        optimise(task, config.training, Run.prepare(Path(folder) / "run", config), config.seed)
+    field = task.field.eval().requires_grad_(False)
+    _, faces, found = extract_field(field, 512)
+    total = found["shape"][0] * found["shape"][1] * found["shape"][2]
+    begin = time.perf_counter()
+    sample_shape(surface, Normalisation.fit(surface.aabb), 500_000, 7, cache=False)
+    labelled = 500_000 / (time.perf_counter() - begin)
+    return {
+        "mesh_eval_share_512": found["evaluations"] / total,
+        "mesh_seconds_512": found["seconds"],
+        "mesh_faces_512": len(faces),
+        "labelled_points_in_10_s": round(10 * labelled),
+    }
+
+
+def orbit_fps(seconds: float) -> float:
+    """Frames a second of a turn around Lego at 200 × 200."""
+    config = load_config(ROOT / "scenes" / "lego.yaml", {"training.seconds": str(seconds)})
+    task = RadianceTask(config, load_scene(config))
+    with tempfile.TemporaryDirectory() as folder:
+        optimise(task, config.training, Run.prepare(Path(folder) / "run", config), config.seed)
+    field = task.field.eval().requires_grad_(False)
+    cameras = orbit_cameras(field.view, 12, (200, 200))
+    begin = time.perf_counter()
+    for i in range(12):
+        with torch.no_grad():
+            field.render(*cameras.view(i))
+    return 12 / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one object on the last line")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats; write no file")
+    parser.add_argument("--seconds", type=float, default=20.0, help="training before the mesh and the orbit (20)")
+    options = parser.parse_args()
+    if not (data_folder() / "lego").is_dir():
+        parser.error(f"{data_folder()} has no lego; set SINEFIELD_DATA")
+    peaks = ceiling()
+    peak = max(peaks.values())
+    repeats = 3 if options.quick else 8
+    rows = [shape_steps(width, peak, repeats) for width in WIDTHS]
+    rows += [radiance_steps(width, peak, max(repeats // 2, 2)) for width in WIDTHS]
+    shown = {f"share_{r['width']}": round(r["share"], 3) for r in rows if r["step"] == "shape"}
+    shown |= {f"radiance_share_{r['width']}": round(r["share"], 3) for r in rows if r["step"] == "radiance"}
+    shown["march_share"] = round(next(r["march share"] for r in rows if r.get("march share") and r["width"] == 64), 3)
+    shown |= {k: round(v, 4) if isinstance(v, float) else v for k, v in mesh_figures(options.seconds).items()}
+    shown["orbit_fps_200"] = round(orbit_fps(options.seconds), 2)
+    shown |= {f"ceiling_{k}_gflops": round(v) for k, v in peaks.items()}
+    columns = ["step", "width", "points/s", "ms", "share", "plain ms", "plain share", "march share"]
+    print(table(columns, rows))
+    print(table(["figure", "value"], [{"figure": k, "value": v} for k, v in shown.items()]))
+    if not options.quick:
+        write(shown, rows, columns)
+    if options.json:
+        print(json.dumps(shown))
+
+
+def write(shown: dict, rows: list[dict], columns: list[str]) -> None:
+    machine = describe_machine()
+    about = (
+        f"`python scripts/benchmarks/speed.py`: {machine['cpu']}, {machine['threads']} threads,\n"
+        f"torch {machine['torch']}, {time.strftime('%Y-%m-%d')}.\n"
+        "Shares are of the machine's own bf16 (or fp32) matrix product in this run."
+    )
+    parts = ["# Speed", about, table(columns, rows, markdown=True)]
+    parts.append(table(["figure", "value"], [{"figure": k, "value": str(v)} for k, v in shown.items()], markdown=True))
+    write_text(OUT.with_suffix(".json"), json.dumps({"figures": shown, "steps": rows, "machine": machine}, indent=1))
+    write_text(OUT.with_suffix(".md"), "\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

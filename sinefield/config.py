@@ -38,9 +38,22 @@ class NetworkConfig:
     activation: Activation = "leaky_relu"
     sigma: float = 0.1  # σ of the Gaussian activation
     omega0: float = 30.0  # ω₀ of the sine activation
+    encoding: Literal["frequency", "hash"] = "frequency"  # hash: trained feature grids; faster to train, larger files
     frequencies: int = 5  # octaves of the positional encoding; 0 for none
+    levels: int = 12  # grids of the hash encoding
+    log2_table: int = 15  # entries of each grid's table, as a power of two
+    coarsest: int = 16  # cells along each side of the first grid
+    finest: int = 512  # cells along each side of the last grid
 
     def __post_init__(self) -> None:
+        if self.encoding == "hash":
+            self.frequencies = 0
+        _check(1 <= self.levels <= 32, f"levels is {self.levels}; 1 to 32")
+        _check(4 <= self.log2_table <= 24, f"log2_table is {self.log2_table}; 4 to 24")
+        _check(
+            1 <= self.coarsest <= self.finest <= 65536,
+            f"coarsest is {self.coarsest}, finest {self.finest}; 1 ≤ coarsest ≤ finest ≤ 65,536",
+        )
         _positive(self, "width", "depth", "rank", "omega", "phase", "bound", "sigma", "omega0")
         _check(self.width <= 8192, f"width is {self.width}; at most 8192")
         _check(self.depth <= 64, f"depth is {self.depth}; at most 64")

@@ -9,19 +9,23 @@ import numpy as np
 R = [4294967296, 3938502376, 3611622603, 3311872529, 3037000500, 2784941738, 2553802834, 2341847524]
 NAMES = (
     "width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band loss "
-    "features head_width head_depth grid steps"
+    "features head_width head_depth grid steps encoding levels log2_table coarsest finest"
 )
 CHOICES = {
     "weights": ["sine", "lowrank", "dense"],
     "activation": ["relu", "leaky_relu", "gaussian", "sine", "softplus"],
     "represents": ["distance", "occupancy"],
     "loss": ["tanh", "l1", "bce", "mse"],
+    "encoding": ["frequency", "hash"],
 }
+HASH = {"encoding": "frequency", "levels": 12, "log2_table": 15, "coarsest": 16, "finest": 512}
 SHAPE = {"width": 64, "depth": 3, "skips": [], "weights": "sine", "rank": 10, "omega": None, "phase": 2.5, "bound": 1.0}
 SHAPE |= {"activation": "leaky_relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 5}
+SHAPE |= HASH
 SHAPE |= {"represents": "distance", "band": 0.03, "loss": "tanh"}
 RADIANCE = {"width": 64, "depth": 4, "skips": [], "weights": "sine", "rank": 16, "omega": None, "phase": 0.5}
 RADIANCE |= {"bound": 4.0, "activation": "relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 8}
+RADIANCE |= HASH
 RADIANCE |= {"features": 15, "head_width": 64, "head_depth": 1, "grid": 64, "steps": 128}
 WORDS = (
     b'{"seed":0,"steps":,"seconds":,"source":"$SINEFIELD_DATA/meshes/.obj","background":"white","downscale":8,'
@@ -145,10 +149,16 @@ def decode(data):
     note = json.loads(zlib.decompressobj(-15, zdict=WORDS).decompress(note)) if note else {}
     inputs = 3 * (1 + 2 * s["frequencies"])
     low_rank = s["weights"] != "dense"
+    shapes = {}
+    if s["encoding"] == "hash":
+        growth = (s["finest"] / s["coarsest"]) ** (1 / max(s["levels"] - 1, 1))
+        cells = [int(s["coarsest"] * growth**i + 1e-6) for i in range(s["levels"])]
+        shapes["encoding.table"] = (sum(min((n + 1) ** 3, 2 ** s["log2_table"]) for n in cells), 2)
+        inputs = 2 * s["levels"]
     if kind == 1:
-        shapes = mlp("network", inputs, 1, s, s["width"], s["depth"], not low_rank)
+        shapes |= mlp("network", inputs, 1, s, s["width"], s["depth"], not low_rank)
     else:
-        shapes = mlp("trunk", inputs, 1 + s["features"], s, s["width"], s["depth"], not low_rank)
+        shapes |= mlp("trunk", inputs, 1 + s["features"], s, s["width"], s["depth"], not low_rank)
         shapes |= mlp("head", s["features"] + 16, 3, {"skips": []}, s["head_width"], s["head_depth"], True)
     rows = {}
     for name, shape in shapes.items():

@@ -190,6 +190,7 @@ def test_codebook_gradients_are_means_over_clusters():
 
 # --- the file
 
+HASHED = {"encoding": "hash", "levels": 4, "log2_table": 7, "coarsest": 3, "finest": 24}
 CASES = {
     "sine": lambda: quantised(shape_field(**SMALL)),
     "dense": lambda: quantised(shape_field(**SMALL, weights="dense", skips=[1], omega0=12.5)),
@@ -197,6 +198,7 @@ CASES = {
     "omega": lambda: quantised(shape_field(**SMALL, omega=60.0)),
     "codebooks": lambda: quantised(shape_field(**SMALL), lambda p: Codebook(p, 3)),
     "rows": lambda: quantised(shape_field(**SMALL), lambda p: Uniform(p, bits=4, per_row=True, affine=True)),
+    "hash": lambda: quantised(shape_field(**SMALL, **HASHED)),
     "far": lambda: quantised(shape_field((1e6, 0, 0, 1e6 + 1, 1, 1), **SMALL)),
     "all zero": lambda: quantised(shape_field(**SMALL), lambda p: Uniform(p, step=1e6)),
 }
@@ -207,6 +209,7 @@ def fields_of(name):
         "dense": {"weights": "dense", "skips": [1], "omega0": 12.5},
         "plain, bce": {"weights": "lowrank", "represents": "occupancy", "loss": "bce"},
         "omega": {"omega": 60.0},
+        "hash": HASHED,
     }.get(name, {})
     box = (1e6, 0, 0, 1e6 + 1, 1, 1) if name == "far" else (-1, -2, -3, 1, 2, 3)
     return shape_field(box, **SMALL, **settings)

@@ -7,6 +7,7 @@ import torch
 
 from sinefield.errors import SinefieldError
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
+from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP, WeightSpec, count_parameters
 
 ACTIVATIONS = {
@@ -149,3 +150,48 @@ def test_spherical_harmonics_are_orthonormal():
 def test_bad_networks(settings):
     with pytest.raises(SinefieldError):
         MLP(3, 1, **settings)
+
+
+def test_hash_grid_interpolates_what_its_corners_hold():
+    """A level with an entry for each corner reproduces every trilinear function exactly."""
+    grid = HashGrid(levels=1, log2_table=10, coarsest=4, finest=4)
+    axis = torch.linspace(-1, 1, 5)
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    with torch.no_grad():
+        grid.table.copy_(torch.stack([2 * x - y + 0.5 * z + 1, x * y * z], -1).reshape(-1, 2))
+    p = torch.rand(300, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = grid(p)
+    assert torch.allclose(found[:, 0], p @ torch.tensor([2.0, -1.0, 0.5]) + 1, atol=1e-5)
+    corners = torch.stack([x, y, z], -1).reshape(-1, 3)
+    assert torch.allclose(grid(corners)[:, 1], corners.prod(1), atol=1e-5)
+    assert torch.allclose(grid(torch.tensor([[1.7, -3.0, 0.0]])), grid(torch.tensor([[1.0, -1.0, 0.0]])))
+
+
+def test_compiled_hash_grid_is_the_plain_one():
+    torch.manual_seed(0)
+    grid = HashGrid(levels=6, log2_table=9, coarsest=4, finest=100)
+    assert grid.resolutions[-1] == 100 and len(set(grid.sizes.tolist())) > 1
+    with torch.no_grad():
+        grid.table.normal_()
+    x, pull = torch.rand(1000, 3) * 2.2 - 1.1, torch.randn(1000, 12)
+    for call in (grid, grid.reference):
+        grid.zero_grad(set_to_none=True)
+        out = call(x)
+        (out * pull).sum().backward()
+        if call == grid:
+            compiled, gradient = out.detach(), grid.table.grad.clone()
+    assert torch.allclose(compiled, out, atol=1e-5) and torch.allclose(gradient, grid.table.grad, atol=1e-4)
+
+
+def test_hash_grid_slopes_come_from_the_plain_one():
+    torch.manual_seed(0)
+    grid = HashGrid(levels=2, log2_table=12, coarsest=2, finest=5).double()
+    x = (torch.rand(8, 3) * 1.8 - 0.9).requires_grad_()
+    (slope,) = torch.autograd.grad(grid(x).sum(), x)
+    step = 1e-3
+    moved = torch.stack(
+        [grid.reference(x.detach() + step * e).sum(1) - grid.reference(x.detach()).sum(1) for e in torch.eye(3)]
+    )
+    inside = ((x.detach() + step) * 0.5 + 0.5)[:, :, None] * grid.resolutions
+    same = (inside.floor() == ((x.detach() * 0.5 + 0.5)[:, :, None] * grid.resolutions).floor()).all(-1).all(-1)
+    assert same.any() and torch.allclose(slope[same], moved.T[same].float() / step, atol=1e-5)

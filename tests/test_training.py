@@ -1,5 +1,6 @@
 """Training end to end on small analytic data: it learns, it repeats, it resumes, it stops cleanly."""
 
+import dataclasses
 import json
 import math
 import os
@@ -20,9 +21,10 @@ from sinefield.config import load_config
 from sinefield.errors import SinefieldError
 from sinefield.export.field_mesh import export_mesh, extract_field
 from sinefield.export.orbit import export_video
-from sinefield.training.evaluate import evaluate
+from sinefield.training.evaluate import evaluate, evaluate_file
 from sinefield.training.info import describe
 from sinefield.training.loop import Interrupted, rate
+from sinefield.training.pack import pack
 from sinefield.training.run import Run, load_field, pack_bits, save_field, unpack_bits
 from sinefield.training.train import train
 
@@ -94,6 +96,22 @@ def test_photographs_are_learned(photo_run):
     assert report["psnr"] == pytest.approx(np.mean([row["psnr"] for row in report["per_view"]]))
     assert np.asarray(Image.open(folder / "pictures" / "view_000.png")).std() > 20
     assert json.loads((folder / "report.json").read_text())["psnr"] == report["psnr"]
+
+
+@pytest.mark.parametrize("kind", ["shape", "radiance"])
+def test_hash_fields_are_learned_packed_and_unpacked(kind, ball, photographs, tmp_path):
+    hashed = {"encoding": "hash", "levels": 6, "log2_table": 11, "coarsest": 4, "finest": 48, "weights": "dense"}
+    config = shape_config(ball, steps=120) if kind == "shape" else radiance_config(photographs, steps=150)
+    config.field = dataclasses.replace(config.field, **hashed)
+    report = train(config, tmp_path / "run")
+    name, least = ("iou", 0.95) if kind == "shape" else ("psnr", 20)
+    assert report[name] > least
+    packed = pack(tmp_path / "run", tmp_path / "a.sine", bits=6, seconds=0)
+    assert evaluate_file(tmp_path / "a.sine", str(ball if kind == "shape" else photographs))[name] == pytest.approx(
+        packed[name], abs=1e-3
+    )
+    field, _ = load_field(tmp_path / "a.sine")
+    assert field.config == config.field and field.encoding.table.abs().max() > 1e-3
 
 
 def test_evaluation_repeats(photo_run):

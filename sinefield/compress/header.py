@@ -15,9 +15,13 @@ MAX_NOTE = 1 << 16
 SETTINGS = (
     *("width", "depth", "skips", "weights", "rank", "omega", "phase", "bound", "activation", "sigma", "omega0"),
     *("frequencies", "represents", "band", "loss", "features", "head_width", "head_depth", "grid", "steps"),
+    *("encoding", "levels", "log2_table", "coarsest", "finest"),
 )
 """A setting's number in the file is its place here, from 1; only ever appended to."""
-_NETWORK = {"skips": [], "weights": "sine", "omega": None, "phase": 2.5, "bound": 1.0, "sigma": 0.1, "omega0": 30.0}
+_NETWORK = {
+    **{"skips": [], "weights": "sine", "omega": None, "phase": 2.5, "bound": 1.0, "sigma": 0.1, "omega0": 30.0},
+    **{"encoding": "frequency", "levels": 12, "log2_table": 15, "coarsest": 16, "finest": 512},
+}
 BASE: dict[str, dict[str, Any]] = {
     "shape": {
         **_NETWORK,

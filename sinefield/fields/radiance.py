@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sinefield.config import RadianceFieldConfig
-from sinefield.nn.encodings import Frequency, SphericalHarmonics
+from sinefield.nn.encodings import SphericalHarmonics, position_encoding
 from sinefield.nn.mlp import MLP, WeightSpec
 from sinefield.render.march import Samples
 from sinefield.render.occupancy import OccupancyGrid
@@ -37,7 +37,7 @@ class RadianceField(nn.Module):
         self.config = config
         self.grid = OccupancyGrid(aabb, config.grid)
         spec = WeightSpec(config.weights, config.rank, config.omega, config.phase, config.bound)
-        self.encoding = Frequency(3, config.frequencies)
+        self.encoding = position_encoding(config)
         self.directions = SphericalHarmonics()
         self.trunk = MLP(
             self.encoding.out_features,

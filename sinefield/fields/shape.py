@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sinefield.config import ShapeFieldConfig
-from sinefield.nn.encodings import Frequency
+from sinefield.nn.encodings import position_encoding
 from sinefield.nn.mlp import MLP, WeightSpec
 
 
@@ -32,7 +32,7 @@ class ShapeField(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.encoding = Frequency(3, config.frequencies)
+        self.encoding = position_encoding(config)
         spec = WeightSpec(config.weights, config.rank, config.omega, config.phase, config.bound)
         self.network = MLP(
             self.encoding.out_features,

@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sinefield.config import NetworkConfig
+from sinefield.nn.hashgrid import HashGrid
+
 
 class Frequency(nn.Module):
     """NeRF's positional encoding: x, then sin(2^i π x) and cos(2^i π x) for i = 0 … n−1.
@@ -27,6 +30,13 @@ class Frequency(nn.Module):
             return x
         phases = (x[:, None, :] * self.scales[:, None]).flatten(1)
         return torch.cat([x, torch.sin(phases), torch.cos(phases)], dim=1).to(self.dtype)
+
+
+def position_encoding(config: NetworkConfig) -> "Frequency | HashGrid":
+    """The encoding of positions in [−1, 1]³ that a field's settings name."""
+    if config.encoding == "hash":
+        return HashGrid(config.levels, config.log2_table, config.coarsest, config.finest)
+    return Frequency(3, config.frequencies)
 
 
 class SphericalHarmonics(nn.Module):

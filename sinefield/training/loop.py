@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
+from sinefield.nn.hashgrid import HashGrid
 from sinefield.training.muon import Muon
 from sinefield.training.run import Run, load_tensors, save_tensors
 
@@ -50,11 +51,15 @@ class Interrupted(Exception):
 
 
 def make_optimizers(task: Task, config: TrainingConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices and Adam for the rest, or Adam for all."""
+    """Muon for the hidden matrices, Adam for the rest, Adam without ε for hash tables; or Adam for all."""
     matrices = task.hidden_matrices() if config.optimizer == "muon" else []
-    taken = {id(p) for p in matrices}
+    tables = [m.table for m in task.field.modules() if isinstance(m, HashGrid)]
+    taken = {id(p) for p in [*matrices, *tables]}
     rest = [p for p in task.field.parameters() if id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=config.adam_lr, betas=(0.9, 0.99), fused=True)]
+    if tables:
+        # Most entries are met rarely, and then by few points: their gradients are far below the usual ε.
+        optimizers.append(torch.optim.Adam(tables, lr=config.adam_lr, betas=(0.9, 0.99), eps=1e-15, fused=True))
     if matrices:
         optimizers.append(Muon(matrices, lr=config.lr))
     return optimizers

@@ -99,9 +99,11 @@ class ShapeTask:
         return torch.arange(start, start + n, device=self.device) % total
 
     def _encode(self) -> Tensor | None:
-        """What the network sees of all prepared points, computed once; None where that takes too much memory."""
+        """What the network sees of all prepared points, computed once; None where it changes or takes too much
+        memory."""
         dtype = self.field.encoding.dtype if self.config.field.frequencies else torch.float32
-        if len(self.points) * self.field.encoding.out_features * dtype.itemsize > ENCODED_BYTES:
+        trained = self.config.field.encoding == "hash"
+        if trained or len(self.points) * self.field.encoding.out_features * dtype.itemsize > ENCODED_BYTES:
             return None
         if self._encoded is None or self._encoded.dtype != dtype:
             self._encoded = torch.cat([self.field.encoding(part) for part in self.points.split(1 << 16)])

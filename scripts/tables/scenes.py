@@ -31,6 +31,7 @@ ROWS = {
     "demo, 100×100": ("demo", {}),
     "Lego, 100×100": ("lego", {}),
     "Lego, 100×100, 12 min": ("lego", {"training.seconds": "720"}),
+    "Lego, 200×200, hash": ("lego_hash", {}),
     "fox, 135×240": ("fox", {}),
 }
 

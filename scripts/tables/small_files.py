@@ -22,7 +22,7 @@ from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "small_files.json"
-TRAINING, PACKING = 150, 240
+TRAINING, PACKING = 150, 440
 SINE = {"phase": 0.5, "bound": 4.0}
 # limit: IoU of the table, IoU aimed at, the networks whose weights take five to six bits there
 LIMITS = {

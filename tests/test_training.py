@@ -23,9 +23,10 @@ from sinefield.export.field_mesh import export_mesh, extract_field
 from sinefield.export.orbit import export_video
 from sinefield.training.evaluate import evaluate, evaluate_file
 from sinefield.training.info import describe
-from sinefield.training.loop import Interrupted, rate
+from sinefield.training.loop import Interrupted, optimise, rate
 from sinefield.training.pack import pack
 from sinefield.training.run import Run, load_field, pack_bits, save_field, unpack_bits
+from sinefield.training.shape import ShapeTask, load_shape
 from sinefield.training.train import train
 
 
@@ -112,6 +113,27 @@ def test_hash_fields_are_learned_packed_and_unpacked(kind, ball, photographs, tm
     )
     field, _ = load_field(tmp_path / "a.sine")
     assert field.config == config.field and field.encoding.table.abs().max() > 1e-3
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(ball, tmp_path, capsys):
+    config = shape_config(ball, steps=5)
+    task = ShapeTask(config, load_shape(ball))
+    step, asked = task.step, []
+
+    def limited(index, generator):
+        asked.append(config.training.batch)
+        if config.training.batch > 600:
+            # What torch's allocator says of more than there is.
+            torch.empty(1 << 60)
+        return step(index, generator)
+
+    task.step = limited
+    result = optimise(task, config.training, Run.prepare(tmp_path / "run", config), 0)
+    assert asked == [2048, 1024, 512, 512, 512, 512, 512] and result["steps"] == 5
+    assert "the batch is now 512" in capsys.readouterr().err
+    task.step = lambda index, generator: torch.zeros(2, 3) @ torch.zeros(2)
+    with pytest.raises(RuntimeError, match="size"):
+        optimise(task, config.training, Run.prepare(tmp_path / "other", config), 0)
 
 
 def test_evaluation_repeats(photo_run):

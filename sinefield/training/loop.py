@@ -79,6 +79,8 @@ def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> 
 def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bool = False) -> dict[str, Any]:
     """Train until the budget is spent; returns {"steps", "seconds", "loss"}.
 
+    Where memory runs out in a step, the batch is halved, which is said, and training goes on.
+
     Raises:
         SinefieldError: the loss is not finite (the last good state is kept); a write failed.
         Interrupted: SIGINT or SIGTERM; the state has been saved.
@@ -103,7 +105,14 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             for optimizer, lr in zip(optimizers, base, strict=True):
                 optimizer.param_groups[0]["lr"] = lr * rate(done(), config)
                 optimizer.zero_grad(set_to_none=True)
-            loss = task.step(step, step_generator(seed, step, task.device))
+            try:
+                loss = task.step(step, step_generator(seed, step, task.device))
+            except (MemoryError, RuntimeError) as error:
+                if not _lacks_memory(error) or config.batch < 2:
+                    raise
+                config.batch //= 2
+                tqdm.write(f"too little memory; the batch is now {config.batch:,} (training.batch)", file=sys.stderr)
+                continue
             if not math.isfinite(loss):
                 raise SinefieldError(
                     f"{run.folder}: the loss is {loss} at step {step}; the last good state is kept; "
@@ -131,6 +140,12 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
                 raise Interrupted(stopped[0])
     task.field.set_dtype(torch.float32)
     return {"steps": step, "seconds": round(seconds, 3), "loss": smooth}
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or on CUDA."""
+    named = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return named or "can't allocate memory" in str(error)  # how torch's CPU allocator says it
 
 
 def chunk_for(width: int) -> int:

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ROUND = 1024
-"""Rows that buffers grow by."""
+ROUND = 512
+"""Batches of bf16 are filled up to a multiple of so many rows: oneDNN compiles a kernel for each new shape."""
 LEAK, BETA = 0.01, 100.0
 
 
@@ -82,9 +82,14 @@ class Workspace:
         """An uninitialised (rows, columns) tensor; the same memory each time."""
         held = self.held.get(key)
         if held is None or len(held) < rows or held.shape[1] != columns or held.dtype != dtype:
-            held = torch.empty(max(math.ceil(rows / ROUND), 1) * ROUND, columns, dtype=dtype)
+            held = torch.empty(rounded_up(rows), columns, dtype=dtype)
             self.held[key] = held
         return held[:rows]
+
+
+def rounded_up(rows: int) -> int:
+    """The next multiple of `ROUND`."""
+    return max(math.ceil(rows / ROUND), 1) * ROUND
 
 
 class FusedNetwork:
@@ -131,8 +136,10 @@ class FusedNetwork:
         keep: bool,
     ) -> tuple[Tensor, tuple]:
         """The output, and input, preactivation and output of every hidden layer."""
-        n, act, kept = len(x), self.activation, []
+        asked, act, kept = len(x), self.activation, []
         last = len(weights) - 1
+        x = self._filled_up(space, "x", x, dtype)
+        n = len(x)
         inputs = x.to(dtype) if self.skips else x
         h = x
         for i in range(last):
@@ -156,7 +163,19 @@ class FusedNetwork:
                 h.copy_(new)
         out = torch.addmm(biases[last].to(dtype), h, weights[last].to(dtype).t())
         kept.append((h, None, None))
-        return out.float(), (inputs, kept)
+        return out[:asked].float(), (inputs, kept)
+
+    @staticmethod
+    def _filled_up(space: Workspace, key: str, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """`rows` and rows of zeros below them."""
+        n = len(rows)
+        total = rounded_up(n) if n > ROUND and dtype == torch.bfloat16 else n
+        if total == n:
+            return rows
+        filled = space.take(key, total, rows.shape[1], rows.dtype)
+        filled[:n].copy_(rows)
+        filled[n:].zero_()
+        return filled
 
     def _backward(
         self,
@@ -168,11 +187,12 @@ class FusedNetwork:
         needs_input: bool,
     ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
         (inputs, kept), act = state, self.activation
-        n, last = len(grad), len(weights) - 1
+        asked, last = len(grad), len(weights) - 1
         of_weights: list[Tensor] = [grad] * (last + 1)
         of_biases: list[Tensor] = [grad] * (last + 1)
         of_input: Tensor | None = None
-        g = grad.to(dtype)
+        g = self._filled_up(space, "grad", grad.to(dtype), dtype)
+        n = len(g)
         for i in range(last, -1, -1):
             h = kept[i][0]
             if i < last:
@@ -197,7 +217,7 @@ class FusedNetwork:
             elif needs_input:
                 part = g @ matrix
                 of_input = part if of_input is None else part + of_input
-        return of_input, of_weights, of_biases
+        return None if of_input is None else of_input[:asked], of_weights, of_biases
 
 
 class _Run(torch.autograd.Function):

@@ -93,10 +93,12 @@ def main() -> None:
         for row in rows
     ]
     machine = describe_machine()
+    dates = sorted({row["date"] for row in rows})
     about = (
         f"Made by `python scripts/tables/small_files.py`: the armadillo, {TRAINING} s of training, then packing\n"
         f"with rounded weights; data and scoring are included in the minutes; seed 0, {machine['cpu']},\n"
-        f"{machine['threads']} threads, {time.strftime('%Y-%m-%d')}. IoU on 300,000 held-out points; Draco:\n"
+        f"{machine['threads']} threads, {', '.join(dates)},\n"
+        "each row with the packer of its day. IoU on 300,000 held-out points; Draco:\n"
         "what decimation and Draco give at that size in the simplest setting (docs/results/draco.csv has better ones)."
     )
     text = table(list(shown[0]), shown, markdown=True) + "\n\n" + about + "\n"

@@ -73,7 +73,7 @@ class GridFiller:
         looked_into = np.zeros_like(active)
         while active.any():
             cells = np.argwhere(active)
-            self.bar.reset(self.bar.n + len(cells) * block**3)
+            self.bar.total = self.bar.n + len(cells) * block**3
             for part in np.array_split(cells, -(-len(cells) * (block + 1) ** 3 // self.chunk)):
                 self._write(self._points_of(part, block))
             looked_into |= active

@@ -1,8 +1,8 @@
 """A whole network forward and backward by hand, in memory that is used again.
 
-The result is that of the same lines under autograd; what is saved is memory traffic. On a CPU fresh memory costs more
-than the arithmetic of a narrow layer, so buffers live on from chunk to chunk, activations work in place, and the
-gradient of a layer overwrites that of the one behind it.
+The result is that of the same lines under autograd. Buffers live on from chunk to chunk, activations work in place, the
+gradient of a layer overwrites that of the one behind it, and rows are filled up to few different numbers: docs/speed.md
+says what each of these gave.
 """
 
 import math

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import trimesh
 
 from sinefield.cli import main
 from sinefield.compress.quantize import Uniform
+from sinefield.data.images import load_posed
 from sinefield.errors import SinefieldError
 from sinefield.training.evaluate import evaluate_file
 from sinefield.training.info import describe
-from sinefield.training.pack import pack
+from sinefield.training.pack import _divide, pack
 from sinefield.training.refine import allocate, install, sensitivities
 from sinefield.training.run import Run, load_field
 from sinefield.training.unpack import unpack
@@ -85,8 +87,19 @@ def test_default_keeps_the_quality(ball_run, tmp_path):
     assert not (tmp_path / "b.sine").exists()
 
 
+def test_views_to_judge_by(photographs):
+    scene = load_posed(photographs)
+    refined, judging = _divide(scene, apart=True)
+    assert not set(refined.train.names) & set(judging.names) and len(refined.train) + len(judging) == len(scene.train)
+    assert torch.equal(judging.images[0], scene.train.images[scene.train.names.index(judging.names[0])])
+    assert torch.equal(judging.cameras.c2w[0], scene.train.cameras.c2w[scene.train.names.index(judging.names[0])])
+    assert _divide(scene, apart=False)[1] is scene.train
+    whole, judging = _divide(replace(scene, val=scene.train[torch.arange(len(scene.train)) < 2]), apart=True)
+    assert len(judging) == 2 and whole.train is scene.train
+
+
 def test_radiance(photo_run, tmp_path):
-    report = pack(photo_run[0], tmp_path / "a.sine", seconds=4)
+    report = pack(photo_run[0], tmp_path / "a.sine", steps=240)
     assert report["psnr"] >= report["psnr_before"] - 0.4
     assert report["bytes"] < report["float_bytes"] / 4
     field, _ = load_field(tmp_path / "a.sine")

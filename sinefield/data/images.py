@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 from tqdm import tqdm
@@ -44,6 +44,11 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __getitem__(self, chosen: Bool[Tensor, "n"]) -> "Views":
+        """The views at which `chosen` is true."""
+        names = [name for name, keep in zip(self.names, chosen.tolist(), strict=True) if keep]
+        return Views(self.images[chosen], self.cameras[chosen], names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
 from sinefield.config import Config
 from sinefield.data.geometry import Surface
-from sinefield.data.images import PosedScene
+from sinefield.data.images import PosedScene, Views
 from sinefield.data.sampling import heldout_points
 from sinefield.errors import SinefieldError
 from sinefield.fields.shape import ShapeField
@@ -32,6 +33,8 @@ ALLOWED = {"shape": 0.0025, "radiance": 0.15}
 """Loss of IoU or dB, as judged, that packing may cost by default."""
 JUDGED_POINTS = 100_000
 JUDGED_VIEWS = 10
+APART = 8
+"""One training view in so many is kept out of refining where the data have no validation views to judge by."""
 PROBED_POINTS = 16384
 HEADROOM = 0.99
 """Share of a byte limit that is aimed at; the limit itself is kept by widening the steps at the end."""
@@ -55,9 +58,10 @@ def pack(
     """Pack a run into a `.sine` file.
 
     One of `bits` (every matrix at so many, biases at 8), `max_bytes` (the best field that fits) and `min_quality` (the
-    smallest field with that IoU or PSNR) may be given; with none, the smallest field that costs at most 0.004 IoU or
-    0.2 dB. Quality is judged on held-out points other than those reported, or on training views; a field that knows
-    those by heart, as one with a hash grid does, loses more on others.
+    smallest field of that IoU or PSNR) may be given; with none, the smallest field that costs at most 0.004 IoU or
+    0.2 dB. What is lost is judged on held-out points other than those reported; for radiance on the validation views,
+    or, where there are none beside the test views, on training views that refining leaves out. These a field may know
+    by heart, as one with a hash grid does: then the judgement is too strict rather than too kind, the file larger.
 
     Arguments:
         quantiser: "uniform" or, with `bits`, "kmeans".
@@ -78,7 +82,7 @@ def pack(
     config = run.config()
     if data is not None:
         config.data.path = str(Path(data).absolute())
-    packer = Packer(run, config)
+    packer = Packer(run, config, apart=bits is None and max_bytes is None)
     # Where every byte counts, provenance is left out.
     packer.noted = max_bytes is None or max_bytes >= NOTED_FROM
     budget = Budget(seconds if steps is None else 0.0, steps)
@@ -91,10 +95,11 @@ def pack(
     elif max_bytes is not None:
         quantisers = packer.within(max_bytes, budget)
     else:
-        judged = packer.judge()
-        quantisers = packer.reaching(
-            judged - ALLOWED[config.kind] if min_quality is None else min_quality, judged, budget
-        )
+        if min_quality is not None and min_quality > packer.before:
+            has = f"the field itself has {packer.before:.4g}"
+            raise SinefieldError(f"quality {min_quality:g} is asked for, {has}; train it longer")
+        lost = ALLOWED[config.kind] if min_quality is None else packer.before - min_quality
+        quantisers = packer.reaching(packer.judge() - lost, budget)
     install(packer.field, quantisers)
     after = packer.report()
     name = "psnr" if config.kind == "radiance" else "iou"
@@ -117,9 +122,10 @@ class Packer:
 
     Arguments:
         data: the run's data where the caller holds them already.
+        apart: judge radiance by views that refining never sees, at the cost of some training views where need be.
     """
 
-    def __init__(self, run: Run, config: Config, data: Surface | PosedScene | None = None) -> None:
+    def __init__(self, run: Run, config: Config, data: Surface | PosedScene | None = None, apart: bool = False) -> None:
         trained, self.note = load_field(run.folder)
         self.config = config
         self.noted = True
@@ -129,7 +135,8 @@ class Packer:
             self.judging = heldout_points(self.data, JUDGED_POINTS, seed=HELDOUT_SEED)
         else:
             self.data = data or load_scene(config)
-            self.task = RadianceTask(config, self.data)
+            refined, self.judging = _divide(self.data, apart)
+            self.task = RadianceTask(config, refined)
             self.task.grid_moves = False  # the trained grid stays: its averages are not in the run
         self.field = self.task.field
         self.field.load_state_dict(trained.state_dict())
@@ -148,12 +155,12 @@ class Packer:
         return lambda: field.shade(rays_o, rays_d, samples).colours
 
     def judge(self) -> float:
-        """IoU on held-out points, or PSNR on some training views: what decisions are made by."""
+        """IoU on held-out points, or PSNR on some views that are not the test views: what decisions are made by."""
         self.field.set_dtype(torch.float32)
         if isinstance(self.field, ShapeField):
             points, inside = self.judging
             return iou(self.field.inside(torch.from_numpy(points)).cpu().numpy(), inside)
-        return mean_psnr(self.field, self.data.train, JUDGED_VIEWS)
+        return mean_psnr(self.field, self.judging, JUDGED_VIEWS)
 
     def report(self) -> float:
         """The score that `eval` would give."""
@@ -212,10 +219,8 @@ class Packer:
         """Which is judged better: training on for too short a while does harm."""
         return refined if self.judged(refined) >= self.judged(rounded) else rounded
 
-    def reaching(self, needed: float, judged: float, budget: Budget) -> dict[str, Quantiser]:
+    def reaching(self, needed: float, budget: Budget) -> dict[str, Quantiser]:
         """The smallest field that is judged `needed` or better: rounds of refining, each at a smaller size."""
-        if needed > judged:
-            raise SinefieldError(f"quality {needed:g} is asked for, the field itself has {judged:.4g}; train it longer")
         low, _ = self._edge(lambda quantisers: self.judged(quantisers) >= needed)
         best = self.rounded(low)
         size = self.weigh(best)
@@ -274,6 +279,16 @@ class Packer:
         loss = sum(self.task.step(i, step_generator(self.config.seed, i, self.task.device)) for i in range(1, 9)) / 8
         self.field.zero_grad(set_to_none=True)
         return 3.0 * loss / (8 * size)
+
+
+def _divide(scene: PosedScene, apart: bool) -> tuple[PosedScene, Views]:
+    """The scene to refine on, and the views to judge by."""
+    if scene.test and scene.val:
+        return scene, scene.val
+    if not apart or len(scene.train) < APART:
+        return scene, scene.train
+    judging = torch.arange(len(scene.train)) % APART == APART // 2
+    return replace(scene, train=scene.train[~judging]), scene.train[judging]
 
 
 def _check_arguments(

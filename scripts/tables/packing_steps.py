@@ -10,16 +10,18 @@ Writes docs/results/packing_steps.md. Sizes are those of the whole file.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
-from sinefield.config import load_config
+from sinefield.config import load_config, make_config
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
+from sinefield.strict import to_plain
 from sinefield.tables import table
 from sinefield.training.pack import Packer
 from sinefield.training.refine import Budget
@@ -36,13 +38,16 @@ def main() -> None:
     parser.add_argument("run", nargs="?", default=str(ROOT / "runs" / "armadillo"))
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 5, 6])
+    parser.add_argument("--pruned", type=float, nargs="+", default=[0.2, 0.4], help="shares set to zero first")
+    parser.add_argument("--phases", type=float, nargs="+", default=[0.5, 1.0, 2.5, 5.0], help="trained anew with each")
     options = parser.parse_args()
     run = Run(options.run)
     if not run.field_path.exists():
         train(load_config(ROOT / "scenes" / "armadillo.yaml"), run.folder)
     packer = Packer(run, run.config())
     started = {name: p.detach() for name, p in ShapeTask(run.config(), packer.data).field.named_parameters()}
-    budget, rows = Budget(steps=options.steps), []
+    number, before = sum(p.numel() for p in packer.field.parameters()), packer.before
+    budget, rows, sizes = Budget(steps=options.steps), [], []
 
     def matrices(make: Callable[[torch.Tensor], Quantiser]) -> dict[str, Quantiser]:
         packer.install_trained()
@@ -68,6 +73,7 @@ def main() -> None:
             row(f"{name}, {trained}", bits, quantisers)
             if name.startswith("k-means"):
                 same = size
+                sizes.append(size)
         rounded = packer.within(same, Budget())
         row("steps by sensitivity, same bytes, rounded", None, rounded)
         packed = to_packed(packer.field, rounded, {})
@@ -78,17 +84,46 @@ def main() -> None:
             {"how": "the same as differences from the seeded start", "bits": None, "bytes": len(encode(packed))}
         )
         row("steps by sensitivity, then learned with the bits in the loss", None, packer.within(same, budget))
+        for share in options.pruned:
+            with pruned(packer, share):
+                name = f"the same from a field whose smallest {share:.0%} of each matrix were set to zero"
+                row(name, None, packer.within(same, budget))
+    for phase in options.phases if packer.config.field.weights == "sine" else []:
+        # ω and the bits together: the sine's frequency changes what a rounded factor does to its weight.
+        plain = to_plain(packer.config)
+        plain["field"]["phase"] = phase
+        plain["training"] |= {"steps": options.steps, "seconds": None}
+        other = Run(run.folder.with_name(f"{run.folder.name}_phase_{phase:g}"))
+        train(make_config(plain, "phase"), other.folder, overwrite=True)
+        packer = Packer(other, other.config(), packer.data)
+        for size in sizes:
+            name = f"phase {phase:g} (ω = {omega(packer.field):.3g}), unpacked {packer.before:.4f}, learned as above"
+            row(name, None, packer.within(size, budget))
     machine = describe_machine()
     score = "PSNR" if packer.field.kind == "radiance" else "IoU"
-    number = sum(p.numel() for p in packer.field.parameters())
     about = (
         f"`python scripts/tables/packing_steps.py`: {packer.field.kind} field, {Path(packer.config.data.path).name},\n"
-        f"{number:,} numbers, unpacked {score} {packer.before:.4f}; {options.steps} steps of training on;\n"
+        f"{number:,} numbers, unpacked {score} {before:.4f}; {options.steps} steps of training on;\n"
         f"seed {packer.config.seed}, {machine['cpu']}, {machine['threads']} threads, {time.strftime('%Y-%m-%d')}.\n"
         "Biases have 8 bits where matrices have a fixed number."
     )
     text = ["# What each part of packing buys", about, table(list(rows[0]), rows, markdown=True)]
     write_text(ROOT / "docs" / "results" / "packing_steps.md", "\n\n".join(text) + "\n")
+
+
+@contextmanager
+def pruned(packer: Packer, share: float) -> Iterator[None]:
+    """The packer with the smallest entries of every trained matrix at zero."""
+    kept = packer.trained
+    packer.trained = {
+        n: p if p.dim() < 2 else p.where(p.abs() > p.abs().flatten().quantile(share), 0.0) for n, p in kept.items()
+    }
+    yield
+    packer.trained = kept
+
+
+def omega(field: torch.nn.Module) -> float:
+    return next(m.omega for m in field.modules() if hasattr(m, "omega"))
 
 
 if __name__ == "__main__":

@@ -30,10 +30,14 @@ def rays(n, seed=0):
 @pytest.mark.parametrize("fill", [0.0, 0.05, 0.5, 1.0])
 @pytest.mark.parametrize("with_solid", [False, True])
 @pytest.mark.parametrize("cap", [2**31, 700, 5])
-def test_compiled_marcher_is_the_reference(fill, with_solid, cap):
+@pytest.mark.parametrize("corner", [False, True])
+def test_compiled_marcher_is_the_reference(fill, with_solid, cap, corner, monkeypatch):
     g = torch.Generator().manual_seed(1)
     o, d = rays(600)
     cells = torch.rand(13, 17, 11, generator=g) < fill
+    if corner:  # what is occupied fills one corner of the box; and rays go in batches
+        cells[5:] = cells[:, :9] = cells[..., 3:] = False
+        monkeypatch.setattr("sinefield.render.march.SCRATCH", 5000)
     solid = cells & (torch.rand(13, 17, 11, generator=g) < 0.2) if with_solid else None
     jitter = torch.rand(600, generator=g)
     settings = {"near_plane": 0.3, "far_plane": 4.0, "jitter": jitter, "solid": solid, "max_samples": cap}

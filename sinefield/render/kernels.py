@@ -42,77 +42,104 @@ def coarsen(occupied):
 
 
 @numba.njit(cache=True)
-def _walk(o, d, box, occupied, blocks, solid, shift, step, near, far, t_starts, first, limit):
-    """Walk one ray; write lattice positions into `t_starts[first:]` when it has room; return how many there are."""
+def inner_box(blocks, box, shape):
+    """The smallest box around the occupied blocks, and a little more for rounding's sake; inside out without any."""
+    low, high = np.full(3, 1 << 30), np.zeros(3, np.int64)
+    for x in range(blocks.shape[0]):
+        for y in range(blocks.shape[1]):
+            for z in range(blocks.shape[2]):
+                if blocks[x, y, z]:
+                    for a, i in enumerate((x, y, z)):
+                        low[a] = min(low[a], i)
+                        high[a] = max(high[a], i + 1)
+    inner = np.empty(6, np.float32)
+    for a in range(3):
+        cell = (box[a + 3] - box[a]) / shape[a]
+        inner[a] = box[a] + (min(low[a], high[a]) * BLOCK - 0.01) * cell
+        inner[a + 3] = box[a] + (high[a] * BLOCK + (0.01 if high[a] else -0.01)) * cell
+    return inner
+
+
+@numba.njit(cache=True, inline="always")
+def _leave(cell, size, start, rate, inverse, until):
+    """When a ray leaves the cell, or the block of `size` (a power of two) cells around it, along one axis."""
+    if rate == 0.0:
+        return until
+    plane = (cell & -size) + (size if rate > 0.0 else 0)
+    return min(until, (np.float32(plane) - start) * inverse)
+
+
+@numba.njit(cache=True)
+def _walk(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, t_starts):
+    """Walk one ray; write its lattice positions into `t_starts`; return how many there are."""
     t_min, t_max = _span(o, d, box, near, far)
     if not t_min < t_max:
         return 0
-    res = occupied.shape
-    write = len(t_starts) > 0
-    stops = solid.shape[0] == res[0]
-    n, depth, k = 0, 0, 0
-    per_step = np.float32(1.0) / step
-    cell = np.empty(3, np.int64)
-    scale = np.empty(3, np.float32)
+    entry, t_max = _span(o, d, inner, t_min, t_max)
+    if not entry < t_max:
+        return 0
+    nx, ny, nz = occupied.shape
+    stops = solid.shape[0] == nx
+    zero, one, half = np.float32(0.0), np.float32(1.0), np.float32(0.5)
+    per_step = one / step
+    n, depth, k = 0, 0, max(int((entry - t_min) * per_step - shift - np.float32(0.502)), 0)
     # Along each axis the cell's coordinate is start + t·rate; planes are left at t = (plane − start) / rate.
-    start = np.empty(3, np.float32)
-    rate = np.empty(3, np.float32)
-    inverse = np.empty(3, np.float32)
-    for a in range(3):
-        scale[a] = res[a] / (box[a + 3] - box[a])
-        start[a] = (o[a] - box[a]) * scale[a]
-        rate[a] = d[a] * scale[a]
-        inverse[a] = np.float32(1.0) / rate[a] if rate[a] != 0.0 else np.float32(0.0)
-    while n < limit:
+    sx, sy, sz = nx / (box[3] - box[0]), ny / (box[4] - box[1]), nz / (box[5] - box[2])
+    sx, sy, sz = np.float32(sx), np.float32(sy), np.float32(sz)
+    ax, ay, az = (o[0] - box[0]) * sx, (o[1] - box[1]) * sy, (o[2] - box[2]) * sz
+    rx, ry, rz = d[0] * sx, d[1] * sy, d[2] * sz
+    ix = one / rx if rx != zero else zero
+    iy = one / ry if ry != zero else zero
+    iz = one / rz if rz != zero else zero
+    while n < len(t_starts):
         t = t_min + (np.float32(k) + shift) * step
-        middle = t + np.float32(0.5) * step
+        middle = t + half * step
         if middle >= t_max:
             break
-        for a in range(3):
-            cell[a] = min(max(int((o[a] + middle * d[a] - box[a]) * scale[a]), 0), res[a] - 1)
-        if occupied[cell[0], cell[1], cell[2]]:
-            if stops and solid[cell[0], cell[1], cell[2]]:
+        x = min(max(int((o[0] + middle * d[0] - box[0]) * sx), 0), nx - 1)
+        y = min(max(int((o[1] + middle * d[1] - box[1]) * sy), 0), ny - 1)
+        z = min(max(int((o[2] + middle * d[2] - box[2]) * sz), 0), nz - 1)
+        if occupied[x, y, z]:
+            if stops and solid[x, y, z]:
                 depth += 1
                 if depth > SOLID_DEPTH:
                     break
-            if write:
-                t_starts[first + n] = t
+            t_starts[n] = t
             n += 1
             k += 1
             continue
         # Leave the empty cell, or the empty block around it: the nearest of three exit planes, less a hair so that
         # rounding never skips a sample.
-        size = 1 if blocks[cell[0] // BLOCK, cell[1] // BLOCK, cell[2] // BLOCK] else BLOCK
-        leave = t_max
-        for a in range(3):
-            if rate[a] != 0.0:
-                plane = cell[a] // size * size + (size if rate[a] > 0.0 else 0)
-                leave = min(leave, (np.float32(plane) - start[a]) * inverse[a])
+        size = 1 if blocks[x // BLOCK, y // BLOCK, z // BLOCK] else BLOCK
+        leave = _leave(x, size, ax, rx, ix, t_max)
+        leave = _leave(y, size, ay, ry, iy, leave)
+        leave = _leave(z, size, az, rz, iz, leave)
         k = max(k + 1, int((leave - t_min) * per_step - shift - np.float32(0.502)))
     return n
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def count_samples(o, d, box, occupied, blocks, solid, shift, step, near, far):
+def walk_rays(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, most):
+    """Each ray's lattice positions in a row of its own, with room for `most`, and how many there are."""
     counts = np.empty(len(o), np.int64)
-    nothing = np.empty(0, np.float32)
+    rows = np.empty((len(o), most), np.float32)
     for r in numba.prange(len(o)):
-        counts[r] = _walk(o[r], d[r], box, occupied, blocks, solid, shift[r], step, near, far, nothing, 0, 2**31)
-    return counts
+        counts[r] = _walk(o[r], d[r], box, inner, occupied, blocks, solid, shift[r], step, near, far, rows[r])
+    return rows, counts
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def fill_samples(o, d, box, occupied, blocks, solid, shift, step, near, far, packed, total):
+def pack_rows(rows, packed, step, total):
+    """The rows end to end: ray_indices, t_starts, t_ends."""
     ray_indices = np.empty(total, np.int64)
     t_starts = np.empty(total, np.float32)
     t_ends = np.empty(total, np.float32)
     for r in numba.prange(len(packed)):
         first, count = packed[r]
-        if count > 0:
-            _walk(o[r], d[r], box, occupied, blocks, solid, shift[r], step, near, far, t_starts, first, count)
-            for i in range(first, first + count):
-                ray_indices[i] = r
-                t_ends[i] = t_starts[i] + step
+        for i in range(count):
+            ray_indices[first + i] = r
+            t_starts[first + i] = rows[r, i]
+            t_ends[first + i] = rows[r, i] + step
     return ray_indices, t_starts, t_ends
 
 

@@ -7,6 +7,7 @@ t = t_min + (k + jitter_r)·step whose midpoint lies inside the box, before `far
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,7 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sinefield.render.kernels import SOLID_DEPTH, coarsen, count_samples, fill_samples
+from sinefield.render.kernels import SOLID_DEPTH, coarsen, inner_box, pack_rows, walk_rays
+
+SCRATCH = 1 << 24
+"""Lattice positions that a batch of rays may have room for at once."""
 
 
 class Samples(NamedTuple):
@@ -85,16 +89,30 @@ def march(
     blocked = np.zeros((1, 1, 1), np.bool_) if solid is None else solid.numpy()
     settings = (np.float32(render_step_size), np.float32(near_plane), np.float32(far_plane))
     blocks = coarsen(occupied)
-    counts = count_samples(o, d, box, occupied, blocks, blocked, shift, *settings)
-    ends = np.cumsum(counts)
-    keep = int(np.searchsorted(ends, max_samples, side="right"))
-    if keep == 0 and len(o):
-        keep, counts, ends = 1, counts[:1].clip(max=max_samples), ends[:1].clip(max=max_samples)
-    counts, ends = counts[:keep], ends[:keep]
-    packed = np.stack([ends - counts, counts], axis=1)
-    total = int(ends[-1]) if keep else 0
-    index, t0, t1 = fill_samples(o, d, box, occupied, blocks, blocked, shift, *settings, packed, total)
-    return Samples(*(torch.from_numpy(x) for x in (index, t0, t1, packed)))
+    inner = inner_box(blocks, box, occupied.shape)
+    diagonal = math.sqrt(sum(float(side) ** 2 for side in box[3:] - box[:3]))
+    most = max(int(min(diagonal, far_plane - near_plane) / render_step_size) + 2, 1)
+    parts, start, room = [], 0, max_samples
+    while start < len(o):
+        part = slice(start, start + max(SCRATCH // most, 1))
+        rows, counts = walk_rays(o[part], d[part], box, inner, occupied, blocks, blocked, shift[part], *settings, most)
+        ends = np.cumsum(counts)
+        keep = int(np.searchsorted(ends, room, side="right"))
+        if keep == 0 and not parts:
+            keep, counts, ends = 1, counts[:1].clip(max=room), ends[:1].clip(max=room)
+        counts, ends = counts[:keep], ends[:keep]
+        total = int(ends[-1]) if keep else 0
+        packed = np.stack([ends - counts, counts], axis=1)
+        index, t0, t1 = pack_rows(rows, packed, settings[0], total)
+        packed[:, 0] += max_samples - room
+        parts.append((index + start if start else index, t0, t1, packed))
+        start, room = start + keep, room - total
+        if keep < len(rows):
+            break
+    if len(parts) != 1:
+        empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), np.empty((0, 2), np.int64))
+        parts = [tuple(np.concatenate(x) for x in zip(empty, *parts, strict=True))]
+    return Samples(*(torch.from_numpy(x) for x in parts[0]))
 
 
 def march_reference(

@@ -129,6 +129,19 @@ def test_frequency_encoding_closed_form():
     assert torch.allclose(out, torch.tensor([expected]), atol=1e-6)
 
 
+@pytest.mark.parametrize("n", [0, 1, 63, 64, 1000])
+def test_compiled_encoding(n, generator):
+    x = torch.cat([torch.rand(n, 3, generator=generator) * 4 - 2, torch.tensor([[-1.0, 0, 1], [0.25, -0.75, 0.125]])])
+    phases = (x.double()[:, None, :] * math.pi * 2.0 ** torch.arange(10)[:, None]).flatten(1)
+    truth = torch.cat([x.double(), phases.sin(), phases.cos()], dim=1)
+    encoding = Frequency(3, 10)
+    assert (encoding(x) - truth).abs().max() < 1e-6
+    assert (encoding.reference(x) - truth).abs().max() < 1e-3  # π · 2^i · x is rounded before its sine
+    assert encoding(x.requires_grad_()).requires_grad
+    encoding.dtype = torch.bfloat16
+    assert torch.equal(encoding(x.detach()), encoding(x.detach()).bfloat16())
+
+
 def test_no_frequencies_pass_the_input_through():
     x = torch.randn(4, 3)
     assert torch.equal(Frequency(3, 0)(x), x)

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sinefield.config import NetworkConfig
+from sinefield.nn.frequency_kernel import encode
 from sinefield.nn.hashgrid import HashGrid
 
 
@@ -15,7 +17,8 @@ class Frequency(nn.Module):
 
     (Mildenhall et al., ECCV 2020, eq. 4.) Output has d·(1 + 2n) channels; n = 0 passes x through.
     Meant for x in [−1, 1]. Computed in float32 whatever comes in: at bf16 the high frequencies are noise. The result
-    survives bf16, bare coordinates do not, so `dtype` applies from one octave on.
+    survives bf16, bare coordinates do not, so `dtype` applies from one octave on. On the CPU a compiled twin of
+    `reference` computes it where no gradient is asked for.
     """
 
     def __init__(self, dimensions: int, n_frequencies: int) -> None:
@@ -25,9 +28,17 @@ class Frequency(nn.Module):
         self.register_buffer("scales", math.pi * 2.0 ** torch.arange(n_frequencies), persistent=False)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
-        x = x.float()
         if len(self.scales) == 0:
-            return x
+            return x.float()
+        if x.device.type != "cpu" or x.requires_grad:
+            return self.reference(x)
+        out = np.empty((len(x), self.out_features), np.float32)
+        encode(x.float().contiguous().numpy(), len(self.scales), out)
+        return torch.from_numpy(out).to(self.dtype)
+
+    def reference(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
+        """The same in plain torch, differentiable, on any device."""
+        x = x.float()
         phases = (x[:, None, :] * self.scales[:, None]).flatten(1)
         return torch.cat([x, torch.sin(phases), torch.cos(phases)], dim=1).to(self.dtype)
 

@@ -14,6 +14,7 @@ Written from its sources and documentation; docs/results/gpu.md says what of thi
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import cache, partial
 from types import ModuleType
@@ -39,7 +40,9 @@ LOSS_SCALE = 1024.0
 def why_not_tinycudann(device: str = "cuda") -> str | None:
     """None where a small network and grid gave the torch twins' values and gradients, else the reason in a line."""
     try:
-        _trial(device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it was built for an older GPU is no reason
+            _trial(device)
     except ImportError as error:
         return f"not installed ({error})"
     except Exception as error:  # without a device its import raises EnvironmentError; kernels can fail in any way

@@ -72,7 +72,7 @@ class RadianceField(nn.Module):
 
     @property
     def _points_at_once(self) -> int:
-        return 1 << 14 if self.aabb.device.type == "cpu" else 1 << 19
+        return 1 << 14 if self.aabb.device.type == "cpu" else 1 << 18
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16, or torch.float16 by tinycudann."""

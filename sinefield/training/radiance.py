@@ -69,8 +69,8 @@ class RadianceTask:
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
         """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error.
 
-        On CUDA it waits for the device where the marcher needs the number of samples, since they are stored flat, and
-        where the occupancy grid is updated, once in `grid_every` steps; nowhere else.
+        On CUDA it waits for the device where the marcher needs the number of samples, since they are stored flat, where
+        the occupancy grid is updated, once in `grid_every` steps, and where one chunk does not hold the batch.
         """
         field, training = self.field, self.config.training
         if self.grid_moves and index % training.grid_every == 0 and index > 0:

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${OUT:-runs/gpu_check}"
 mkdir -p "$out"
-rm -f "$out/cuda_tests.xml"
+rm -f "$out"/{cuda_tests.xml,doctor.json,gpu.json}
 export SINEFIELD_CACHE="${SINEFIELD_CACHE:-$(mktemp -d)}"
 [ -d carry/data ] && export SINEFIELD_DATA="$PWD/carry/data"
 if compgen -G "carry/wheels/*.whl" > /dev/null; then
@@ -14,9 +14,8 @@ if compgen -G "carry/wheels/*.whl" > /dev/null; then
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 failed=0
-timeout 45 python3 -m sinefield.cli doctor --json | tee "$out/doctor.txt" | grep -v '^{' || failed=1
-tail -n 1 "$out/doctor.txt" > "$out/doctor.json"
-timeout 110 python3 -m pytest -m cuda --junitxml "$out/cuda_tests.xml" || failed=1
+timeout 45 python3 -m sinefield.cli doctor --json | tail -n 1 > "$out/doctor.json" || failed=1
+timeout 130 python3 -m pytest -m cuda --junitxml "$out/cuda_tests.xml" || failed=1
 # What the parts above left of 9 minutes.
 python3 scripts/benchmarks/gpu.py --out "$out" --seconds "$((525 - SECONDS < 370 ? 525 - SECONDS : 370))" "$@" || failed=1
 [ "$failed" = 0 ] || { echo "something failed; see above and $out" >&2; exit 1; }

@@ -43,8 +43,15 @@ def test_a_part_that_fails_or_hangs_is_a_row(gpu, tmp_path):
     hung = gpu.run_part("hash", options, 0.2)
     failed = gpu.run_part("sine", argparse.Namespace(data=tmp_path / "none", downscale=2, dry=True, set=[]), 120)
     assert "no result within" in hung["failed"] and "none" in failed["failed"]
-    rows = {row["figure"]: row["value"] for row in gpu.summary({"hash": hung, "sine": failed}, "3 passed")}
-    assert rows["hash"].startswith("FAILED") and rows["sine"].startswith("FAILED") and rows["CUDA tests"] == "3 passed"
+    backends = [{"name": "tinycudann", "works": False, "note": "absent"}, {"name": "LPIPS", "works": True, "note": ""}]
+    (tmp_path / "doctor.json").write_text(json.dumps({"backends": backends}))
+    suite = '<testsuites><testsuite tests="9" failures="1" errors="1" skipped="3"/></testsuites>'
+    (tmp_path / "cuda_tests.xml").write_text(suite)
+    found = gpu.summary({"hash": hung, "sine": failed}, gpu.found_before(tmp_path))
+    rows = {row["figure"]: row["value"] for row in found}
+    assert rows["hash"].startswith("FAILED") and rows["sine"].startswith("FAILED")
+    assert rows["CUDA tests"] == "4 passed, 2 failed, 3 skipped" and rows["tinycudann"] == "does not work; absent"
+    assert "LPIPS" not in rows and gpu.found_before(tmp_path / "none") == []
 
 
 @pytest.mark.slow

@@ -307,9 +307,9 @@ def run_part(part: str, options: argparse.Namespace, limit: float) -> dict:
         return {"failed": f"exit {done.returncode}: {lines[-1][:200]}"}
 
 
-def summary(parts: dict[str, dict], tests: str | None) -> list[dict]:
-    """The rows of the table."""
-    rows = [{"figure": "CUDA tests", "value": tests}] if tests else []
+def summary(parts: dict[str, dict], before: list[dict]) -> list[dict]:
+    """The rows of the table: those of `before`, then what the parts found."""
+    rows = list(before)
     rows += [
         {"figure": part, "value": f"FAILED: {found['failed']}"} for part, found in parts.items() if "failed" in found
     ]
@@ -346,14 +346,22 @@ def ratio(ours: float | None, theirs: float | None, spent: float) -> str:
     return f"{theirs / ours:.3g}" if theirs is not None else f"> {spent / ours:.3g}"
 
 
-def results_of(path: Path) -> str | None:
-    """What pytest's XML says, in a few words."""
-    if not path.exists():
-        return None
-    suite = ElementTree.parse(path).getroot().find("testsuite")
-    total, skipped, bad = (int(suite.get(k, 0)) for k in ("tests", "skipped", "failures"))
-    bad += int(suite.get("errors", 0))
-    return f"{total - skipped - bad} passed, {bad} failed, {skipped} skipped"
+def found_before(folder: Path) -> list[dict]:
+    """What `doctor` said of the GPU's backends and pytest of the CUDA tests, where scripts/gpu_check.sh left them."""
+    rows = []
+    with suppress(OSError, ValueError):
+        for row in json.loads((folder / "doctor.json").read_text())["backends"]:
+            if any(word in row["name"].lower() for word in ("cuda", "nerfacc", "triton")):
+                value = ("works; " if row["works"] else "does not work; ") + row["note"][:80]
+                rows.append({"figure": row["name"], "value": value})
+    with suppress(OSError, ElementTree.ParseError):
+        suite = ElementTree.parse(folder / "cuda_tests.xml").getroot().find("testsuite")
+        total, skipped, failures, errors = (int(suite.get(k, 0)) for k in ("tests", "skipped", "failures", "errors"))
+        bad = failures + errors
+        rows.append(
+            {"figure": "CUDA tests", "value": f"{total - skipped - bad} passed, {bad} failed, {skipped} skipped"}
+        )
+    return rows
 
 
 def main() -> None:
@@ -382,7 +390,7 @@ def main() -> None:
         parts[part] = run_part(part, options, left) if left > 1 else {"failed": "no time was left"}
         about = {"machine": describe_machine(), "dry": options.dry, "set": options.set, "parts": parts}
         write_text(options.out / "gpu.json", json.dumps(about, indent=1))
-    rows = summary(parts, results_of(options.out / "cuda_tests.xml"))
+    rows = summary(parts, found_before(options.out))
     print(table(["figure", "value"], rows))
     if any("FAILED" in row["value"] for row in rows):
         sys.exit(1)

@@ -163,6 +163,7 @@ class TrainingConfig:
     chunk: int | None = None  # points that go through the network at once; by the width, to fit the cache
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # hidden layers' arithmetic; auto: bf16 where it is fast
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where torch sees a device
+    backend: Literal["auto", "torch", "tinycudann"] = "auto"  # what runs the networks on cuda; auto: torch
     save_seconds: float = 30.0  # time between two saves of the resumable state
     score_seconds: float = 10.0  # time between two quick scores
 

@@ -1,6 +1,5 @@
 """What this machine can run. Each part is found out by trying it, never by guessing from versions."""
 
-import importlib
 import importlib.metadata
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +25,7 @@ def examine() -> tuple[dict[str, Any], str]:
         _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
         _try("CUDA", _cuda, "used in training with device: auto", "training runs on the CPU"),
         _try("nerfacc", _nerfacc, "marches rays on CUDA", "optional: pip install 'sinefield[cuda]'"),
-        _try("tinycudann", _tinycudann, "found; not used in this version", "optional: see docs/cuda.md"),
+        _try("tinycudann", _tinycudann, "not used by auto, only by training.backend", "optional: see docs/cuda.md"),
         _try("LPIPS", _lpips, "used by eval", "optional; scores say null without it"),
     ]
     report = {
@@ -150,10 +149,10 @@ def _nerfacc() -> str | None:
 
 
 def _tinycudann() -> str | None:
-    try:
-        importlib.import_module("tinycudann")
-    except OSError as error:  # EnvironmentError is what it raises without a device
-        raise RuntimeError(str(error)) from error
+    from sinefield.nn.tcnn import why_not_tinycudann
+
+    if why := why_not_tinycudann():
+        raise (_Absent if why.startswith("not installed") else RuntimeError)(why)
     return _version("tinycudann")
 
 

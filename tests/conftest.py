@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("SINEFIELD_CACHE", str(ROOT / ".pytest_cache" / "sinefield"))
 # Not render.kernels and nn.hash_kernels, which are numba's, nor export.video and export.orbit: the checker takes frames
 # from their streams.
-CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "fused", "encodings", "hashgrid", "spectrum")]
+CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "fused", "encodings", "hashgrid", "spectrum", "tcnn")]
 CHECKED += ["fields", "metrics", "data", "render.march", "render.volume", "render.occupancy"]
 CHECKED += ["export.mesh", "export.field_mesh", "export.grid"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
@@ -90,6 +91,22 @@ def test_doctor_finds_what_this_machine_needs(capfd):
     rows = {row["name"].split()[0]: row for row in last_json(out)["backends"]}
     assert code == 0
     assert all(rows[name]["works"] for name in ("marcher,", "ray", "winding", "video"))
+    # Neither is chosen unless asked for, and the row says what to do.
+    tiny = rows["tinycudann"]
+    assert ("training.backend" if tiny["works"] else "docs/cuda.md") in tiny["note"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["--training.device", "cuda"], ["training.device is cuda", "use cpu or auto"]),
+        (["--training.backend", "tinycudann"], ["training.backend is tinycudann", "on the CPU", "use torch or auto"]),
+        (["--training.backend", "tiny"], ["training.backend"]),
+    ],
+)
+def test_a_device_or_backend_that_is_not_there(workshop, tmp_path, capfd, settings, says):
+    refused(capfd, tmp_path, "train", workshop / "shape.yaml", "--out", tmp_path / "out", *settings, says=says)
 
 
 def test_train_json_and_overrides(workshop, tmp_path, capfd):

@@ -78,7 +78,7 @@ class Stepper:
     def __call__(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.task.step(self.index, step_generator(self.seed, self.index))
+        self.task.step(self.index, step_generator(self.seed, self.index, self.task.device))
         for optimizer in self.optimizers:
             optimizer.step()
         self.index += 1

@@ -70,8 +70,12 @@ class RadianceField(nn.Module):
         """Length of one sample, world units."""
         return float((self.aabb[3:] - self.aabb[:3]).max()) / self.config.steps
 
+    @property
+    def _points_at_once(self) -> int:
+        return 1 << 14 if self.aabb.device.type == "cpu" else 1 << 18
+
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16."""
+        """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16, or torch.float16 by tinycudann."""
         self.encoding.dtype = self.trunk.dtype = self.head.dtype = dtype
 
     def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,21 +98,26 @@ class RadianceField(nn.Module):
         return self._colours(features, self.directions(d)), sigmas
 
     def _colours(self, features: Tensor, directions: Tensor) -> Tensor:
-        kind = self.head.dtype
+        kind = self.head.input_dtype
         return torch.sigmoid(self.head(torch.cat([features.to(kind), directions.to(kind)], dim=1)))
 
     def shade(self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], samples: Samples) -> Pixels:
         """Evaluate the field at the samples and composite them; one pixel for each of `samples.n_rays` rays."""
         sigmas, features = self._trunk(samples.points(rays_o, rays_d))
         # Directions are encoded once a ray, not once a sample.
-        directions = self.directions(rays_d[: samples.n_rays]).to(self.head.dtype)[samples.ray_indices]
+        directions = self.directions(rays_d[: samples.n_rays]).to(self.head.input_dtype)[samples.ray_indices]
         return composite(sigmas, self._colours(features, directions), samples)
 
     @torch.no_grad()
     def render(
-        self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], chunk: int = 16384, max_samples: int = 2**20
+        self,
+        rays_o: Float[Tensor, "r 3"],
+        rays_d: Float[Tensor, "r 3"],
+        chunk: int | None = None,
+        max_samples: int = 2**20,
     ) -> Pixels:
         """Pixels of any number of rays, without jitter; memory is bounded by `max_samples`."""
+        chunk = chunk or self._points_at_once
         parts = []
         start = 0
         while start < len(rays_o):
@@ -128,7 +137,7 @@ class RadianceField(nn.Module):
         cells = grid.binaries.flatten().nonzero()[:, 0]
         grid.occs.zero_()
         with torch.no_grad():
-            for part in cells.split(16384):
+            for part in cells.split(self._points_at_once):
                 grid.occs.view(-1)[part] = self.density(grid.centres(part)) * self.render_step_size
         grid.find_solid()
 
@@ -137,6 +146,6 @@ class RadianceField(nn.Module):
         step = self.render_step_size
 
         def occ_eval_fn(x: Tensor) -> Tensor:
-            return torch.cat([self.density(part) for part in x.split(16384)]) * step
+            return torch.cat([self.density(part) for part in x.split(self._points_at_once)]) * step
 
         self.grid.update(occ_eval_fn, generator, everything=everything)

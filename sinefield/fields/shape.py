@@ -51,7 +51,7 @@ class ShapeField(nn.Module):
         self.register_buffer("aabb", torch.as_tensor(aabb, dtype=torch.float64))
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16."""
+        """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16, or torch.float16 by tinycudann."""
         self.encoding.dtype = self.network.dtype = dtype
 
     def forward(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:

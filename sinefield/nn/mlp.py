@@ -1,7 +1,7 @@
 """A multilayer perceptron over any kind of weight."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +60,8 @@ class MLP(nn.Module):
 
     The first layer runs in the dtype of its input (bare coordinates do not survive bf16, a frequency encoding
     does); the hidden layers run in `dtype`; the output is float32. On the CPU the network runs in reused buffers and is
-    differentiable once; set `twice_differentiable` where a loss contains gradients.
+    differentiable once; set `twice_differentiable` where a loss contains gradients. Where `accelerated` is set, it runs
+    the network while `dtype` is float16 (see nn.tcnn); in other dtypes the network stays plain torch.
 
     Args:
         activation: "relu", "leaky_relu" (slope 0.01), "softplus" (β=100), "gaussian" exp(−x²/2σ²) or
@@ -93,6 +94,7 @@ class MLP(nn.Module):
         self.activation = Activation(activation, sigma, omega0)
         self.fused = FusedNetwork(self.activation, self.skips)
         self.twice_differentiable = False
+        self.accelerated: Callable[[Tensor, list[Tensor], list[Tensor]], Tensor] | None = None
         self.dtype = torch.float32
         siren = activation == "sine"
         layers: list[Weight] = [Dense(width, in_features, bound=1 / in_features if siren else None)]
@@ -104,8 +106,15 @@ class MLP(nn.Module):
             nn.Parameter(torch.empty(w.out_features).uniform_(-1, 1) / math.sqrt(w.in_features)) for w in layers
         )
 
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """What trained inputs are to be given in: where `accelerated` is set it rounds them, their gradient scaled."""
+        return self.dtype if self.accelerated is None else torch.float32
+
     def forward(self, x: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
         matrices = [weight() for weight in self.weights]
+        if self.accelerated is not None and self.dtype == torch.float16:
+            return self.accelerated(x, matrices, list(self.biases))
         if x.device.type == "cpu" and not self.twice_differentiable:
             return self.fused(x, matrices, list(self.biases), self.dtype)
         return self.reference(x, matrices)

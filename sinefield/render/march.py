@@ -47,9 +47,12 @@ class Samples(NamedTuple):
         """Cut between rays into parts of about `chunk` samples: (index of the part's first ray, part)."""
         if self.n_rays == 0:
             return
-        ends = self.packed_info.sum(1)
-        total = int(ends[-1])
+        total = len(self.t_starts)
         parts = max(round(total / chunk), 1)
+        if parts == 1:
+            yield 0, self
+            return
+        ends = self.packed_info.sum(1)
         marks = torch.arange(1, parts, device=ends.device) * (total // parts)
         cuts = [0, *(torch.searchsorted(ends, marks) + 1).tolist(), self.n_rays]
         for first, last in itertools.pairwise(cuts):

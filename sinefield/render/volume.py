@@ -44,7 +44,7 @@ def render_weights(
     before = depth.cumsum(0) - depth
     start = first.clamp(max=max(len(depth) - 1, 0))
     base = before[start] if len(depth) else torch.zeros_like(first, dtype=torch.float64)
-    before = before - torch.repeat_interleave(base, count)
+    before = before - torch.repeat_interleave(base, count, output_size=len(depth))
     trans = torch.exp(-before)
     return trans * -torch.expm1(-depth), trans
 

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sinefield.config import TrainingConfig
+from sinefield.config import RadianceConfig, ShapeConfig, TrainingConfig
 from sinefield.errors import SinefieldError
 from sinefield.nn.hashgrid import HashGrid
+from sinefield.nn.mlp import MLP
+from sinefield.nn.tcnn import TinyGrid, TinyNetwork, why_not_network, why_not_tinycudann
 from sinefield.training.muon import Muon
 from sinefield.training.run import Run, load_tensors, save_tensors
 
@@ -27,8 +29,11 @@ class Task(Protocol):
     field: nn.Module
     device: torch.device
 
-    def step(self, index: int, generator: torch.Generator) -> float:
-        """Accumulate gradients of one step's loss; return the loss, or NaN-free 0.0 when there was nothing to do."""
+    def step(self, index: int, generator: torch.Generator) -> float | Tensor:
+        """Accumulate gradients of one step's loss; return the loss, or NaN-free 0.0 when there was nothing to do.
+
+        On CUDA the loss is a tensor, so that the step need not wait for it.
+        """
 
     def quick_score(self) -> dict[str, float]:
         """A cheap held-out score, its name first."""
@@ -40,6 +45,10 @@ class Task(Protocol):
         """What, beside parameters and optimisers, the next step depends on."""
 
     def load_state(self, state: dict[str, Tensor]) -> None: ...
+
+
+LOOK_EVERY = 32
+"""Steps on CUDA between two looks at the losses: a look waits for the device."""
 
 
 class Interrupted(Exception):
@@ -87,7 +96,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     """
     optimizers = make_optimizers(task, config)
     base = [o.param_groups[0]["lr"] for o in optimizers]
-    step, seconds, loss = 0, 0.0, math.nan
+    step, seconds = 0, 0.0
     if resume and run.state_path.exists():
         step, seconds = _load(run, task, optimizers)
         run.cut_metrics(step)
@@ -95,10 +104,25 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     def done() -> float:
         return step / config.steps if config.steps else seconds / (config.seconds or 1)
 
-    dtype = hidden_dtype(config.precision, task.device)
+    dtype = torch.float16 if config.backend == "tinycudann" else hidden_dtype(config.precision, task.device)
     task.field.set_dtype(dtype)
     saved = scored = seconds
     smooth = None
+    unseen: list[float | Tensor] = []
+    look_every = 1 if task.device.type == "cpu" else LOOK_EVERY
+
+    def look(last: int) -> None:
+        """Take in the losses of the steps up to `last`; none that is not finite is ever saved after."""
+        nonlocal smooth
+        for i, loss in enumerate(read(unseen), last + 1 - len(unseen)):
+            if not math.isfinite(loss):
+                raise SinefieldError(
+                    f"{run.folder}: the loss is {loss} at step {i}; the last good state is kept; "
+                    "halve training.lr and training.adam_lr and --resume or --overwrite"
+                )
+            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+        unseen.clear()
+
     with _signals() as stopped, _bar(config, step, seconds) as bar:
         while done() < 1:
             begin = time.perf_counter()
@@ -106,40 +130,55 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
                 optimizer.param_groups[0]["lr"] = lr * rate(done(), config)
                 optimizer.zero_grad(set_to_none=True)
             try:
-                loss = task.step(step, step_generator(seed, step, task.device))
+                unseen.append(task.step(step, step_generator(seed, step, task.device)))
             except (MemoryError, RuntimeError) as error:
                 if not _lacks_memory(error) or config.batch < 2:
                     raise
                 config.batch //= 2
                 tqdm.write(f"too little memory; the batch is now {config.batch:,} (training.batch)", file=sys.stderr)
                 continue
-            if not math.isfinite(loss):
-                raise SinefieldError(
-                    f"{run.folder}: the loss is {loss} at step {step}; the last good state is kept; "
-                    "halve training.lr and training.adam_lr and --resume or --overwrite"
-                )
+            if len(unseen) >= look_every:
+                look(step)
             for optimizer in optimizers:
                 optimizer.step()
             step += 1
             spent = time.perf_counter() - begin
             seconds += spent
-            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
             bar.update(1 if config.steps else max(min(spent, bar.total - bar.n), 0))
             finished = done() >= 1
-            if seconds - scored >= config.score_seconds or finished or stopped:
+            stopping = bool(stopped)  # a signal that comes after this line is met after the next step
+            scoring = seconds - scored >= config.score_seconds or finished or stopping
+            saving = seconds - saved >= config.save_seconds or finished or stopping
+            if unseen and (scoring or saving):
+                begin = time.perf_counter()
+                look(step - 1)
+                seconds += time.perf_counter() - begin
+            if scoring:
                 score = task.quick_score()
                 run.append_metrics({"step": step, "seconds": round(seconds, 3), "loss": smooth, **score})
                 name, value = next(iter(score.items()))
                 bar.set_postfix_str(f"loss {smooth:.4g}, {name} {value:.4g}, {step / seconds:.1f} steps/s")
                 task.field.set_dtype(dtype)
                 scored = seconds
-            if seconds - saved >= config.save_seconds or finished or stopped:
+            if saving:
                 _save(run, task, optimizers, step, seconds)
                 saved = seconds
-            if stopped and not finished:
+            if stopping and not finished:
                 raise Interrupted(stopped[0])
     task.field.set_dtype(torch.float32)
     return {"steps": step, "seconds": round(seconds, 3), "loss": smooth}
+
+
+def read(losses: list[float | Tensor]) -> list[float]:
+    """Losses as numbers, with one wait for the device however many there are."""
+    tensors = [loss for loss in losses if isinstance(loss, Tensor)]
+    found = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [next(found) if isinstance(loss, Tensor) else loss for loss in losses]
+
+
+def kept(loss: Tensor) -> float | Tensor:
+    """A loss without its graph: a number on the CPU, a tensor that nobody waits for elsewhere."""
+    return float(loss.detach()) if loss.device.type == "cpu" else loss.detach()
 
 
 def _lacks_memory(error: BaseException) -> bool:
@@ -148,9 +187,41 @@ def _lacks_memory(error: BaseException) -> bool:
     return named or "can't allocate memory" in str(error)  # how torch's CPU allocator says it
 
 
-def chunk_for(width: int) -> int:
-    """Points at once such that a layer's activations, 2 MB of bf16, stay in the cache."""
-    return min(max((1 << 20) // width, 4096), 16384)
+def chunk_for(width: int, device: torch.device) -> int:
+    """Points at once: a layer's activations, 2 MB of bf16, stay in a CPU's cache; a GPU wants many."""
+    return min(max((1 << 20) // width, 4096), 16384) if device.type == "cpu" else 1 << 19
+
+
+def check_backend(config: ShapeConfig | RadianceConfig) -> None:
+    """Refuse a device or backend that training cannot use, before any long work.
+
+    Raises:
+        SinefieldError: as `training_device`; `training.backend` is tinycudann, and the settings do not suit it,
+            training runs on the CPU, or it is not installed or does not work.
+    """
+    training, field = config.training, config.field
+    device = training_device(training.device)
+    if training.backend != "tinycudann":
+        return
+    bare = field.encoding == "frequency" and field.frequencies == 0
+    why = why_not_network(field.activation, field.skips, bare, getattr(training, "eikonal", 0) > 0)
+    if why is None and training.precision != "auto":
+        why = f"it computes in fp16, not training.precision {training.precision}"
+    if why is None and device.type != "cuda":
+        why = "training runs on the CPU"
+    if why := why or why_not_tinycudann():
+        raise SinefieldError(f"training.backend is tinycudann, but {why}; use torch or auto")
+
+
+def use_backend(task: Task, config: TrainingConfig) -> None:
+    """Let networks and hash grids of a task run by what `training.backend` names; `check_backend` first."""
+    if config.backend != "tinycudann":
+        return
+    for module in task.field.modules():
+        if isinstance(module, MLP):
+            module.accelerated = TinyNetwork(module)
+        elif isinstance(module, HashGrid):
+            module.accelerated = TinyGrid(module)
 
 
 def training_device(asked: str) -> torch.device:

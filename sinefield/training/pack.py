@@ -276,7 +276,8 @@ class Packer:
         Found to be within a factor of two of where the weight ends, for all kinds of field and size tried.
         """
         self.install_trained()
-        loss = sum(self.task.step(i, step_generator(self.config.seed, i, self.task.device)) for i in range(1, 9)) / 8
+        steps = (self.task.step(i, step_generator(self.config.seed, i, self.task.device)) for i in range(1, 9))
+        loss = sum(float(step) for step in steps) / 8
         self.field.zero_grad(set_to_none=True)
         return 3.0 * loss / (8 * size)
 

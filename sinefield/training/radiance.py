@@ -12,7 +12,7 @@ from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
 from sinefield.render.march import Samples
 from sinefield.render.occupancy import visual_hull
-from sinefield.training.loop import chunk_for, training_device
+from sinefield.training.loop import chunk_for, kept, training_device
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video composite on; see RadianceDataConfig."""
@@ -46,6 +46,7 @@ class RadianceTask:
         self.field.view.copy_(usual_orbit(scene.train.cameras))
         if config.training.hull and scene.has_alpha:
             self._start_from_hull(scene.train)
+        self.step_size = self.field.render_step_size  # asked for before the box is on a GPU
         self.field.to(self.device)
 
     def _start_from_hull(self, views: Views) -> None:
@@ -65,8 +66,12 @@ class RadianceTask:
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.n_rays = int(state["n_rays"])
 
-    def step(self, index: int, generator: torch.Generator) -> float:
-        """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error."""
+    def step(self, index: int, generator: torch.Generator) -> float | Tensor:
+        """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error.
+
+        On CUDA it waits for the device where the marcher needs the number of samples, since they are stored flat, where
+        the occupancy grid is updated, once in `grid_every` steps, and where one chunk does not hold the batch.
+        """
         field, training = self.field, self.config.training
         if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):
@@ -74,7 +79,7 @@ class RadianceTask:
         rays_o, rays_d, target, background = self._draw(generator)
         jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
         # The cap is hard: memory is bounded even when the grid suddenly fills.
-        samples = field.grid.sampling(rays_o, rays_d, field.render_step_size, jitter, max_samples=2 * training.batch)
+        samples = field.grid.sampling(rays_o, rays_d, self.step_size, jitter, max_samples=2 * training.batch)
         n_samples = len(samples.t_starts)
         used = samples.n_rays
         growth = training.batch / max(n_samples, 1)
@@ -83,13 +88,13 @@ class RadianceTask:
             return 0.0
         loss = 0.0
         with materialised(field):
-            for first, part in samples.split(training.chunk or chunk_for(self.config.field.width)):
+            for first, part in samples.split(training.chunk or chunk_for(self.config.field.width, self.device)):
                 rays = slice(first, first + part.n_rays)
                 colours = field.shade(rays_o[rays], rays_d[rays], part).over(background[rays])
                 error = (colours - target[rays]).square().sum() / (3 * used)
                 if len(part.t_starts):
                     error.backward()
-                loss += float(error.detach())
+                loss += kept(error)
         return loss
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -14,7 +14,8 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.shape import ShapeField
 from sinefield.metrics.shapes import iou
 from sinefield.nn.weights import materialised
-from sinefield.training.loop import chunk_for, training_device
+from sinefield.training.graph import GraphedStep
+from sinefield.training.loop import chunk_for, kept, training_device
 
 QUICK_POINTS = 30_000
 HELDOUT_SEED = 1_000_003
@@ -31,7 +32,7 @@ class ShapeTask:
     def __init__(self, config: ShapeConfig, surface: Surface) -> None:
         self.config = config
         normalisation = Normalisation.fit(surface.aabb)
-        data = config.data
+        data, training = config.data, config.training
         labelled = sample_shape(
             surface,
             normalisation,
@@ -59,7 +60,10 @@ class ShapeTask:
         torch.manual_seed(config.seed)
         centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
         self.field = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb)).to(device)
-        self.field.network.twice_differentiable = config.training.eikonal > 0
+        self.field.network.twice_differentiable = training.eikonal > 0
+        self.graphed: GraphedStep | None = None
+        if device.type == "cuda" and training.backend != "tinycudann" and training.eikonal == 0:
+            self.graphed = GraphedStep(self._loss_of, list(self.field.parameters()))
         self.held_out = heldout_points(surface, QUICK_POINTS, seed=HELDOUT_SEED)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
@@ -71,12 +75,22 @@ class ShapeTask:
     def load_state(self, state: dict[str, Tensor]) -> None:
         pass
 
-    def step(self, index: int, generator: torch.Generator) -> float:
-        """Accumulate the gradient of the mean loss over a random batch of the prepared points."""
+    def step(self, index: int, generator: torch.Generator) -> float | Tensor:
+        """Accumulate the gradient of the mean loss over a random batch of the prepared points.
+
+        On CUDA nothing in it waits for the device, and without `training.eikonal` it is one CUDA graph.
+        """
         training = self.config.training
-        start = int(torch.randint(len(self.points), (), generator=generator, device=self.device))
+        host = generator
+        if self.device.type != "cpu":  # a number drawn on the device would have to be waited for
+            host = torch.Generator().manual_seed(generator.initial_seed())
+        start = int(torch.randint(len(self.points), (), generator=host))
         encoded = self._encode()
-        chunk = training.chunk or chunk_for(self.config.field.width)
+        chunk = training.chunk or chunk_for(self.config.field.width, self.device)
+        if self.graphed is not None and chunk >= training.batch:
+            part = self._run(start, training.batch)
+            inputs = self.points[part] if encoded is None else encoded[part]
+            return self.graphed(inputs, self.targets[part], key=self.field.network.dtype)
         total = 0.0
         with materialised(self.field):
             for first in range(0, training.batch, chunk):
@@ -87,8 +101,13 @@ class ShapeTask:
                 if training.eikonal:
                     loss = loss + self._gradient_loss(generator, n) * (n / training.batch)
                 loss.backward()
-                total += float(loss.detach())
+                total += kept(loss)
         return total
+
+    def _loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss at points (n, 3), or at what the network sees of them."""
+        raw = self.field(inputs) if inputs.shape[1] == 3 else self.field.from_encoded(inputs)
+        return self._loss(raw, targets).mean()
 
     def _run(self, start: int, n: int) -> slice | Tensor:
         """`n` prepared points from `start` on, round the end."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from sinefield.config import Config
 from sinefield.training.evaluate import evaluate
-from sinefield.training.loop import optimise
+from sinefield.training.loop import check_backend, optimise, use_backend
 from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.run import Run, save_field
 from sinefield.training.shape import ShapeTask, load_shape
@@ -17,16 +17,19 @@ def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool
     All input is read and checked before the folder is made.
 
     Raises:
-        SinefieldError: bad input, an existing run without `resume` or `overwrite`, a failed write.
+        SinefieldError: bad input, an existing run without `resume` or `overwrite`, a device or backend that does not
+            work here, a failed write.
         Interrupted: stopped by a signal; the state is saved.
     """
     Run.check(out, config, resume, overwrite)
+    check_backend(config)
     if config.kind == "shape":
         data = load_shape(config.data.path)
         task = ShapeTask(config, data)
     else:
         data = load_scene(config)
         task = RadianceTask(config, data)
+    use_backend(task, config.training)
     run = Run.prepare(out, config, resume, overwrite)
     result = optimise(task, config.training, run, config.seed, resume)
     save_field(run.field_path, task.field, {"seed": config.seed, **result})

@@ -29,6 +29,7 @@ class Late:
 
     def step(self, index, generator):
         self.done.append(index)
+        self.task.progress = self.progress
         loss = self.task.step(index, generator)
         return torch.tensor(float("nan") if index == self.broken_at else loss)
 
@@ -125,5 +126,5 @@ def test_a_capture_that_lacks_memory_is_tried_again_with_a_smaller_batch(ball):
     task.graphed.capture = capture
     for n, fits in ((200, False), (200, False), (100, True)):
         with nullcontext() if fits else pytest.raises(torch.OutOfMemoryError):
-            task.graphed(task.points[:n], task.targets[:n])
+            task.graphed(task.points[:n], task.values[:n], torch.ones(()))
     assert task.graphed.works

@@ -28,6 +28,8 @@ class Task(Protocol):
 
     field: nn.Module
     device: torch.device
+    progress: float
+    """Share of the budget that is spent, set before each step."""
 
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
         """Accumulate gradients of one step's loss; return the loss, or NaN-free 0.0 when there was nothing to do.
@@ -129,6 +131,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             for optimizer, lr in zip(optimizers, base, strict=True):
                 optimizer.param_groups[0]["lr"] = lr * rate(done(), config)
                 optimizer.zero_grad(set_to_none=True)
+            task.progress = done()
             try:
                 unseen.append(task.step(step, step_generator(seed, step, task.device)))
             except (MemoryError, RuntimeError) as error:

@@ -40,6 +40,7 @@ class RadianceTask:
         self.scored = scene.test or scene.val or scene.train
         self.n_rays = config.training.batch // 16
         self.grid_moves = True
+        self.progress = 0.0
         torch.manual_seed(config.seed)
         self.field = RadianceField(config.field, scene.aabb)
         self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))

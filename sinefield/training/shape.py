@@ -22,6 +22,8 @@ HELDOUT_SEED = 1_000_003
 """Held-out points come from a seed of their own, far from any training seed a user picks."""
 
 
+SHARPENED = 0.7
+"""Share of the budget after which the band has its final width."""
 ENCODED_BYTES = 1 << 29
 """Encoded points are kept up to this size; 2 million take 132 MB."""
 
@@ -46,9 +48,9 @@ class ShapeTask:
         order = torch.randperm(data.points, generator=torch.Generator().manual_seed(config.seed))
         self.points = torch.from_numpy(labelled["points"])[order].to(device)
         values = torch.from_numpy(labelled["values"])[order].to(device)
-        # What a step compares with: distances in bands, so that the loss reads the same at any band.
-        values = values / config.field.band if config.field.represents == "distance" else values
-        self.targets = {"tanh": torch.tanh, "l1": lambda v: v.clamp(-1, 1)}.get(config.field.loss, lambda v: v)(values)
+        # Distances in bands, so that the loss reads the same at any band.
+        self.values = values / config.field.band if config.field.represents == "distance" else values
+        self.progress = 0.0
         self._encoded: Tensor | None = None
         self.oriented = None
         if surface.faces is None:
@@ -90,24 +92,25 @@ class ShapeTask:
         if self.graphed is not None and chunk >= training.batch:
             part = self._run(start, training.batch)
             inputs = self.points[part] if encoded is None else encoded[part]
-            return self.graphed(inputs, self.targets[part], key=self.field.network.dtype)
+            sharpness = torch.full((), self._sharpness(), device=self.device)
+            return self.graphed(inputs, self.values[part], sharpness, key=self.field.network.dtype)
         total = 0.0
         with materialised(self.field):
             for first in range(0, training.batch, chunk):
                 n = min(chunk, training.batch - first)
                 part = self._run(start + first, n)
                 raw = self.field(self.points[part]) if encoded is None else self.field.from_encoded(encoded[part])
-                loss = self._loss(raw, self.targets[part]).sum() / training.batch
+                loss = self._loss(raw, self.values[part], self._sharpness()).sum() / training.batch
                 if training.eikonal:
                     loss = loss + self._gradient_loss(generator, n) * (n / training.batch)
                 loss.backward()
                 total += kept(loss)
         return total
 
-    def _loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _loss_of(self, inputs: Tensor, values: Tensor, sharpness: Tensor) -> Tensor:
         """Mean loss at points (n, 3), or at what the network sees of them."""
         raw = self.field(inputs) if inputs.shape[1] == 3 else self.field.from_encoded(inputs)
-        return self._loss(raw, targets).mean()
+        return self._loss(raw, values, sharpness).mean()
 
     def _run(self, start: int, n: int) -> slice | Tensor:
         """`n` prepared points from `start` on, round the end."""
@@ -128,15 +131,18 @@ class ShapeTask:
             self._encoded = torch.cat([self.field.encoding(part) for part in self.points.split(1 << 16)])
         return self._encoded
 
-    def _loss(self, raw: Tensor, targets: Tensor) -> Tensor:
+    def _sharpness(self) -> float:
+        """By how much the band is narrower now: a wide one finds the shape, a narrow one makes its surface exact."""
+        return self.config.training.sharpen ** min(self.progress / SHARPENED, 1.0)
+
+    def _loss(self, raw: Tensor, values: Tensor, sharpness: float | Tensor) -> Tensor:
         kind = self.config.field.loss
-        if kind == "tanh":
-            return (torch.tanh(raw) - targets).abs()
-        if kind == "l1":
-            return (raw.clamp(-1, 1) - targets).abs()
+        if kind in ("tanh", "l1"):
+            bend = torch.tanh if kind == "tanh" else lambda v: v.clamp(-1, 1)
+            return (bend(raw * sharpness) - bend(values * sharpness)).abs()
         if kind == "bce":
-            return F.binary_cross_entropy_with_logits(raw, targets, reduction="none")
-        return (raw - targets).square()
+            return F.binary_cross_entropy_with_logits(raw, values, reduction="none")
+        return (raw - values).square()
 
     def _gradient_loss(self, generator: torch.Generator, n: int) -> Tensor:
         """Eikonal term at random points, and for point clouds distance 0 and the given normals on the surface.

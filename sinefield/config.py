@@ -196,6 +196,7 @@ class RadianceTrainingConfig(TrainingConfig):
     batch: int = 65536  # target number of samples a step; the number of rays adapts to it
     hull: bool = True  # start from the visual hull of the masks where images carry alpha
     grid_every: int = 16  # steps between two updates of the occupancy grid
+    marcher: Literal["auto", "numba", "nerfacc", "triton", "reference"] = "auto"  # rays into samples; docs/cuda.md
 
 
 @dataclass

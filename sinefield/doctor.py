@@ -25,6 +25,9 @@ def examine() -> tuple[dict[str, Any], str]:
         _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
         _try("CUDA", _cuda, "used in training with device: auto", "training runs on the CPU"),
         _try("nerfacc", _nerfacc, "marches rays on CUDA", "optional: pip install 'sinefield[cuda]'"),
+        _try(
+            "Triton", _triton, "marches rays and composites on CUDA without nvcc", "optional: comes with torch for CUDA"
+        ),
         _try("tinycudann", _tinycudann, "not used by auto, only by training.backend", "optional: see docs/cuda.md"),
         _try("LPIPS", _lpips, "used by eval", "optional; scores say null without it"),
     ]
@@ -146,6 +149,14 @@ def _nerfacc() -> str | None:
     if why := why_not_nerfacc():
         raise (_Absent if why.startswith("not installed") else RuntimeError)(why)
     return _version("nerfacc")
+
+
+def _triton() -> str | None:
+    from sinefield.render.march_triton import why_not_triton
+
+    if why := why_not_triton():
+        raise (_Absent if why.startswith("not installed") else RuntimeError)(why)
+    return _version("triton")
 
 
 def _tinycudann() -> str | None:

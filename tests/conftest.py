@@ -8,11 +8,14 @@ import torch
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parents[1]
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, which reads it once
 os.environ.setdefault("SINEFIELD_CACHE", str(ROOT / ".pytest_cache" / "sinefield"))
 # Not render.kernels and nn.hash_kernels, which are numba's, nor export.video and export.orbit: the checker takes frames
 # from their streams.
 CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "fused", "encodings", "hashgrid", "spectrum", "tcnn")]
 CHECKED += ["fields", "metrics", "data", "render.march", "render.volume", "render.occupancy"]
+CHECKED += ["render.march_triton", "render.composite_triton"]
 CHECKED += ["export.mesh", "export.field_mesh", "export.grid"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")
 

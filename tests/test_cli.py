@@ -251,6 +251,9 @@ def test_a_gpu_that_is_absent(workshop, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     command = ["train", workshop / "shape.yaml", "--out", tmp_path / "out", "--training.device", "cuda"]
     refused(capfd, tmp_path, *command, says=["training.device is cuda", "use cpu or auto"])
+    command = ["train", workshop / "photos.yaml", "--out", tmp_path / "out", "--training.marcher", "triton"]
+    refused(capfd, tmp_path, *command, says=["training.marcher is triton", "for CUDA", "use auto"])
+    refused(capfd, tmp_path, *command[:-1], "tritn", says=["training.marcher", "nerfacc"])
 
 
 def test_outputs_that_exist_or_cannot_be(workshop, tmp_path, capfd):

@@ -12,9 +12,12 @@ from sinefield.config import make_config
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP, WeightSpec
 from sinefield.nn.tcnn import TinyGrid, TinyNetwork, why_not_tinycudann
-from sinefield.render.march import march, march_reference
-from sinefield.render.march_cuda import march_nerfacc, why_not_nerfacc
-from sinefield.render.volume import composite
+from sinefield.render.composite_triton import composite_triton
+from sinefield.render.march import march
+from sinefield.render.march_cuda import why_not_nerfacc
+from sinefield.render.march_triton import why_not_triton
+from sinefield.render.occupancy import marcher
+from sinefield.render.volume import composite, composite_reference
 from sinefield.training.loop import make_optimizers, step_generator
 from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.shape import ShapeTask, load_shape
@@ -29,16 +32,21 @@ def rays(generator, n=500):
     return o, torch.nn.functional.normalize(target - o, dim=1)
 
 
-@pytest.mark.parametrize("which", ["reference", "nerfacc"])
+def need(which):
+    if why := {"nerfacc": why_not_nerfacc, "triton": why_not_triton}.get(which, lambda: None)():
+        pytest.skip(f"{which}: {why}")
+
+
+@pytest.mark.parametrize("which", ["reference", "nerfacc", "triton"])
 def test_marchers_agree_with_the_cpu(generator, which):
-    if which == "nerfacc" and (why := why_not_nerfacc()):
-        pytest.skip(f"nerfacc: {why}")
+    need(which)
     o, d = rays(generator)
     box, jitter = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.rand(len(o), generator=generator)
     cells = torch.rand(16, 16, 16, generator=generator) < 0.3
     truth = march(o, d, box, cells, 0.03, jitter=jitter)
-    walk = march_nerfacc if which == "nerfacc" else march_reference
-    ours = walk(o.cuda(), d.cuda(), box.cuda(), cells.cuda(), 0.03, jitter=jitter.cuda())
+    ours = marcher(torch.device("cuda"), which)(
+        o.cuda(), d.cuda(), box.cuda(), cells.cuda(), 0.03, jitter=jitter.cuda()
+    )
     counts, expected = ours.packed_info[:, 1].cpu(), truth.packed_info[:, 1]
     # Rounding moves single samples across cell walls.
     assert (counts - expected).abs().max() <= 2 and (counts == expected).float().mean() > 0.9
@@ -48,15 +56,18 @@ def test_marchers_agree_with_the_cpu(generator, which):
     assert (pixels.opacities - other.opacities.cpu()).abs().max() < 0.05
 
 
-def test_compositing_gradients_agree_with_the_cpu(generator):
+@pytest.mark.parametrize("which", ["reference", "triton"])
+def test_compositing_gradients_agree_with_the_cpu(generator, which):
+    need(which)
     o, d = rays(generator, 50)
     box, cells = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.ones(4, 4, 4, dtype=torch.bool)
     samples = march(o, d, box, cells, 0.05)
     sigmas, colours = torch.rand(len(samples.t_starts), generator=generator), torch.rand(len(samples.t_starts), 3)
     grads = []
-    for device in ("cpu", "cuda"):
+    on_cuda = composite_triton if which == "triton" else composite_reference
+    for device, function in (("cpu", composite), ("cuda", on_cuda)):
         s, c = (x.detach().to(device).requires_grad_() for x in (sigmas, colours))
-        pixels = composite(s, c, type(samples)(*(x.to(device) for x in samples)))
+        pixels = function(s, c, type(samples)(*(x.to(device) for x in samples)))
         (pixels.colours.square().sum() + pixels.opacities.sum() + pixels.depths.sum()).backward()
         grads.append((s.grad.cpu(), c.grad.cpu()))
     for a, b in zip(*grads, strict=True):
@@ -227,3 +238,10 @@ def test_fields_are_learned_on_the_device(kind, encoding, backend, ball, photogr
     report = train(config, tmp_path / "run")
     name, least = ("iou", 0.95) if kind == "shape" else ("psnr", 20)
     assert report[name] > least
+
+
+@pytest.mark.parametrize("which", ["reference", "nerfacc", "triton"])
+def test_photographs_train_on_the_device(photographs, tmp_path, which):
+    need(which)
+    config = radiance_config(photographs, steps=150, device="cuda", marcher=which)
+    assert train(config, tmp_path / "run")["psnr"] > 20

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from sinefield.data.cameras import Cameras, orbit
+from sinefield.errors import SinefieldError
 from sinefield.render.march import Samples, march, march_reference
 from sinefield.render.march_cuda import march_nerfacc
-from sinefield.render.occupancy import OccupancyGrid, visual_hull
+from sinefield.render.march_triton import march_triton
+from sinefield.render.occupancy import OccupancyGrid, marcher, visual_hull
 from sinefield.render.volume import composite, composite_reference, render_weights
 
 BOX = torch.tensor([-1.0, -1.2, -0.8, 1.0, 1.0, 1.0])
@@ -302,3 +304,34 @@ def test_nerfacc_behind_the_marchers_call(generator, monkeypatch, cap):
     )
     assert torch.equal(ours.packed_info, truth.packed_info) and torch.equal(ours.ray_indices, truth.ray_indices)
     torch.testing.assert_close(ours.t_starts, truth.t_starts, rtol=0, atol=1e-5)
+
+
+def test_which_marcher(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    missing = {}
+    for name in ("nerfacc", "triton"):
+        monkeypatch.setattr(f"sinefield.render.occupancy.why_not_{name}", lambda name=name: missing.get(name))
+    assert marcher(cpu) is marcher(cpu, "numba") is march
+    assert marcher(cpu, "reference") is marcher(cuda, "reference") is march_reference
+    assert marcher(cuda) is march_nerfacc and marcher(cuda, "triton") is march_triton
+    missing["nerfacc"] = "it needs nvcc"
+    assert marcher(cuda) is march_triton
+    missing["triton"] = "not installed"
+    assert marcher(cuda) is march_reference
+    for device, asked, why in (
+        (cuda, "nerfacc", "it needs nvcc"),
+        (cuda, "triton", "not installed"),
+        (cuda, "numba", "numba is for the CPU"),
+        (cpu, "triton", "triton is for CUDA"),
+    ):
+        with pytest.raises(SinefieldError, match=f"training.marcher is {asked}.*{why}.*use auto") as caught:
+            marcher(device, asked)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_grid_uses_the_marcher_it_was_given(monkeypatch):
+    grid = OccupancyGrid(torch.tensor([-1.0, -1, -1, 1, 1, 1]), 8)
+    expected = grid.sampling(*rays(50), 0.1)
+    grid.marcher = "reference"
+    monkeypatch.setattr("sinefield.render.occupancy.march", None)
+    assert torch.equal(grid.sampling(*rays(50), 0.1).t_starts, expected.t_starts)

@@ -6,7 +6,7 @@ Written against the reference in `march.py`; docs/results/gpu.md says what of it
 from functools import cache
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sinefield.render.kernels import SOLID_DEPTH
@@ -83,11 +83,15 @@ def march_nerfacc(
 
 def cap_samples(ray_indices: Tensor, t_starts: Tensor, t_ends: Tensor, counts: Tensor, max_samples: int) -> Samples:
     """Drop rays from the first that would exceed `max_samples` on; a first ray that alone does keeps its front."""
-    ends = counts.cumsum(0)
-    keep = int((ends <= max_samples).sum())
+    packed, total = pack(counts, max_samples)
+    return Samples(ray_indices[:total], t_starts[:total], t_ends[:total], packed)
+
+
+def pack(counts: Int[Tensor, "r"], max_samples: int) -> tuple[Int[Tensor, "n_rays 2"], int]:
+    """`packed_info` of rays with so many samples each, cut as `cap_samples` says, and the number of samples left."""
+    keep = int((counts.cumsum(0) <= max_samples).sum())
     if keep == 0 and len(counts):
         keep, counts = 1, counts[:1].clamp(max=max_samples)
     counts = counts[:keep]
-    total = int(counts.sum())
-    packed = torch.stack([counts.cumsum(0) - counts, counts], dim=1)
-    return Samples(ray_indices[:total], t_starts[:total], t_ends[:total], packed)
+    ends = counts.cumsum(0)
+    return torch.stack([ends - counts, counts], dim=1), int(ends[-1]) if keep else 0

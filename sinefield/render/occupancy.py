@@ -7,7 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from sinefield.errors import SinefieldError
 from sinefield.render.march import Samples, march, march_reference
+from sinefield.render.march_cuda import march_nerfacc, why_not_nerfacc
+from sinefield.render.march_triton import march_triton, why_not_triton
 
 SOLID_ALPHA_DEPTH = 2.5
 """Optical depth of one step above which a cell counts as solid; with `SOLID_DEPTH` steps exp(−10) is left."""
@@ -26,12 +29,14 @@ class OccupancyGrid(nn.Module):
         binaries: (x, y, z) bool, cells that get samples.
         allowed: (x, y, z) bool, cells that may ever be occupied; all of them unless a visual hull says otherwise.
         solid: (x, y, z) bool, cells inside opaque matter, all 26 neighbours included; a ray ends there.
+        marcher: which `march` `sampling` uses; see `marcher`. Not saved with a field.
     """
 
     def __init__(self, aabb: Float[Tensor, "6"], resolution: int = 64) -> None:
         super().__init__()
         shape = (resolution,) * 3
         self.resolution = resolution
+        self.marcher = "auto"
         self.register_buffer("aabb", torch.as_tensor(aabb, dtype=torch.float32))
         self.register_buffer("occs", torch.zeros(shape))
         self.register_buffer("binaries", torch.ones(shape, dtype=torch.bool))
@@ -110,7 +115,7 @@ class OccupancyGrid(nn.Module):
         far_plane: float = 1e10,
     ) -> Samples:
         """Samples of the rays in occupied cells; see `march`."""
-        return marcher(rays_o.device)(
+        return marcher(rays_o.device, self.marcher)(
             rays_o,
             rays_d,
             self.aabb,
@@ -124,16 +129,30 @@ class OccupancyGrid(nn.Module):
         )
 
 
-def marcher(device: torch.device) -> Callable[..., Samples]:
-    """The fastest `march` for a device: compiled on the CPU, nerfacc on CUDA where it works, else the reference."""
-    if device.type == "cpu":
-        return march
-    if device.type == "cuda":
-        from sinefield.render.march_cuda import march_nerfacc, why_not_nerfacc
+def marcher(device: torch.device, asked: str = "auto") -> Callable[..., Samples]:
+    """The `march` of a device: "numba" on the CPU; "nerfacc" on CUDA, "triton", else "reference", the first that works.
 
-        if why_not_nerfacc() is None:
-            return march_nerfacc
-    return march_reference
+    Args:
+        asked: one of these by name, or "auto".
+
+    Raises:
+        SinefieldError: what was asked for does not work on the device.
+    """
+    # In order of preference.
+    known = {
+        "numba": ("cpu", march, lambda: None),
+        "nerfacc": ("cuda", march_nerfacc, why_not_nerfacc),
+        "triton": ("cuda", march_triton, why_not_triton),
+        "reference": (device.type, march_reference, lambda: None),
+    }
+    for name in known if asked == "auto" else [asked]:
+        where, function, why_not = known[name]
+        why = why_not() if where == device.type else f"{name} is for {'the CPU' if where == 'cpu' else 'CUDA'}"
+        if why is None:
+            return function
+    raise SinefieldError(
+        f"training.marcher is {asked}, which does not work here: {why}; use auto, or see `sinefield doctor`"
+    )
 
 
 def visual_hull(

@@ -3,7 +3,7 @@
 With α_i = 1 − exp(−σ_i δ_i) and T_i = Π_{j<i} (1 − α_j), a sample weighs w_i = T_i α_i
 (Max, 1995; Mildenhall et al., ECCV 2020, eq. 3). Scans run in float64, ray by ray, so that a batch of a million
 samples loses nothing to the cancellation of a running sum. `composite_reference` is the definition
-in plain torch; `composite` picks the compiled twin on the CPU.
+in plain torch; `composite` picks the compiled twin on the CPU, and Triton's on CUDA where it works.
 """
 
 from typing import NamedTuple
@@ -66,6 +66,12 @@ def composite(sigmas: Float[Tensor, "n_samples"], colours: Float[Tensor, "n_samp
 
     Rays without samples give zeros. Gradients reach `sigmas` and `colours`.
     """
+    if sigmas.device.type == "cuda" and sigmas.dtype == colours.dtype == torch.float32:
+        from sinefield.render.composite_triton import composite_triton
+        from sinefield.render.march_triton import why_not_triton
+
+        if why_not_triton() is None:
+            return composite_triton(sigmas, colours, samples)
     if sigmas.device.type != "cpu" or sigmas.dtype != torch.float32:
         return composite_reference(sigmas, colours, samples)
     lengths = samples.t_ends - samples.t_starts

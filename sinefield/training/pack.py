@@ -82,6 +82,10 @@ def pack(
     config = run.config()
     if data is not None:
         config.data.path = str(Path(data).absolute())
+    # Where and by what the run was trained need not be here.
+    config.training.device = config.training.backend = "auto"
+    if config.kind == "radiance":
+        config.training.marcher = "auto"
     packer = Packer(run, config, apart=bits is None and max_bytes is None)
     # Where every byte counts, provenance is left out.
     packer.noted = max_bytes is None or max_bytes >= NOTED_FROM

@@ -11,7 +11,7 @@ from sinefield.fields.radiance import RadianceField
 from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
 from sinefield.render.march import Samples
-from sinefield.render.occupancy import visual_hull
+from sinefield.render.occupancy import marcher, visual_hull
 from sinefield.training.loop import chunk_for, kept, training_device
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
@@ -35,6 +35,7 @@ class RadianceTask:
     def __init__(self, config: RadianceConfig, scene: PosedScene) -> None:
         self.config = config
         self.device = training_device(config.training.device)
+        marcher(self.device, config.training.marcher)  # refuses what does not work before anything is done
         self.cameras = scene.train.cameras.to(self.device)
         self.pixels = scene.train.images.flatten(0, 2).to(self.device)
         self.scored = scene.test or scene.val or scene.train
@@ -43,6 +44,7 @@ class RadianceTask:
         self.progress = 0.0
         torch.manual_seed(config.seed)
         self.field = RadianceField(config.field, scene.aabb)
+        self.field.grid.marcher = config.training.marcher
         self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
         self.field.view.copy_(usual_orbit(scene.train.cameras))
         if config.training.hull and scene.has_alpha:

@@ -15,15 +15,17 @@ hash    Lego 200 × 200 to 28 dB: scenes/lego_hash.yaml against a hash grid by i
 
 A schedule that decays depends on its budget, so both sides of a pair choose it: each is trained anew for budgets of
 4 s · 1.5^k, k rising until the target is reached (falling where 4 s suffice), then once more in the middle of the last
-bracket. Every run has the same linear rise and cosine fall over its budget, is scored 20 times with the clock stopped,
-and gives the moment at which the line between two scores meets the target; the earliest of all runs counts. Set-up that
-is not reading and labelling data (the visual hull) is on the clock. The two sides take turns, run by run. A baseline
-that never reaches the target within --limit seconds gives a lower bound. Several seeds: medians.
+bracket. Rates rise linearly over the first 2 % and, unless the settings say constant, fall as a cosine over the budget.
+Every run is scored 20 times with the clock stopped, and gives the moment at which the line between two scores meets the
+target; the earliest of all runs counts. Set-up other than reading and labelling data (the visual hull) is on the clock.
+The two sides take turns, run by run. A baseline that never reaches the target within --limit seconds gives a lower
+bound. Several seeds: medians.
 
---sweep redoes the sweeps: first variants at the contender's usual rate, then rates, judged by training views or by
-other held-out points than those reported; in equal seconds with --sweep-seconds, else with equal numbers of samples.
-Otherwise settings are those of docs/results/peers.json, or the constants here. With --limit 0 nothing is timed.
-Writes docs/results/peers.json, .md and .png.
+--sweep redoes the sweeps: first variants (both sides: smaller batches, constant rates), then rates, judged by training
+views or by other held-out points than those reported; each run has as many seconds, or with --by-samples as many
+samples, which a busy machine does not disturb but which favours small batches. Otherwise settings are those of
+docs/results/peers.json, or the usual ones here. With --limit 0 nothing else is timed. Writes docs/results/peers.json,
+.md and .png.
 """
 
 import argparse
@@ -272,20 +274,25 @@ class SirenShape(nn.Module):
 
 # Contenders: how one is trained, whatever it is
 
+VARIANTS: tuple[Settings, ...] = ({"batch": 8192}, {"batch": 2048}, {"schedule": "constant"})
+"""What a sweep tries of every contender before it sweeps rates."""
+
 
 class Ours:
     """A scene file's field by `sinefield train`'s own loop; `rate` multiplies the scene's learning rates."""
 
-    name, rates, variants = "sinefield", (0.5, 1.0, 2.0), ({"batch": 8192}, {"batch": 2048})
+    name, rates, variants = "sinefield", (0.5, 1.0, 2.0), VARIANTS
 
-    def __init__(self, scene_file: str, data: PosedScene | Surface, samples: int) -> None:
-        self.scene_file, self.data, self.samples = scene_file, data, samples
+    def __init__(self, scene_file: str, data: PosedScene | Surface, swept: tuple[float, int]) -> None:
+        self.scene_file, self.data, self.swept = scene_file, data, swept
         self.usual = {"rate": 1.0, "batch": load_config(scene_file).training.batch}
 
     def train(self, settings: Settings, seed: int, score: Score, **budget: float) -> list[tuple[float, float]]:
         """(seconds, score) over one run for `seconds`, or for `steps`, which are scored at the end only."""
         every = budget["seconds"] / SCORES if "seconds" in budget else 1e9
         training = {"batch": settings["batch"], "score_seconds": every, "save_seconds": 1e9, **budget}
+        if settings.get("schedule") == "constant":
+            training["final_lr"] = 1.0
         usual = load_config(self.scene_file)
         if usual.kind == "radiance":
             training["grid_every"] = grid_every(usual, settings["batch"])
@@ -322,10 +329,10 @@ class Peer:
         usual: Settings,
         rates: tuple[float, ...],
         variants: tuple[Settings, ...],
-        samples: int,
+        swept: tuple[float, int],
     ) -> None:
         self.name, self.make, self.usual, self.rates = name, make, usual, rates
-        self.variants, self.samples = variants, samples
+        self.variants, self.swept = variants, swept
 
     def train(self, settings: Settings, seed: int, score: Score, **budget: float) -> list[tuple[float, float]]:
         """As `Ours.train`."""
@@ -337,11 +344,12 @@ class Peer:
         seconds, steps = budget.get("seconds", math.inf), budget.get("steps", math.inf)
         optimizers = peer.optimizers(settings["rate"])
         schedule = TrainingConfig()
+        if settings.get("schedule") == "constant":
+            schedule.final_lr = 1.0
         while (done := max((clock - ready) / seconds, index / steps)) < 1:
             begin = time.perf_counter()
             for optimizer in optimizers:
-                falling = settings.get("schedule") != "constant"
-                optimizer.param_groups[0]["lr"] = settings["rate"] * (rate(done, schedule) if falling else 1.0)
+                optimizer.param_groups[0]["lr"] = settings["rate"] * rate(done, schedule)
                 optimizer.zero_grad(set_to_none=True)
             peer.step(step_generator(seed, index))
             for optimizer in optimizers:
@@ -377,11 +385,11 @@ class Pair:
             data = load_scene(self.config)
             self.report = lambda field: mean_psnr(field, data.test)
             self.judge = lambda field: mean_psnr(field, data.train, JUDGED_VIEWS)
-        samples, name, make, settings, rates, variants = CONTENDERS[self.key]
+        swept, name, make, settings, rates, variants = CONTENDERS[self.key]
         self.contenders = [
-            Ours(self.scene_file, data, samples),
+            Ours(self.scene_file, data, swept),
             Peer(
-                name, lambda s, seed: make(replace(self.config, seed=seed), data, s), settings, rates, variants, samples
+                name, lambda s, seed: make(replace(self.config, seed=seed), data, s), settings, rates, variants, swept
             ),
         ]
 
@@ -404,31 +412,31 @@ def siren(config: Config, data: Any, settings: Settings) -> SirenShape:
     return SirenShape(config, data, settings["represents"], settings["batch"])
 
 
-# pair: samples of each run of a sweep; the baseline's name, maker, usual settings, rates and variants
+# pair: seconds or samples of each run of a sweep; the baseline's name, maker, usual settings, rates and variants
 CONTENDERS: dict[str, tuple] = {
     "nerf": (
-        150 << 15,
+        (20.0, 150 << 15),
         "plain NeRF",
         plain_nerf,
         {"rate": 5e-3, "batch": 32768},
         (2.5e-3, 5e-3, 1e-2, 2e-2),
-        ({"batch": 8192}, {"batch": 2048}, {"schedule": "constant"}),
+        VARIANTS,
     ),
     "siren": (
-        20 << 15,
+        (4.0, 20 << 15),
         "SIREN",
         siren,
         {"rate": 3e-4, "batch": 32768, "represents": "distance"},
         (1e-4, 3e-4, 1e-3, 3e-3),
-        ({"batch": 8192}, {"batch": 2048}, {"represents": "occupancy"}),
+        (*VARIANTS, {"represents": "occupancy"}),
     ),
     "hash": (
-        150 << 15,
+        (15.0, 150 << 15),
         "plain hash grid",
         plain_hash,
         {"rate": 1e-2, "batch": 32768},
         (3e-3, 1e-2, 3e-2),
-        ({"batch": 8192}, {"batch": 2048}, {"schedule": "constant"}),
+        VARIANTS,
     ),
 }
 PAIRS = {
@@ -441,15 +449,13 @@ PAIRS = {
 # Sweeps and the search for the budget
 
 
-def sweep(contender: Ours | Peer, judge: Score, seconds: float | None) -> list[dict]:
-    """Variants at the usual rate, then rates of the best of them; the best row is marked.
-
-    Each run lasts `seconds`, or sees as many samples as the others.
-    """
+def sweep(contender: Ours | Peer, judge: Score, by_samples: bool) -> list[dict]:
+    """Variants at the usual rate, then rates of the best of them; the best row is marked."""
     rows: list[dict] = []
 
     def attempt(settings: Settings) -> None:
-        budget = {"seconds": seconds} if seconds else {"steps": contender.samples // settings["batch"]}
+        seconds, samples = contender.swept
+        budget = {"steps": samples // settings["batch"]} if by_samples else {"seconds": seconds}
         found = contender.train(settings, 0, judge, **budget)[-1][1]
         rows.append({"contender": contender.name, "settings": settings, **budget, "judged": found})
         print(json.dumps(rows[-1]), flush=True)
@@ -607,16 +613,17 @@ def write(stored: dict) -> None:
             for m in [pair["machine"]]
         }
         parts.append(
-            f"{'; '.join(sorted(origins))}.\nSeconds of training until the held-out score is reached: "
-            "PSNR over the 25 test views, IoU on 300,000 points.\nBoth sides of a pair take turns in one run, under "
-            "the same schedule, each with the budget\nthat serves it best of those tried (see the head of "
-            "scripts/benchmarks/peers.py); `rate` of sinefield multiplies its\nscene's learning rates."
+            f"{'; '.join(sorted(origins))}.\n"
+            "Seconds of training until the held-out score is reached: PSNR over the 25 test views, IoU on 300,000\n"
+            "points. Both sides of a pair take turns in one run, each with the settings of its sweep and the budget\n"
+            "that serves it best of those tried (see the head of scripts/benchmarks/peers.py); `rate` of sinefield\n"
+            "multiplies its scene's learning rates."
         )
         parts += [table(list(rows[0]), rows, markdown=True), "![Quality over time](peers.png)"]
     parts.append("## Sweeps")
     parts.append(
-        "Runs of a contender in steps saw as many samples each. Judged on 8 training views or 30,000 other held-out\n"
-        "points, none of which the times above are measured on."
+        "Budgets in steps are of as many samples each. Judged on 8 training views or 30,000 other held-out\n"
+        "points, none of which times are measured on."
     )
     for key, tried in stored["sweeps"].items():
         lines = [
@@ -642,6 +649,7 @@ def words(settings: Settings) -> str:
 def plot(pairs: dict[str, dict]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(4.2 * len(pairs), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -657,6 +665,9 @@ def plot(pairs: dict[str, dict]) -> None:
         spread = max(scores) - pair["target"]
         axes.set_ylim(max(min(scores), pair["target"] - 3 * max(spread, 0.01)), None)
         axes.set(xscale="log", xlabel="seconds of training", ylabel=pair["unit"], title=pair["title"])
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False, loc="lower right")
     figure.savefig(OUT.with_suffix(".png"), dpi=110)
@@ -669,7 +680,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--limit", type=float, default=900.0, help="longest budget, seconds (900); 0 times nothing")
     parser.add_argument("--sweep", action="store_true", help="sweep settings and rates anew first")
-    parser.add_argument("--sweep-seconds", type=float, help="length of each run of a sweep; equal samples if not given")
+    parser.add_argument("--by-samples", action="store_true", help="sweep with equal samples instead of equal seconds")
     options = parser.parse_args()
     if not (data_folder() / "lego").is_dir():
         parser.error(f"{data_folder()} has no lego; set SINEFIELD_DATA")
@@ -679,9 +690,7 @@ def main() -> None:
         pair = Pair(key, *PAIRS[key])
         pair.load()
         if options.sweep:
-            stored["sweeps"][key] = [
-                row for c in pair.contenders for row in sweep(c, pair.judge, options.sweep_seconds)
-            ]
+            stored["sweeps"][key] = [row for c in pair.contenders for row in sweep(c, pair.judge, options.by_samples)]
             write(stored)
         if options.limit <= 0:
             continue

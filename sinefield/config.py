@@ -178,7 +178,7 @@ class TrainingConfig:
 class ShapeTrainingConfig(TrainingConfig):
     """Shapes' own settings."""
 
-    sharpen: float = 3.0  # the band in which distances are learned ends so many times narrower than it began
+    sharpen: float = 6.0  # the band in which distances are learned ends so many times narrower than it began
     eikonal: float = 0.0  # weight of (|∇d| − 1)²; needed for point clouds
 
     def __post_init__(self) -> None:

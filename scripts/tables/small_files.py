@@ -1,6 +1,6 @@
 """The armadillo under three byte limits, trained and packed as a user would; docs/results/small_files.* .
 
-    python scripts/tables/small_files.py [--kinds dense sine]     about 7 minutes a row on two cores; run it alone
+    python scripts/tables/small_files.py [--kinds dense sine]     about 5 minutes a row on two cores; run it alone
 
 The limits are the sizes of the methods document's table for decimation and Draco.
 """
@@ -23,7 +23,7 @@ from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "small_files.json"
-TRAINING, PACKING = 150, 440
+TRAINING, PACKING = 80, 160
 SINE = {"phase": 0.5, "bound": 4.0}
 # limit: IoU of the table, IoU aimed at, the networks whose weights take five to six bits there
 LIMITS = {
@@ -98,7 +98,7 @@ def main() -> None:
         f"Made by `python scripts/tables/small_files.py`: the armadillo, {TRAINING} s of training, then packing\n"
         f"with rounded weights; data and scoring are included in the minutes; seed 0, {machine['cpu']},\n"
         f"{machine['threads']} threads, {', '.join(dates)},\n"
-        "each row with the packer of its day. IoU on 300,000 held-out points; Draco:\n"
+        "IoU on 300,000 held-out points; Draco:\n"
         "what decimation and Draco give at that size in the simplest setting (docs/results/draco.csv has better ones)."
     )
     text = table(list(shown[0]), shown, markdown=True) + "\n\n" + about + "\n"

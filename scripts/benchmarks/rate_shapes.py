@@ -1,6 +1,6 @@
 """Bytes against quality: packed shape fields of several kinds, and decimated meshes under Draco.
 
-    python scripts/benchmarks/rate_shapes.py [MESH ...] [--all] [--steps 2000] [--kinds sine lowrank dense]
+    python scripts/benchmarks/rate_shapes.py [MESH ...] [--all] [--steps 1500] [--kinds sine lowrank dense]
 
 Every contender sees the same points for the same number of steps, a third of them before rounding starts, and is packed
 to the same sizes. Its learning rates are swept on the first mesh at the middle size; what is kept is
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("meshes", nargs="*", default=[])
     parser.add_argument("--all", action="store_true", help="every watertight mesh of the data folder")
-    parser.add_argument("--steps", type=int, default=2000, help="before rounding, and twice as many after (2000)")
+    parser.add_argument("--steps", type=int, default=1500, help="before rounding, and twice as many after (1500)")
     parser.add_argument("--kinds", nargs="+", default=["sine", "lowrank", "dense"])
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     options = parser.parse_args()

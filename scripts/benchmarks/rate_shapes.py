@@ -97,9 +97,7 @@ def main() -> None:
     parser.add_argument("meshes", nargs="*", default=[])
     parser.add_argument("--all", action="store_true", help="every watertight mesh of the data folder")
     parser.add_argument("--steps", type=int, default=1500, help="before rounding, and twice as many after (1500)")
-    parser.add_argument(
-        "--kinds", nargs="*", default=["sine", "lowrank", "dense"], help="none: write the tables anew"
-    )
+    parser.add_argument("--kinds", nargs="*", default=["sine", "lowrank", "dense"], help="none: write the tables anew")
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     options = parser.parse_args()
     meshes = WATERTIGHT if options.all else options.meshes or ["armadillo"]

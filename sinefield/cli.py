@@ -30,6 +30,7 @@ CONTROL = {
     "synth": ("render a posed data set from a mesh, or the demo's", "sinefield synth runs/demo_data"),
     "info": ("describe a run: parameters by hand, sizes, ranks, scores", "sinefield info runs/armadillo"),
     "compare": ("put runs and packed files beside each other", "sinefield compare runs/* --out sizes.png"),
+    "report": ("write a run as one web page", "sinefield report runs/armadillo"),
     "doctor": ("say what this machine can run, and why the rest is not used", "sinefield doctor"),
 }
 
@@ -123,6 +124,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("runs", nargs="+", metavar="run", help="run folders and .sine files")
     p.add_argument("--out", help="plot of score against bytes to make: .png")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    p = made["report"]
+    p.add_argument("run", help="run folder or .sine file")
+    p.add_argument("--out", help="page to make: .html; default RUN/report.html, or beside a .sine file")
+    p.add_argument("--overwrite", action="store_true", help="replace an earlier page")
     return parser, made
 
 
@@ -317,6 +322,14 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
     return compare(options.runs, options.out, options.overwrite)
 
 
+def _report(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.export.report import write_report
+
+    report = write_report(options.run, options.out, options.overwrite)
+    lines = [f"{report['out']}: {report['bytes']:,} bytes, {report['seconds']:.1f} s"]
+    return report, "\n".join([*lines, *(f"left out: {what}" for what in report["left_out"])])
+
+
 def _doctor(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.doctor import examine
 
@@ -334,6 +347,7 @@ COMMANDS: dict[str, Command] = {
     "synth": _synth,
     "info": _info,
     "compare": _compare,
+    "report": _report,
     "doctor": _doctor,
 }
 

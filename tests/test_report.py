@@ -106,6 +106,7 @@ def test_a_page_holds_what_the_run_holds(kind, ball_run, photo_run, tmp_path, ca
     made = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert made["bytes"] == out.stat().st_size < 8e6 and made["kind"] == kind and made["left_out"] == []
     read = Page(out)
+    assert read.text("pre")[0] == f"sinefield train {folder}/config.yaml --out runs/{folder.name}_again"
     whole = " ".join(read.text("body"))
     assert read.text("title")[:1] == read.text("h1") == [folder.name]
     assert f"{scores['params']:,} parameters, {scores['bytes']:,} bytes, {scores['steps']} steps" in whole
@@ -334,7 +335,7 @@ def test_a_browser_draws_the_mesh(tmp_path):
     path = tmp_path / "page.html"
     path.write_text(page("ball", body, viewer=True))
     command = [CHROMIUM, "--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--hide-scrollbars"]
-    command += ["--enable-unsafe-swiftshader", "--window-size=800,700", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--enable-unsafe-swiftshader", "--window-size=800,1000", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=3000"]
     dom = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, timeout=120, check=True).stdout
     assert b'<p id="safe">' in dom
@@ -345,9 +346,8 @@ def test_a_browser_draws_the_mesh(tmp_path):
     red = (pixels[..., 0] > 100) & (pixels[..., 0] > 2 * pixels[..., 2])
     blue = (pixels[..., 2] > 100) & (pixels[..., 2] > 2 * pixels[..., 0])
     rows, columns = np.nonzero(red | blue)
-    # The canvas is 0.7 of the window high, at most 480 pixels; a ball in its box's ball of radius 1, seen from 3.2.
-    side = min(480, np.ptp(rows) * 10)
-    radius = 1.3 * side * np.tan(np.arcsin(1 / np.sqrt(3) / 3.2))
+    # The canvas is 480 pixels high; a ball in its box's ball of radius 1, seen from 2.8.
+    radius = 1.3 * 480 * np.tan(np.arcsin(1 / np.sqrt(3) / 2.8))
     assert np.ptp(rows) == pytest.approx(2 * radius, rel=0.04) and np.ptp(columns) == pytest.approx(
         2 * radius, rel=0.04
     )

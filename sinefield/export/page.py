@@ -99,7 +99,7 @@ def curve(points: Sequence[tuple[float, float]], kind: str, label: str, logarith
     for (x, y), (seconds, value) in zip(dots, points, strict=True):
         parts.append(f'<circle cx="{x}" cy="{y}" r="2.5"><title>{seconds:.0f} s: {value:.4g}</title></circle>')
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">' + "".join(parts) + "</svg>"
-    return f'<figure class="{kind}">{svg}<figcaption>{escape(label)}</figcaption></figure>'
+    return f'<figure class="{kind}"><figcaption>{escape(label)}</figcaption>{svg}</figure>'
 
 
 def linear_ticks(low: float, high: float) -> list[float]:

@@ -71,7 +71,7 @@ def write_report(run: str | Path, out: str | Path | None = None, overwrite: bool
         settings = dump_yaml(to_plain(Run(run).config()))
     shown, vertices = _mesh_part(field, left_out)
     body += [*shown, *_video_part(run, left_out)]
-    body += ["<h2>Configuration</h2>", f"<pre>{escape(settings)}</pre>", "<h2>Sizes</h2>", *_sizes(facts)]
+    body += ["<h2>Sizes</h2>", *_sizes(facts), "<h2>Configuration</h2>", f"<pre>{escape(settings)}</pre>"]
     if left_out:
         items = "".join(f"<li>{escape(what)}</li>" for what in left_out)
         body += ["<h2>Left out</h2>", f'<ul class="soft">{items}</ul>']
@@ -102,13 +102,15 @@ def _run_parts(run: Run, facts: dict[str, Any], left_out: list[str]) -> list[str
         left_out.append("scores: the run has no report.json; sinefield eval makes it")
     else:
         parts += _scores({SCORES[key]: report.get(key) for key in SCORES})
-        notes = [report.get("lpips_note"), report.get("surface_note"), *(report.get("remarks") or [])]
+        remarks = report.get("remarks")
+        notes = [report.get("lpips_note"), report.get("surface_note"), *(remarks if isinstance(remarks, list) else [])]
         if report.get("views"):
             notes.insert(0, f"means over {report['views']} {report.get('split')} views, on {report.get('background')}")
         parts += [f'<p class="soft">{escape(str(line))}</p>' for line in notes if line]
-    folder = shlex.quote(str(run.folder))
-    command = f"sinefield train {shlex.quote(str(run.config_path))} --out {folder} --overwrite"
-    parts += ["<h2>Made by</h2>", f"<pre>{escape(command)}</pre>"]
+    command = shlex.join(
+        ["sinefield", "train", str(run.config_path), "--out", f"runs/{run.folder.resolve().name}_again"]
+    )
+    parts += ["<h2>To train it again</h2>", f"<pre>{escape(command)}</pre>"]
     machine = (report or {}).get("machine")
     if isinstance(machine, dict):
         line = ", ".join(f"{key} {value}" for key, value in machine.items())
@@ -203,7 +205,8 @@ def _mesh_part(field: RadianceField | ShapeField, left_out: list[str]) -> tuple[
         normals = trimesh.Trimesh(vertices, faces, process=False).vertex_normals
         colours = vertex_colours(field, vertices, np.asarray(normals))
         up = field.view[3:6].double().numpy()
-    hint = f"Drag to turn, wheel to come closer, double click to go back. {len(vertices):,} vertices, at {resolution}³."
+    hint = "Drag to turn, then use the wheel to come closer; double click to go back. "
+    hint += f"{len(vertices):,} vertices, at {resolution}³."
     parts = [
         "<h2>Surface</h2>",
         '<canvas id="viewer" tabindex="0" aria-label="the surface, to turn with the mouse or the arrow keys"></canvas>',
@@ -261,13 +264,12 @@ def mesh_data(
 
 def _video_part(run: str | Path, left_out: list[str]) -> list[str]:
     """One turn around the field as an mp4."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "turn.mp4"
-        try:
-            made = export_video(run, path, frames=FRAMES, fps=FPS, size=(VIDEO_WIDTH, None))
-        except SinefieldError as error:
-            left_out.append(f"video: {str(error).replace(str(path), 'turn.mp4')}")
-            return []
-        uri = data_uri(path.read_bytes(), "video/mp4")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            made = export_video(run, Path(folder) / "turn.mp4", frames=FRAMES, fps=FPS, size=(VIDEO_WIDTH, None))
+            uri = data_uri((Path(folder) / "turn.mp4").read_bytes(), "video/mp4")
+    except (SinefieldError, OSError) as error:
+        left_out.append(f"video: {error}")
+        return []
     size = f'width="{made["width"]}" height="{made["height"]}"'
     return ["<h2>One turn</h2>", f'<video {size} autoplay loop muted playsinline controls src="{uri}"></video>']

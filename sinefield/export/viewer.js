@@ -4,7 +4,8 @@
   const canvas = document.getElementById("viewer");
   const gl = canvas.getContext("webgl", { antialias: true, alpha: true });
   if (!gl) {
-    document.getElementById("hint").textContent = "This browser shows no WebGL; `sinefield mesh` writes the surface as a file.";
+    const hint = "This browser shows no WebGL; sinefield mesh writes the surface as a file.";
+    document.getElementById("hint").textContent = hint;
     canvas.remove();
     return;
   }
@@ -77,7 +78,7 @@
   gl.uniform1f(gl.getUniformLocation(program, "ambient"), mesh.colours ? 0.75 : 0.25);
   gl.enable(gl.DEPTH_TEST);
 
-  const start = { yaw: -0.6, pitch: 0.35, distance: 3.2 };
+  const start = { yaw: -0.6, pitch: 0.35, distance: 2.8 };
   let view = { ...start };
   const draw = () => {
     const ratio = window.devicePixelRatio || 1;
@@ -100,6 +101,7 @@
   canvas.addEventListener("pointerdown", (e) => canvas.setPointerCapture(e.pointerId));
   canvas.addEventListener("pointermove", (e) => e.buttons && change(e.movementX * 0.008, e.movementY * 0.008, 1));
   canvas.addEventListener("wheel", (e) => {
+    if (document.activeElement !== canvas) return;  // until it is clicked, the wheel scrolls the page
     e.preventDefault();
     change(0, 0, Math.exp(Math.max(-60, Math.min(60, e.deltaY)) * 0.003));
   }, { passive: false });

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from sinefield import __version__
 from sinefield.errors import SinefieldError
+from sinefield.metrics import SCORES
 
 DESCRIPTION = "3D scenes and shapes as small, fast neural fields."
 CONTROL = {
@@ -28,6 +29,8 @@ CONTROL = {
     "unpack": ("turn a packed field back into a run folder", "sinefield unpack armadillo.sine runs/unpacked"),
     "synth": ("render a posed data set from a mesh, or the demo's", "sinefield synth runs/demo_data"),
     "info": ("describe a run: parameters by hand, sizes, ranks, scores", "sinefield info runs/armadillo"),
+    "compare": ("put runs and packed files beside each other", "sinefield compare runs/* --out sizes.png"),
+    "report": ("write a run as one web page", "sinefield report runs/armadillo"),
     "doctor": ("say what this machine can run, and why the rest is not used", "sinefield doctor"),
 }
 
@@ -117,6 +120,14 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("--overwrite", action="store_true", help="replace an earlier data set in OUT")
     p = made["info"]
     p.add_argument("run", help="run folder or .sine file")
+    p = made["compare"]
+    p.add_argument("runs", nargs="+", metavar="run", help="run folders and .sine files")
+    p.add_argument("--out", help="plot of score against bytes to make: .png")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    p = made["report"]
+    p.add_argument("run", help="run folder or .sine file")
+    p.add_argument("--out", help="page to make: .html; default RUN/report.html, or beside a .sine file")
+    p.add_argument("--overwrite", action="store_true", help="replace an earlier page")
     return parser, made
 
 
@@ -200,9 +211,6 @@ def _eval(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
         raise SinefieldError("--data is for .sine files; a run folder's config.yaml says where its data are")
     report = evaluate(Run(options.run))
     return report, f"{_summary(report)}\n{options.run}: report.json, scores.csv, pictures/"
-
-
-SCORES = ("psnr", "ssim", "lpips", "iou", "chamfer_l1", "chamfer_l2", "fscore", "normal_consistency")
 
 
 def _summary(report: dict[str, Any]) -> str:
@@ -308,6 +316,20 @@ def _info(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
     return describe(options.run)
 
 
+def _compare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.training.compare import compare
+
+    return compare(options.runs, options.out, options.overwrite)
+
+
+def _report(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.export.report import write_report
+
+    report = write_report(options.run, options.out, options.overwrite)
+    lines = [f"{report['out']}: {report['bytes']:,} bytes, {report['seconds']:.1f} s"]
+    return report, "\n".join([*lines, *(f"left out: {what}" for what in report["left_out"])])
+
+
 def _doctor(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.doctor import examine
 
@@ -324,6 +346,8 @@ COMMANDS: dict[str, Command] = {
     "unpack": _unpack,
     "synth": _synth,
     "info": _info,
+    "compare": _compare,
+    "report": _report,
     "doctor": _doctor,
 }
 

@@ -6,6 +6,7 @@ state/             what resuming needs
 metrics.jsonl      a line each time the run was scored
 report.json        final scores; scores.csv the same view by view
 pictures/          curves, and reference / prediction / error side by side
+report.html        all of that as one page, where `sinefield report` made it
 """
 
 import json
@@ -41,6 +42,7 @@ class Run:
         self.state_path = self.folder / "state" / "state.safetensors"
         self.metrics_path = self.folder / "metrics.jsonl"
         self.report_path = self.folder / "report.json"
+        self.page_path = self.folder / "report.html"
         self.pictures = self.folder / "pictures"
 
     @classmethod
@@ -72,8 +74,8 @@ class Run:
         run = cls(folder)
         try:
             if not resume:
-                old = [run.state_path, run.metrics_path, run.report_path, run.field_path, run.folder / "scores.csv"]
-                for path in [*old, *run.pictures.glob("*.png")]:
+                old = [run.state_path, run.metrics_path, run.report_path, run.page_path, run.field_path]
+                for path in [*old, run.folder / "scores.csv", *run.pictures.glob("*.png")]:
                     path.unlink(missing_ok=True)
             run.pictures.mkdir(parents=True, exist_ok=True)
             run.state_path.parent.mkdir(exist_ok=True)
@@ -87,6 +89,18 @@ class Run:
         if not self.folder.is_dir():
             raise SinefieldError(f"{self.folder}: no such run folder; give the --out of a training")
         return make_config(load_yaml(self.config_path), str(self.config_path))
+
+    def read_report(self) -> dict[str, Any] | None:
+        """The scores of the last evaluation; None where there was none. Raises SinefieldError if damaged."""
+        if not self.report_path.exists():
+            return None
+        try:
+            report = json.loads(require_file(self.report_path, "report").read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise SinefieldError(f"{self.report_path}: damaged ({error}); run `sinefield eval` again") from error
+        if not isinstance(report, dict):
+            raise SinefieldError(f"{self.report_path}: holds no report; run `sinefield eval` again")
+        return report
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         try:

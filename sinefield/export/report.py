@@ -1,0 +1,275 @@
+"""A run as one web page that opens from disk: scores, curves, pictures, a mesh to turn, a video, the settings."""
+
+import base64
+import io
+import json
+import shlex
+import tempfile
+import time
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+from jaxtyping import Float
+from PIL import Image
+
+from sinefield.errors import SinefieldError
+from sinefield.export.field_mesh import extract_field, vertex_colours
+from sinefield.export.orbit import export_video
+from sinefield.export.page import curve, data_uri, html_table, page
+from sinefield.fields.radiance import RadianceField
+from sinefield.fields.shape import ShapeField
+from sinefield.files import check_output, write_text
+from sinefield.metrics import MAIN_SCORE, SCORES
+from sinefield.strict import dump_yaml, to_plain
+from sinefield.training.info import describe
+from sinefield.training.run import Run, load_field
+from sinefield.training.sine_file import is_sine
+
+MESH_RESOLUTION = 128
+MAX_VERTICES = 65_535
+"""Faces are written as 16-bit indices; and with as many vertices a mesh takes 2 MB of the page."""
+FRAMES, FPS, VIDEO_WIDTH = 48, 16, 200
+MAX_PICTURES = 6
+MAX_PICTURE, PICTURE_WIDTH = 400_000, 1200
+"""A picture of more bytes goes in as a JPEG no wider than this."""
+
+
+def write_report(run: str | Path, out: str | Path | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """Write the page of a run folder or a `.sine` file, atomically.
+
+    What a run does not have (scores, curves, pictures; a surface; of a `.sine` file all that only a folder holds) is
+    left out, and the page says so.
+
+    Arguments:
+        out: an .html file; report.html in the run's folder, or the `.sine` file's name with .html, when None.
+
+    Returns:
+        run, out, kind, bytes, vertices of the mesh, left_out (lines), seconds.
+
+    Raises:
+        SinefieldError: see `load_field`; `out` is no .html or exists already; a damaged report.json.
+    """
+    packed = is_sine(run)
+    if out is None:
+        out = Path(run).with_suffix(".html") if packed else Run(run).page_path
+    out = Path(out)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise SinefieldError(f"{out}: a report is a web page; name it .html")
+    begin = time.perf_counter()
+    field, note = load_field(run)
+    check_output(out, overwrite)
+    facts, _ = describe(run)
+    left_out: list[str] = []
+    if packed:
+        body = _file_parts(facts, left_out)
+        settings = dump_yaml({"kind": facts["kind"], "field": facts["settings"], "note": note})
+    else:
+        body = _run_parts(Run(run), facts, left_out)
+        settings = dump_yaml(to_plain(Run(run).config()))
+    shown, vertices = _mesh_part(field, left_out)
+    body += [*shown, *_video_part(run, left_out)]
+    body += ["<h2>Sizes</h2>", *_sizes(facts), "<h2>Configuration</h2>", f"<pre>{escape(settings)}</pre>"]
+    if left_out:
+        items = "".join(f"<li>{escape(what)}</li>" for what in left_out)
+        body += ["<h2>Left out</h2>", f'<ul class="soft">{items}</ul>']
+    title = Path(run).resolve().name
+    head = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(_summary(facts))}</p>']
+    write_text(out, page(title, [*head, *body], viewer=vertices > 0), overwrite)
+    return {
+        "run": str(run),
+        "out": str(out),
+        "kind": facts["kind"],
+        "bytes": out.stat().st_size,
+        "vertices": vertices,
+        "left_out": left_out,
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+
+
+def _summary(facts: dict[str, Any]) -> str:
+    trained = f", {facts['steps']:,} steps in {facts['seconds'] or 0:.0f} s" if facts["steps"] is not None else ""
+    return f"{facts['kind']} field, {facts['params']:,} parameters, {facts['bytes']:,} bytes{trained}"
+
+
+def _run_parts(run: Run, facts: dict[str, Any], left_out: list[str]) -> list[str]:
+    """Scores, command, machine, curves and pictures of a run folder."""
+    report = run.read_report()
+    parts = []
+    if report is None:
+        left_out.append("scores: the run has no report.json; sinefield eval makes it")
+    else:
+        parts += _scores({SCORES[key]: report.get(key) for key in SCORES})
+        remarks = report.get("remarks")
+        notes = [report.get("lpips_note"), report.get("surface_note"), *(remarks if isinstance(remarks, list) else [])]
+        if report.get("views"):
+            notes.insert(0, f"means over {report['views']} {report.get('split')} views, on {report.get('background')}")
+        parts += [f'<p class="soft">{escape(str(line))}</p>' for line in notes if line]
+    command = shlex.join(
+        ["sinefield", "train", str(run.config_path), "--out", f"runs/{run.folder.resolve().name}_again"]
+    )
+    parts += ["<h2>To train it again</h2>", f"<pre>{escape(command)}</pre>"]
+    machine = (report or {}).get("machine")
+    if isinstance(machine, dict):
+        line = ", ".join(f"{key} {value}" for key, value in machine.items())
+        parts.append(f'<p class="soft">Scored on: {escape(line)}</p>')
+    metrics = run.read_metrics()
+    score = MAIN_SCORE[facts["kind"]]
+    # A run whose rays never met the box has only zeros, which no logarithm shows.
+    losses, scores = _series(metrics, "loss"), _series(metrics, score)
+    curves = [
+        curve(losses, "loss", "loss", logarithmic=any(y > 0 for _, y in losses)),
+        curve(scores, "score", f"{SCORES[score]}, {'one view' if score == 'psnr' else 'held-out points'}"),
+    ]
+    if any(curves):
+        parts += ["<h2>Training</h2>", '<div class="curves">', *curves, "</div>"]
+    else:
+        left_out.append("curves: metrics.jsonl holds no scored moment")
+    return parts + _picture_parts(run, facts["kind"], left_out)
+
+
+def _series(metrics: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    pairs = [(line.get("seconds"), line.get(key)) for line in metrics if isinstance(line, dict)]
+    return [(x, y) for x, y in pairs if isinstance(x, int | float) and isinstance(y, int | float)]
+
+
+def _scores(scores: dict[str, Any]) -> list[str]:
+    known = [(name, value) for name, value in scores.items() if isinstance(value, int | float)]
+    items = "".join(f"<li><b>{value:.4g}</b><span>{escape(name)}</span></li>" for name, value in known)
+    return [f'<ul class="scores">{items}</ul>'] if items else []
+
+
+def _picture_parts(run: Run, kind: str, left_out: list[str]) -> list[str]:
+    """Reference, prediction and error pictures as evaluation left them."""
+    figures = []
+    found = sorted(run.pictures.glob("view_*.png" if kind == "radiance" else "shape.png"))
+    for path in found[:MAX_PICTURES]:
+        try:
+            uri = _picture(path)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            left_out.append(f"picture {path.name}: cannot be read ({error})")
+            continue
+        figures.append(f'<figure><img alt="{escape(path.stem)}" src="{uri}"></figure>')
+    if len(found) > MAX_PICTURES:
+        left_out.append(f"pictures: {len(found) - MAX_PICTURES} more in {run.pictures}")
+    if not figures:
+        left_out.append(f"pictures: none in {run.pictures}")
+        return []
+    worse = "brighter is worse" if kind == "radiance" else "red is 1 % of the box diagonal or more"
+    return ["<h2>Pictures</h2>", f'<p class="soft">Reference, prediction, error ({worse}).</p>', *figures]
+
+
+def _picture(path: Path) -> str:
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        image.load()
+        if len(content) <= MAX_PICTURE:
+            return data_uri(content, "image/png")
+        image.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
+        smaller = io.BytesIO()
+        image.convert("RGB").save(smaller, "JPEG", quality=88)
+    return data_uri(smaller.getvalue(), "image/jpeg")
+
+
+def _file_parts(facts: dict[str, Any], left_out: list[str]) -> list[str]:
+    """What a `.sine` file knows of its scores."""
+    left_out.append("training command, machine, curves and pictures: a packed file does not hold them")
+    quality = facts["quality_before_and_after"]
+    if not quality:
+        left_out.append("scores: the file's note has none; sinefield eval FILE --data PATH computes them")
+    words = ("before packing", "after packing")
+    return _scores({f"{SCORES[k]} {w}": v for k, pair in quality.items() for w, v in zip(words, pair, strict=True)})
+
+
+def _sizes(facts: dict[str, Any]) -> list[str]:
+    """The tables of `sinefield info`."""
+    if "weights" not in facts:
+        rows = [*facts["tensors"], *facts["parts"]]
+        return [html_table(["tensor", "shape", "levels", "bits", "bytes", "share"], rows)]
+    ranks = ["name", "weight", "shape", "params", "stable_rank", "effective_rank", "numerical_rank"]
+    parts = [html_table(["tensor", "shape", "params", "bytes"], facts["tensors"])]
+    return [*parts, "<h2>Ranks</h2>", html_table(ranks, facts["weights"])] if facts["weights"] else parts
+
+
+def _mesh_part(field: RadianceField | ShapeField, left_out: list[str]) -> tuple[list[str], int]:
+    """The surface to turn, and how many vertices it has: 0 where there is none."""
+    try:
+        vertices, faces, resolution = _small_surface(field)
+    except SinefieldError as error:  # an untrained field may have no surface; the rest of the page still counts
+        left_out.append(f"mesh: {error}")
+        return [], 0
+    colours, up = None, np.array([0.0, 1.0, 0.0])
+    if isinstance(field, RadianceField):
+        normals = trimesh.Trimesh(vertices, faces, process=False).vertex_normals
+        colours = vertex_colours(field, vertices, np.asarray(normals))
+        up = field.view[3:6].double().numpy()
+    hint = "Drag to turn, then use the wheel to come closer; double click to go back. "
+    hint += f"{len(vertices):,} vertices, at {resolution}³."
+    parts = [
+        "<h2>Surface</h2>",
+        '<canvas id="viewer" tabindex="0" aria-label="the surface, to turn with the mouse or the arrow keys"></canvas>',
+        f'<p class="soft" id="hint">{hint}</p>',
+        f'<script type="application/json" id="mesh">{json.dumps(mesh_data(vertices, faces, colours, up))}</script>',
+    ]
+    return parts, len(vertices)
+
+
+def _small_surface(field: RadianceField | ShapeField) -> tuple[np.ndarray, np.ndarray, int]:
+    """Vertices, faces and the finest resolution of at most MESH_RESOLUTION whose vertices 16 bits can count."""
+    resolution = MESH_RESOLUTION
+    while True:
+        vertices, faces, _ = extract_field(field, resolution)
+        if len(vertices) <= MAX_VERTICES:
+            return vertices, faces, resolution
+        # Vertices grow with the square of the resolution.
+        resolution = int(resolution * min(0.95, (MAX_VERTICES / len(vertices)) ** 0.5))
+
+
+def mesh_data(
+    vertices: Float[np.ndarray, "v 3"], faces: np.ndarray, colours: np.ndarray | None, up: Float[np.ndarray, "3"]
+) -> dict[str, Any]:
+    """A mesh as `viewer.js` takes it: turned so that `up` is y, in 16 bits a coordinate of its box.
+
+    Arguments:
+        vertices: (v, 3) world units, at most MAX_VERTICES of them.
+        faces: (f, 3) indices.
+        colours: (v, 3) uint8, or None.
+        up: (3,) direction, not zero.
+
+    Returns:
+        box ((2, 3), world units from the middle), and in base64 vertices and faces (little-endian uint16) and colours.
+    """
+    # Right is x, or y where up is x itself; then z, towards the eye, is against the horizontal y of a z-up scene.
+    up = up / np.linalg.norm(up)
+    helper = np.eye(3)[0 if abs(up[0]) < 0.9 else 1]
+    right = helper - (helper @ up) * up
+    right /= np.linalg.norm(right)
+    turned = vertices @ np.stack([right, up, np.cross(right, up)]).T
+    low, high = turned.min(0), turned.max(0)
+    middle, side = (low + high) / 2, np.maximum(high - low, 1e-30)
+    quantised = ((turned - low) / side * 65535).round()
+
+    def packed(values: np.ndarray, kind: str) -> str:
+        return base64.b64encode(np.ascontiguousarray(values.astype(kind)).tobytes()).decode()
+
+    return {
+        "box": [(low - middle).tolist(), (high - middle).tolist()],
+        "vertices": packed(quantised, "<u2"),
+        "faces": packed(faces, "<u2"),
+        "colours": None if colours is None else packed(colours, "u1"),
+    }
+
+
+def _video_part(run: str | Path, left_out: list[str]) -> list[str]:
+    """One turn around the field as an mp4."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            made = export_video(run, Path(folder) / "turn.mp4", frames=FRAMES, fps=FPS, size=(VIDEO_WIDTH, None))
+            uri = data_uri((Path(folder) / "turn.mp4").read_bytes(), "video/mp4")
+    except (SinefieldError, OSError) as error:
+        left_out.append(f"video: {error}")
+        return []
+    size = f'width="{made["width"]}" height="{made["height"]}"'
+    return ["<h2>One turn</h2>", f'<video {size} autoplay loop muted playsinline controls src="{uri}"></video>']

@@ -28,6 +28,7 @@ CONTROL = {
     "unpack": ("turn a packed field back into a run folder", "sinefield unpack armadillo.sine runs/unpacked"),
     "synth": ("render a posed data set from a mesh, or the demo's", "sinefield synth runs/demo_data"),
     "info": ("describe a run: parameters by hand, sizes, ranks, scores", "sinefield info runs/armadillo"),
+    "inspect": ("say what a folder of photographs holds, and whether its cameras fit", "sinefield inspect my_photos"),
     "doctor": ("say what this machine can run, and why the rest is not used", "sinefield doctor"),
 }
 
@@ -117,6 +118,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("--overwrite", action="store_true", help="replace an earlier data set in OUT")
     p = made["info"]
     p.add_argument("run", help="run folder or .sine file")
+    p = made["inspect"]
+    p.add_argument("scene", help="data folder, its pose file, or scene file (YAML)")
+    p.add_argument("--out", help="picture of cameras, box and sparse points: .png .jpg .pdf .svg")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT")
     return parser, made
 
 
@@ -308,6 +313,12 @@ def _info(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
     return describe(options.run)
 
 
+def _inspect(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.data.inspect import inspect
+
+    return inspect(options.scene, options.out, options.overwrite)
+
+
 def _doctor(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.doctor import examine
 
@@ -324,6 +335,7 @@ COMMANDS: dict[str, Command] = {
     "unpack": _unpack,
     "synth": _synth,
     "info": _info,
+    "inspect": _inspect,
     "doctor": _doctor,
 }
 

@@ -217,6 +217,7 @@ DAMAGE = {
     "nan point": (put("points3D.bin", 16, "d", np.nan), "not finite"),
     "name": (replace("images.bin", b"view 00.png", b"../v 00.png"), "leaves the data folder"),
     "no name": (replace("images.bin", b"view 00.png\0", b" \0"), "file_path"),
+    "negative number": (replace("images.txt", b"\n7 ", b"\n-7 "), "number -7 is out of range"),
     "text camera cut": (replace("cameras.txt", b" 0.003 -0.004", b""), "needs 8 finite"),
     "text camera word": (replace("cameras.txt", b" 12 8 ", b" 12 x "), "line 3"),
     "text images cut": (

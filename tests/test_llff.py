@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from sinefield.data.colmap import binary_cameras, binary_points
 from sinefield.data.images import load_posed
@@ -195,3 +196,28 @@ def test_fern_pictures_have_the_colours_of_its_sparse_points(fern, data_folder):
             for picture in (image, image[:, ::-1], image[::-1])
         ]
         assert error[0] < 0.5 * min(error[1:])
+
+
+def test_fern_as_a_colmap_model(fern, data_folder, tmp_path):
+    """Fern's own cameras.bin and points3D.bin; images.bin is not in the set and comes from LLFF's poses."""
+    listing, points = fern
+    (tmp_path / "sparse/0").mkdir(parents=True)
+    (tmp_path / "images_8").symlink_to(data_folder / "fern/images_8")
+    for name in ("cameras.bin", "points3D.bin"):
+        (tmp_path / "sparse/0" / name).symlink_to(data_folder / "fern/sparse/0" / name)
+    content = struct.pack("<Q", 20)
+    for index, frame in reversed(list(enumerate(listing.frames["train"]))):  # COLMAP's order need not be sorted
+        rotation = (frame.c2w[:, :3] @ np.diag([1.0, -1, -1])).T
+        x, y, z, w = Rotation.from_matrix(rotation).as_quat()
+        pose = struct.pack("<I7dI", index + 1, w, x, y, z, *(-rotation @ frame.c2w[:, 3]), 1)
+        content += pose + f"IMG_{4026 + index}.JPG".encode() + bytes(9)
+    (tmp_path / "sparse/0/images.bin").write_bytes(content)
+    ours = read_listing(tmp_path, holdout=0, downscale=8)
+    assert ours.skipped == ours.unposed == 0
+    for a, b in zip(ours.frames["train"], listing.frames["train"], strict=True):
+        assert a.name == b.name and np.allclose(a.c2w, b.c2w, atol=1e-9)
+        assert np.allclose(a.intrinsics(504, 378)[:4], b.intrinsics(504, 378)[:4], rtol=1e-9)
+    xyz = np.array([point for point, track in points.values() if len(set(track.tolist())) >= 3])
+    inside = ((xyz >= ours.aabb[:3]) & (xyz <= ours.aabb[3:])).all(1).mean()
+    assert 0.95 < inside <= 1 and len(xyz) == len(ours.points)
+    assert np.allclose(ours.bounds, listing.bounds, rtol=0.1)

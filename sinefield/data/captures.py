@@ -12,6 +12,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 # Cameras nearer to each other than this share of the nearest depth see no parallax: 0.3 pixels at a focal length of
 # 3000.
 SPREAD = 1e-4
+LARGEST = 1e9  # of coordinates, so that float32 arithmetic on them stays finite
 
 
 def image_names(folder: Path) -> list[str]:
@@ -52,8 +53,8 @@ def choose_folder(root: Path, downscale: int) -> tuple[int, Path]:
 
 
 def check_bounds(near: float, far: float, where: str) -> None:
-    """Raise SinefieldError unless 0 < near < far, both finite."""
-    if not (0 < near < far and np.isfinite(far)):
+    """Raise SinefieldError unless 0 < near < far, both finite and below LARGEST."""
+    if not 0 < near < far < LARGEST:
         raise SinefieldError(f"{where}: near {near:g}, far {far:g}; must be finite with 0 < near < far; mend the poses")
 
 

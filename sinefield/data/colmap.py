@@ -3,6 +3,7 @@
 Formats: colmap.github.io/format.html. No count in a file is trusted before it was compared with the file's size.
 """
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sinefield.data.captures import check_bounds, check_spread, choose_folder, image_folders, image_names
+from sinefield.data.captures import LARGEST, check_bounds, check_spread, choose_folder, image_folders, image_names
 from sinefield.data.transforms import LENS_KEYS, Frame, Listing, divide, find_image, is_number, rigid, safe_name
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
@@ -152,8 +153,8 @@ def read_model(folder: Path) -> Model:
     if not images:
         raise SinefieldError(f"{folder}: no image is registered; reconstruct the poses again")
     xyz = np.array([point for point, _ in points.values()], dtype=np.float64).reshape(-1, 3)
-    if not np.isfinite(xyz).all():
-        raise SinefieldError(f"{folder}: points3D has coordinates that are not finite; export it again")
+    if not (np.abs(xyz) < LARGEST).all():
+        raise SinefieldError(f"{folder}: points3D has coordinates that are not finite or beyond 1e9; export it again")
     return Model(folder, lenses, images, xyz, [track for _, track in points.values()])
 
 
@@ -181,18 +182,21 @@ def match_files(model: Model, root: Path, pictures: Path) -> dict[int, str]:
 def measure(model: Model) -> tuple[list[float] | None, tuple[float, float] | None, np.ndarray]:
     """Box, (near, far) and the points they come from; None where too few points are seen by enough views."""
     known = np.array(sorted(model.images))
-    tracks = [np.unique(track[np.isin(track, known)]) for track in model.tracks]
-    kept = [index for index, track in enumerate(tracks) if len(track) >= VIEWS]
-    points = model.points[kept]
+    seen_by = np.concatenate([*model.tracks, np.empty(0, dtype=np.int64)]).astype(np.int64)
+    point = np.repeat(np.arange(len(model.points)), [len(track) for track in model.tracks])
+    registered = np.isin(seen_by, known)
+    pairs = np.unique(point[registered] * len(known) + np.searchsorted(known, seen_by[registered]))
+    point, seen_by = np.divmod(pairs, len(known))
+    enough = np.bincount(point, minlength=len(model.points)) >= VIEWS
+    points = model.points[enough]
     if len(points) < 8:
         return None, None, points
+    point, seen_by = point[enough[point]], seen_by[enough[point]]
     low, high = np.percentile(points, BOX_PERCENTILES, axis=0)
     margin = BOX_MARGIN * (high - low).max()
     box = [*(low - margin).tolist(), *(high + margin).tolist()] if margin > 0 else None
-    seen_by = np.searchsorted(known, np.concatenate([tracks[index] for index in kept]))
-    offsets = np.repeat(points, [len(tracks[index]) for index in kept], 0)
     poses = np.stack([model.images[number].c2w for number in known.tolist()])
-    depths = ((poses[:, :, 3][seen_by] - offsets) * poses[:, :, 2][seen_by]).sum(-1)
+    depths = ((poses[seen_by, :, 3] - model.points[point]) * poses[seen_by, :, 2]).sum(-1)
     if not (depths > 0).any():
         raise SinefieldError(f"{model.folder}: every point lies behind its cameras; reconstruct the poses again")
     near, far = np.percentile(depths[depths > 0], DEPTH_PERCENTILES).tolist()
@@ -227,7 +231,7 @@ def unsupported(model: str | int, where: str) -> SinefieldError:
 
 def make_image(name: str, camera: int, qvec: Sequence[float], tvec: Sequence[float], where: str) -> Image:
     """An image from its rotation (quaternion w x y z) and translation world to camera, x right, y down, z forward."""
-    norm = float(np.linalg.norm(qvec))
+    norm = math.hypot(*qvec)
     if not all(map(is_number, (*qvec, *tvec))) or not abs(norm - 1) < 1e-2:
         raise SinefieldError(
             f"{where}: its pose is no unit quaternion with a finite translation; export the model again"
@@ -245,7 +249,9 @@ def make_image(name: str, camera: int, qvec: Sequence[float], tvec: Sequence[flo
 
 
 def add(entries: dict[int, Any], number: int, entry: Any, where: str) -> None:
-    """Enter under a number that must be new."""
+    """Enter under a number that must be new, of 64 bits."""
+    if not 0 <= number < 2**64:
+        raise SinefieldError(f"{where}: its number {str(number)[:40]} is out of range; export the model again")
     if number in entries:
         raise SinefieldError(f"{where}: is listed twice; export the model again")
     entries[number] = entry

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.lib import format as npy
 
-from sinefield.data.captures import check_bounds, check_spread, choose_folder, frustum_corners, image_names
+from sinefield.data.captures import LARGEST, check_bounds, check_spread, choose_folder, frustum_corners, image_names
 from sinefield.data.transforms import LENS_KEYS, Frame, Listing, divide, find_image, rigid
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
@@ -83,7 +83,7 @@ def read_rows(path: Path) -> Float[np.ndarray, "n 17"]:
             raise SinefieldError(f"{path}: claims {claimed} bytes of numbers but has {there}; {advice}")
         rows = np.frombuffer(stream.read(claimed), dtype).reshape(shape, order="F" if by_columns else "C")
     rows = rows.astype(np.float64)
-    if not (np.abs(rows[:, :15]) < 1e9).all():  # bounds are checked by themselves
-        index = int(np.argmin((np.abs(rows[:, :15]) < 1e9).all(1)))
+    if not (np.abs(rows[:, :15]) < LARGEST).all():  # bounds are checked by themselves
+        index = int(np.argmin((np.abs(rows[:, :15]) < LARGEST).all(1)))
         raise SinefieldError(f"{path}, row {index}: has numbers that are not finite; {advice}")
     return rows

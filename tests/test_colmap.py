@@ -67,6 +67,12 @@ def test_points_that_two_views_see_do_not_count(tmp_path):
         load_posed(tmp_path)
     scene = load_posed(tmp_path, aabb=[-1, -1, -1, 1, 1, 1])
     assert scene.bounds is None and len(scene.train) == 1
+    twice = struct.pack("<QIIII", 4, 7, 0, 9, 0) + struct.pack("<IIII", 7, 1, 9, 1)  # two views, each listed twice
+    content = struct.pack("<Q", 40)
+    for index, point in enumerate(captures.POINTS):
+        content += struct.pack("<Q3d3Bd", index, *point, 1, 2, 3, 0.5) + twice
+    (tmp_path / "sparse/0/points3D.bin").write_bytes(content)
+    assert read_listing(tmp_path).aabb is None
     write(tmp_path, 5)
     (tmp_path / "sparse/0/points3D.bin").unlink()
     assert read_listing(tmp_path).aabb is None

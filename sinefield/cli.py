@@ -31,6 +31,7 @@ CONTROL = {
     "info": ("describe a run: parameters by hand, sizes, ranks, scores", "sinefield info runs/armadillo"),
     "compare": ("put runs and packed files beside each other", "sinefield compare runs/* --out sizes.png"),
     "report": ("write a run as one web page", "sinefield report runs/armadillo"),
+    "inspect": ("say what a folder of photographs holds, and whether its cameras fit", "sinefield inspect my_photos"),
     "doctor": ("say what this machine can run, and why the rest is not used", "sinefield doctor"),
 }
 
@@ -128,6 +129,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("run", help="run folder or .sine file")
     p.add_argument("--out", help="page to make: .html; default RUN/report.html, or beside a .sine file")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier page")
+    p = made["inspect"]
+    p.add_argument("scene", help="data folder, its pose file, or scene file (YAML)")
+    p.add_argument("--out", help="picture of cameras, box and sparse points: .png .jpg .pdf .svg")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT")
     return parser, made
 
 
@@ -330,6 +335,12 @@ def _report(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any
     return report, "\n".join([*lines, *(f"left out: {what}" for what in report["left_out"])])
 
 
+def _inspect(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.data.inspect import inspect
+
+    return inspect(options.scene, options.out, options.overwrite)
+
+
 def _doctor(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.doctor import examine
 
@@ -348,6 +359,7 @@ COMMANDS: dict[str, Command] = {
     "info": _info,
     "compare": _compare,
     "report": _report,
+    "inspect": _inspect,
     "doctor": _doctor,
 }
 

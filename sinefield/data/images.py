@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sinefield.data.cameras import Cameras, check_downscale
-from sinefield.data.transforms import SPLITS, Frame, check_box, read_listing
+from sinefield.data.listing import read_listing
+from sinefield.data.transforms import SPLITS, Frame, check_box
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 
@@ -59,6 +60,8 @@ class PosedScene:
         aabb: (6,) float32 xmin ymin zmin xmax ymax zmax of the scene's box, world units.
         skipped: frames listed without an image file, over the splits read.
         has_alpha: whether images have 4 channels, in every split alike.
+        bounds: (near, far) depths between which the scene lies, world units, where the data tell.
+        unposed: image files beside the posed ones that have no pose.
     """
 
     train: Views | None
@@ -67,6 +70,8 @@ class PosedScene:
     aabb: Float[Tensor, "6"]
     skipped: int
     has_alpha: bool
+    bounds: tuple[float, float] | None = None
+    unposed: int = 0
 
 
 def load_posed(
@@ -76,15 +81,16 @@ def load_posed(
     holdout: int = 8,
     splits: Sequence[str] = SPLITS,
 ) -> PosedScene:
-    """Load a Blender (NeRF-synthetic), instant-ngp or nerfstudio dataset.
+    """Load a Blender (NeRF-synthetic), instant-ngp, nerfstudio or LLFF dataset, or images with a COLMAP model.
 
     Frames whose image file is missing are skipped and counted. Where the data name no test views, every `holdout`-th by
     sorted file name is one, as LLFF does. Camera poses stay in the data's own world units.
 
     Arguments:
-        path: the folder, or the transforms JSON in it.
-        downscale: average blocks of downscale x downscale pixels, cropping the right and bottom remainder.
-        aabb: xmin ymin zmin xmax ymax zmax in world units; else the file's by instant-ngp's convention, else +-1.5.
+        path: the folder, or the transforms JSON, poses_bounds.npy or COLMAP model in it.
+        downscale: average blocks of downscale x downscale pixels, cropping the right and bottom remainder. LLFF and
+            COLMAP datasets may bring images so reduced (`images_4`): these are taken as they are, or averaged further.
+        aabb: xmin ymin zmin xmax ymax zmax in world units; else the data's own, see the reader of each kind.
         holdout: see above; 0 keeps every view for training.
         splits: which of train, val, test to load.
 
@@ -94,7 +100,10 @@ def load_posed(
     """
     if downscale != int(downscale) or downscale < 1:
         check_downscale(downscale, MAX_SIDE, MAX_SIDE)
-    listing = read_listing(path, splits, holdout)
+    listing = read_listing(path, splits, holdout, downscale)
+    if listing.aabb is None and aabb is None:
+        raise SinefieldError(f"{listing.source}: has too few sparse points to place the scene's box; give data.aabb")
+    downscale //= listing.reduction
     box = listing.aabb if aabb is None else check_box([float(value) for value in aabb], "aabb")
     total = sum(map(len, listing.frames.values()))
     if not total or ("train" in listing.frames and not listing.frames["train"]):
@@ -116,6 +125,8 @@ def load_posed(
         aabb=torch.as_tensor(np.asarray(box), dtype=torch.float32),
         skipped=listing.skipped,
         has_alpha=has_alpha,
+        bounds=listing.bounds,
+        unposed=listing.unposed,
     )
 
 
@@ -194,7 +205,14 @@ def read_header(frame: Frame) -> tuple[tuple[int, int], bool]:
             f"{frame.file}: claims {width}x{height} pixels, above the limit of {MAX_SIDE} a side and "
             f"{MAX_PIXELS // 10**6} megapixels; shrink it"
         )
-    declared = frame.declared_size()
+    declared, reduction = frame.declared_size(), frame.reduction
+    if declared and reduction > 1:
+        if any(abs(a * reduction - b) >= reduction for a, b in zip((width, height), declared, strict=True)):
+            raise SinefieldError(
+                f"{frame.where}: image {frame.name} is {width}x{height}, not {declared[0]}x{declared[1]} reduced "
+                f"{reduction} times; reduce it anew or use the full images"
+            )
+        return (width, height), alpha
     if declared and declared != (width, height) and declared != oriented_size(frame):
         raise SinefieldError(
             f"{frame.where}: image is {width}x{height}, but the pose file says {declared[0]}x{declared[1]}; "

@@ -34,6 +34,8 @@ class Frame:
         c2w: (3, 4) float64 camera to world, OpenGL axes, orthonormal rotation.
         lens: its intrinsics as written, the frame's own before the file's.
         where: how to name it in an error.
+        reduction: the image file is so many times smaller than the w x h that `lens` speaks of, give or take the pixel
+            that rounding adds or takes.
     """
 
     name: str
@@ -41,9 +43,10 @@ class Frame:
     c2w: np.ndarray
     lens: dict[str, Any]
     where: str
+    reduction: int = 1
 
     def declared_size(self) -> tuple[int, int] | None:
-        """(w, h) in pixels, if the file says."""
+        """(w, h) in pixels before any reduction, if the file says."""
         size = number(self.lens, "w", self.where), number(self.lens, "h", self.where)
         if None in size:
             return None
@@ -69,45 +72,53 @@ class Frame:
             raise SinefieldError(f"{self.where}: focal length {fx:g}, {fy:g}; fl_x and fl_y must be positive pixels")
         cx = width / 2 if get["cx"] is None else get["cx"]
         cy = height / 2 if get["cy"] is None else get["cy"]
+        if self.reduction > 1:  # a resized image shows the whole of the full one, whatever its size was rounded to
+            across, down = (a / b for a, b in zip((width, height), self.declared_size(), strict=True))
+            fx, fy, cx, cy = fx * across, fy * down, cx * across, cy * down
         return [fx, fy, cx, cy, *(get[key] or 0.0 for key in ("k1", "k2", "p1", "p2"))]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a dataset's JSON files say: frames per split, world box, and the number of frames without an image."""
+    """What a dataset's pose files say.
+
+    Attributes:
+        source: the file or folder of the poses.
+        frames: per split, the views whose image exists.
+        aabb: xmin ymin zmin xmax ymax zmax of the scene in world units; None where the data do not tell.
+        skipped: posed views without an image file.
+        bounds: (near, far) depths along the viewing axes between which the scene lies, world units.
+        reduction: the images are so many times smaller than the size `downscale` counts from.
+        unposed: image files beside the posed ones that have no pose.
+        points: (p, 3) float64 sparse points of the scene in world units.
+    """
 
     source: Path
     frames: dict[str, list[Frame]]
-    aabb: list[float]
+    aabb: list[float] | None
     skipped: int
+    bounds: tuple[float, float] | None = None
+    reduction: int = 1
+    unposed: int = 0
+    points: np.ndarray | None = None
 
 
-def read_listing(path: str | Path, splits: Sequence[str] = SPLITS, holdout: int = 8) -> Listing:
-    """Read a dataset's poses, whatever its layout.
+def has_transforms(folder: Path) -> bool:
+    """Whether the folder holds a transforms file of one of the known names."""
+    return any((folder / name).exists() for name in ("transforms.json", *(f"transforms_{s}.json" for s in SPLITS)))
 
-    Arguments:
-        path: a folder with transforms_train.json (and _val, _test) or transforms.json, or one of these files.
-        splits: which of train, val, test to read.
-        holdout: where the data name no test views, every `holdout`-th by sorted name is one; 0 for none.
+
+def read_transforms(path: Path, splits: Sequence[str], holdout: int) -> Listing:
+    """Read transforms_train.json (and _val, _test) or transforms.json: a folder that has them, or one of these files.
 
     Raises:
-        SinefieldError: anything missing, malformed, unsafe or unsupported; see `load_posed`.
+        SinefieldError: anything missing, malformed, unsafe or unsupported.
     """
-    if unknown := set(splits) - set(SPLITS):
-        raise SinefieldError(f"split '{sorted(unknown)[0]}' is unknown; choose from {', '.join(SPLITS)}")
-    if holdout < 0:
-        raise SinefieldError(f"holdout {holdout}: must be 0 (no test views) or positive")
-    path = Path(path)
-    if not path.is_dir():
-        require_file(path, "data folder or pose file")
     folder = path if path.is_dir() else path.parent
     by_split = {split: folder / f"transforms_{split}.json" for split in SPLITS}
     if path in by_split.values() or (path.is_dir() and any(file.exists() for file in by_split.values())):
         return read_blender(path, by_split, splits)
-    if path.is_dir():
-        path = path / "transforms.json"
-        if not path.exists():
-            raise SinefieldError(f"{folder}: has neither transforms_train.json nor transforms.json; give a data folder")
+    path = path / "transforms.json" if path.is_dir() else path
     meta = read_json(path)
     frames, skipped = read_frames(meta, path)
     divided = divide(meta, path, frames, holdout)
@@ -195,6 +206,11 @@ def read_pose(entry: dict[str, Any], where: str) -> np.ndarray:
     pose = np.array(rows, dtype=np.float64)
     if len(rows) == 4 and not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-4):
         raise SinefieldError(f"{where}: the last row of 'transform_matrix' is not 0 0 0 1; give a camera-to-world pose")
+    return rigid(pose, where)
+
+
+def rigid(pose: np.ndarray, where: str) -> np.ndarray:
+    """The first three rows of a finite (3 or 4, 4) pose with its rotation made orthonormal, a uniform scale removed."""
     rotation = pose[:3, :3]
     determinant = np.linalg.det(rotation)
     if not determinant > 1e-18:

@@ -141,7 +141,14 @@ def score_radiance(
         "background": config.data.background,
         "downscale": config.data.downscale,
         "per_view": rows,
-        "remarks": [f"{scene.skipped} frames have no image file and were skipped"] if scene.skipped else [],
+        "remarks": [
+            f"{n} {what}"
+            for n, what in (
+                (scene.skipped, "frames have no image file and were skipped"),
+                (scene.unposed, "images have no pose and were left out"),
+            )
+            if n
+        ],
     }
 
 

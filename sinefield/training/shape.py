@@ -22,8 +22,8 @@ HELDOUT_SEED = 1_000_003
 """Held-out points come from a seed of their own, far from any training seed a user picks."""
 
 
-SHARPENED = 0.7
-"""Share of the budget after which the band has its final width."""
+SHARPENING = 0.2, 0.8
+"""Shares of the budget between which the band narrows; from the start on, a short training may find nothing at all."""
 ENCODED_BYTES = 1 << 29
 """Encoded points are kept up to this size; 2 million take 132 MB."""
 
@@ -133,7 +133,8 @@ class ShapeTask:
 
     def _sharpness(self) -> float:
         """By how much the band is narrower now: a wide one finds the shape, a narrow one makes its surface exact."""
-        return self.config.training.sharpen ** min(self.progress / SHARPENED, 1.0)
+        begin, end = SHARPENING
+        return self.config.training.sharpen ** min(max((self.progress - begin) / (end - begin), 0.0), 1.0)
 
     def _loss(self, raw: Tensor, values: Tensor, sharpness: float | Tensor) -> Tensor:
         kind = self.config.field.loss

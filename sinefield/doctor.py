@@ -85,7 +85,7 @@ def _numba() -> str | None:
 
 
 def _bf16() -> str | None:
-    from sinefield.training.loop import has_fast_bf16
+    from sinefield.training.backend import has_fast_bf16
 
     if not has_fast_bf16():
         raise _Absent("this processor has no bf16 dot products")

@@ -66,7 +66,7 @@ def test_points_that_two_views_see_do_not_count(tmp_path):
     with pytest.raises(SinefieldError, match="too few sparse points"):
         load_posed(tmp_path)
     scene = load_posed(tmp_path, aabb=[-1, -1, -1, 1, 1, 1])
-    assert scene.bounds is None and len(scene.train) == 1
+    assert read_listing(tmp_path).bounds is None and len(scene.train) == 1
     twice = struct.pack("<QIIII", 4, 7, 0, 9, 0) + struct.pack("<IIII", 7, 1, 9, 1)  # two views, each listed twice
     content = struct.pack("<Q", 40)
     for index, point in enumerate(captures.POINTS):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from sinefield.data.colmap import binary_cameras, binary_points
+from sinefield.data.colmap_files import binary_cameras, binary_points
 from sinefield.data.images import load_posed
 from sinefield.data.listing import read_listing
 from sinefield.errors import SinefieldError
@@ -35,7 +35,7 @@ def test_known_cameras(tmp_path, order):
     every = load_posed(tmp_path, holdout=0).train.cameras
     assert torch.allclose(every.c2w, torch.from_numpy(captures.poses(10)).float(), atol=1e-5)
     assert every.focal.unique().tolist() == [10.0] and every.centre[0].tolist() == [6.0, 4.0]
-    assert scene.bounds == (2.0, 6.0)
+    assert read_listing(tmp_path).bounds == (2.0, 6.0)
     # The box, by walking each corner's ray until its depth is the far one.
     corners = torch.tensor([[0.0, 0.0], [12.0, 0.0], [0.0, 8.0], [12.0, 8.0]]).repeat(10, 1)
     index = torch.arange(10).repeat_interleave(4)

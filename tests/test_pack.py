@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,18 @@ def test_radiance(photo_run, tmp_path):
     field, _ = load_field(tmp_path / "a.sine")
     whole, _ = load_field(photo_run[0])
     assert torch.equal(field.grid.binaries, whole.grid.binaries) and field.grid.solid.any() == whole.grid.solid.any()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_run_trained_on_cuda_packs_without_it(photo_run, tmp_path):
+    shutil.copytree(photo_run[0], tmp_path / "run")
+    settings = Run(tmp_path / "run").config_path
+    text = settings.read_text()
+    for key, value in (("device", "cuda"), ("marcher", "triton"), ("backend", "tinycudann")):
+        assert f"  {key}: auto\n" in text
+        text = text.replace(f"  {key}: auto\n", f"  {key}: {value}\n")
+    settings.write_text(text)
+    assert pack(tmp_path / "run", tmp_path / "a.sine", seconds=0)["bytes"] == (tmp_path / "a.sine").stat().st_size
 
 
 def test_every_command_takes_the_file(ball_run, photo_run, tmp_path, capfd):

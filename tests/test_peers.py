@@ -1,6 +1,6 @@
 """The benchmark's baselines compute what they claim, and its search finds the time it should."""
 
-import importlib.util
+import importlib
 import math
 from pathlib import Path
 
@@ -14,18 +14,25 @@ from sinefield.training.loop import step_generator
 from sinefield.training.radiance import load_scene
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
+def beside(monkeypatch):
+    """Scripts import their neighbours."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts" / "benchmarks")
+
+
+@pytest.fixture
+def rivals():
+    return importlib.import_module("rivals")
+
+
+@pytest.fixture
 def peers():
-    path = Path(__file__).parents[1] / "scripts" / "benchmarks" / "peers.py"
-    spec = importlib.util.spec_from_file_location("peers", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("peers")
 
 
-def test_plain_hash_is_the_hash_grid(peers):
+def test_plain_hash_is_the_hash_grid(rivals):
     torch.manual_seed(0)
-    ours, plain = HashGrid(5, 9, 4, 40), peers.PlainHash(5, 9, 4, 40)
+    ours, plain = HashGrid(5, 9, 4, 40), rivals.PlainHash(5, 9, 4, 40)
     assert plain.out_features == ours.out_features
     assert [len(t) for t in plain.tables] == ours.sizes.tolist()
     with torch.no_grad():
@@ -40,9 +47,9 @@ def test_plain_hash_is_the_hash_grid(peers):
     torch.testing.assert_close(torch.cat([t.grad for t in plain.tables]), ours.table.grad)
 
 
-def test_siren_starts_as_its_paper_has_it(peers):
+def test_siren_starts_as_its_paper_has_it(rivals):
     torch.manual_seed(0)
-    network = peers.Siren()
+    network = rivals.Siren()
     shapes = [tuple(layer.weight.shape) for layer in network.layers]
     assert shapes == [(256, 3), (256, 256), (256, 256), (256, 256), (1, 256)]
     for i, layer in enumerate(network.layers):
@@ -62,12 +69,12 @@ def test_siren_starts_as_its_paper_has_it(peers):
 
 
 @pytest.mark.parametrize("encoding", ["frequency", "hash"])
-def test_plain_radiance_is_scored_as_itself_and_learns(peers, photographs, encoding):
+def test_plain_radiance_is_scored_as_itself_and_learns(rivals, photographs, encoding):
     config = radiance_config(photographs)
     config.field.encoding, config.field.log2_table, config.field.finest = encoding, 10, 64
     scene = load_scene(config)
     torch.manual_seed(0)
-    plain = peers.PlainRadiance(config, scene, compiled=encoding == "hash", hull=encoding == "hash", batch=4096)
+    plain = rivals.PlainRadiance(config, scene, compiled=encoding == "hash", hull=encoding == "hash", batch=4096)
     assert bool(plain.grid.binaries.all()) == (encoding != "hash")
     before = mean_psnr(plain.field(), scene.test)
     optimizers = plain.optimizers(1e-2)

@@ -13,8 +13,9 @@ from sinefield.errors import SinefieldError
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP, WeightSpec
 from sinefield.nn.tcnn import TinyGrid, TinyNetwork, pack, padded_width, why_not_network, why_not_tinycudann
-from sinefield.training import loop
-from sinefield.training.loop import check_backend, step_generator, use_backend
+from sinefield.training import backend
+from sinefield.training.backend import check_backend, use_backend
+from sinefield.training.loop import step_generator
 from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.shape import ShapeTask, load_shape
 
@@ -152,7 +153,7 @@ def tasks(monkeypatch, kind, ball, photographs, **field):
         ShapeTask(config, load_shape(ball)) if kind == "shape" else RadianceTask(config, load_scene(config))
         for _ in range(2)
     ]
-    use_backend(made[1], dataclasses.replace(config.training, backend="tinycudann"))
+    use_backend(made[1].field, dataclasses.replace(config.training, backend="tinycudann"))
     return made
 
 
@@ -173,11 +174,11 @@ def test_a_backend_that_cannot_do_it_is_refused(monkeypatch, ball):
     monkeypatch.setitem(sys.modules, "tinycudann", None)
     with pytest.raises(SinefieldError, match=r"training\.backend is tinycudann, but training runs on the CPU"):
         check_backend(dataclasses.replace(config, training=dataclasses.replace(config.training, device="cpu")))
-    monkeypatch.setattr(loop, "training_device", lambda asked: torch.device("cuda"))
+    monkeypatch.setattr(backend, "training_device", lambda asked: torch.device("cuda"))
     with pytest.raises(SinefieldError, match="not installed"):
         check_backend(config)
     why_not_tinycudann.cache_clear()
-    monkeypatch.setattr(loop, "why_not_tinycudann", lambda: None)
+    monkeypatch.setattr(backend, "why_not_tinycudann", lambda: None)
     check_backend(config)
     for change, says in (({"precision": "fp32"}, "fp16"), ({"eikonal": 0.1}, "second")):
         with pytest.raises(SinefieldError, match=says):

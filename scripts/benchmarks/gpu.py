@@ -45,6 +45,7 @@ from sinefield.metrics.images import psnr
 from sinefield.nn.mlp import count_parameters
 from sinefield.nn.tcnn import why_not_tinycudann
 from sinefield.tables import table
+from sinefield.training.backend import use_backend
 from sinefield.training.radiance import RadianceTask, load_scene, render_view
 from sinefield.training.run import Run
 from sinefield.training.shape import ShapeTask, load_shape
@@ -266,7 +267,7 @@ def radiance_step(scene, backend: str, width: int, peak: float, device: torch.de
 def prepared(task, config) -> Stepper:
     stepper = Stepper(task, config)
     if config.training.backend == "tinycudann":
-        loop.use_backend(task, config.training)
+        use_backend(task.field, config.training)
         task.field.set_dtype(torch.float16)
     return stepper
 

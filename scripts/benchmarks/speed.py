@@ -27,7 +27,8 @@ from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.render import volume
 from sinefield.tables import table
-from sinefield.training.loop import hidden_dtype, make_optimizers, optimise, step_generator
+from sinefield.training.backend import hidden_dtype
+from sinefield.training.loop import make_optimizers, optimise, step_generator
 from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.run import Run
 from sinefield.training.shape import ShapeTask, load_shape

@@ -60,7 +60,6 @@ class PosedScene:
         aabb: (6,) float32 xmin ymin zmin xmax ymax zmax of the scene's box, world units.
         skipped: frames listed without an image file, over the splits read.
         has_alpha: whether images have 4 channels, in every split alike.
-        bounds: (near, far) depths between which the scene lies, world units, where the data tell.
         unposed: image files beside the posed ones that have no pose.
     """
 
@@ -70,7 +69,6 @@ class PosedScene:
     aabb: Float[Tensor, "6"]
     skipped: int
     has_alpha: bool
-    bounds: tuple[float, float] | None = None
     unposed: int = 0
 
 
@@ -125,7 +123,6 @@ def load_posed(
         aabb=torch.as_tensor(np.asarray(box), dtype=torch.float32),
         skipped=listing.skipped,
         has_alpha=has_alpha,
-        bounds=listing.bounds,
         unposed=listing.unposed,
     )
 

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sinefield.config import RadianceConfig, ShapeConfig, TrainingConfig
+from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
 from sinefield.nn.hashgrid import HashGrid
-from sinefield.nn.mlp import MLP
-from sinefield.nn.tcnn import TinyGrid, TinyNetwork, why_not_network, why_not_tinycudann
+from sinefield.training.backend import hidden_dtype
 from sinefield.training.muon import Muon
 from sinefield.training.run import Run, load_tensors, save_tensors
 
@@ -188,71 +187,6 @@ def _lacks_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the CPU or on CUDA."""
     named = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return named or "can't allocate memory" in str(error)  # how torch's CPU allocator says it
-
-
-def chunk_for(width: int, device: torch.device) -> int:
-    """Points at once: a layer's activations, 2 MB of bf16, stay in a CPU's cache; a GPU wants many."""
-    return min(max((1 << 20) // width, 4096), 16384) if device.type == "cpu" else 1 << 19
-
-
-def check_backend(config: ShapeConfig | RadianceConfig) -> None:
-    """Refuse a device or backend that training cannot use, before any long work.
-
-    Raises:
-        SinefieldError: as `training_device`; `training.backend` is tinycudann, and the settings do not suit it,
-            training runs on the CPU, or it is not installed or does not work.
-    """
-    training, field = config.training, config.field
-    device = training_device(training.device)
-    if training.backend != "tinycudann":
-        return
-    bare = field.encoding == "frequency" and field.frequencies == 0
-    why = why_not_network(field.activation, field.skips, bare, getattr(training, "eikonal", 0) > 0)
-    if why is None and training.precision != "auto":
-        why = f"it computes in fp16, not training.precision {training.precision}"
-    if why is None and device.type != "cuda":
-        why = "training runs on the CPU"
-    if why := why or why_not_tinycudann():
-        raise SinefieldError(f"training.backend is tinycudann, but {why}; use torch or auto")
-
-
-def use_backend(task: Task, config: TrainingConfig) -> None:
-    """Let networks and hash grids of a task run by what `training.backend` names; `check_backend` first."""
-    if config.backend != "tinycudann":
-        return
-    for module in task.field.modules():
-        if isinstance(module, MLP):
-            module.accelerated = TinyNetwork(module)
-        elif isinstance(module, HashGrid):
-            module.accelerated = TinyGrid(module)
-
-
-def training_device(asked: str) -> torch.device:
-    """The device of `training.device`.
-
-    Raises:
-        SinefieldError: "cuda" where torch sees no CUDA device.
-    """
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        built = "sees no CUDA device" if torch.version.cuda else "was built without CUDA"
-        raise SinefieldError(f"training.device is cuda, but torch {torch.__version__} {built}; use cpu or auto")
-    return torch.device("cuda")
-
-
-def hidden_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """bf16 where asked for or, with "auto", where the processor multiplies it in hardware."""
-    if precision == "auto":
-        fast = has_fast_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def has_fast_bf16() -> bool:
-    """Whether this processor has bf16 dot products (AVX512-BF16 or AMX)."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _bar(config: TrainingConfig, step: int, seconds: float) -> tqdm:

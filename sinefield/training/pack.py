@@ -21,8 +21,9 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.shape import ShapeField
 from sinefield.files import check_output
 from sinefield.metrics.shapes import iou
+from sinefield.training.backend import hidden_dtype
 from sinefield.training.evaluate import heldout_iou, mean_psnr
-from sinefield.training.loop import hidden_dtype, step_generator
+from sinefield.training.loop import step_generator
 from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.refine import Budget, allocate, install, refine, sensitivities
 from sinefield.training.run import Run, load_field
@@ -82,10 +83,10 @@ def pack(
     config = run.config()
     if data is not None:
         config.data.path = str(Path(data).absolute())
-    # Where and by what the run was trained need not be here.
-    config.training.device = config.training.backend = "auto"
-    if config.kind == "radiance":
-        config.training.marcher = "auto"
+    if not torch.cuda.is_available():  # a run trained on CUDA packs here too
+        config.training.device = config.training.backend = "auto"
+        if config.kind == "radiance":
+            config.training.marcher = "auto"
     packer = Packer(run, config, apart=bits is None and max_bytes is None)
     # Where every byte counts, provenance is left out.
     packer.noted = max_bytes is None or max_bytes >= NOTED_FROM

@@ -12,7 +12,8 @@ from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
 from sinefield.render.march import Samples
 from sinefield.render.occupancy import marcher, visual_hull
-from sinefield.training.loop import chunk_for, kept, training_device
+from sinefield.training.backend import chunk_for, training_device
+from sinefield.training.loop import kept
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video composite on; see RadianceDataConfig."""

@@ -27,8 +27,6 @@ MUON_SHARE = 0.25
 """Muon's rate for what is rounded, as a share of that in training: more harms coarse rounding, less gains little."""
 LANDING = 0.5
 """Share of the time from which on the size is brought to its target."""
-REFINED_FROM = 0.0
-"""What a task takes refining's start for in its own training: its loss is sharper towards the end."""
 WEIGHED_EVERY, GAIN = 25, 0.1
 REFINING = 10**7
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
@@ -142,7 +140,7 @@ def refine(
                 group["lr"] = rise * rate * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
             install(field, quantisers)
             field.zero_grad(set_to_none=True)
-            task.progress = REFINED_FROM + (1 - REFINED_FROM) * done
+            task.progress = done
             # Steps of their own random numbers, far from those of training.
             loss = task.step(REFINING + index, step_generator(seed, REFINING + index, task.device))
             if not math.isfinite(loss):

@@ -14,8 +14,9 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.shape import ShapeField
 from sinefield.metrics.shapes import iou
 from sinefield.nn.weights import materialised
+from sinefield.training.backend import chunk_for, training_device
 from sinefield.training.graph import GraphedStep
-from sinefield.training.loop import chunk_for, kept, training_device
+from sinefield.training.loop import kept
 
 QUICK_POINTS = 30_000
 HELDOUT_SEED = 1_000_003

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from sinefield.config import Config
+from sinefield.training.backend import check_backend, use_backend
 from sinefield.training.evaluate import evaluate
-from sinefield.training.loop import check_backend, optimise, use_backend
+from sinefield.training.loop import optimise
 from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.run import Run, save_field
 from sinefield.training.shape import ShapeTask, load_shape
@@ -29,7 +30,7 @@ def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool
     else:
         data = load_scene(config)
         task = RadianceTask(config, data)
-    use_backend(task, config.training)
+    use_backend(task.field, config.training)
     run = Run.prepare(out, config, resume, overwrite)
     result = optimise(task, config.training, run, config.seed, resume)
     save_field(run.field_path, task.field, {"seed": config.seed, **result})

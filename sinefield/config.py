@@ -104,11 +104,28 @@ class RadianceFieldConfig(NetworkConfig):
     head_depth: int = 1  # hidden layers of the colour head
     grid: int = 64  # cells along each side of the occupancy grid
     steps: int = 256  # samples along the box's longest side, were all of it occupied
+    space: Literal["box", "ndc", "contracted"] = "box"  # ndc: forward-facing captures; contracted: unbounded ones
+    grid_levels: int = 1  # nested grids, each over a box twice as large as the last
+    cone_angle: float = 0.0  # samples grow with distance, to so much of it; 0: all of one length
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive(self, "features", "head_width", "head_depth", "grid", "steps")
         _check(4 <= self.grid <= 512, f"grid is {self.grid}; 4 to 512")
+        _check(1 <= self.grid_levels <= 10, f"grid_levels is {self.grid_levels}; 1 to 10")
+        _check(
+            self.grid_levels == 1 or self.grid % 4 == 0,
+            f"grid is {self.grid}; with several levels it must be a multiple of 4",
+        )
+        _check(0 <= self.cone_angle <= 0.1, f"cone_angle is {self.cone_angle}; 0 to 0.1")
+        _check(
+            self.space != "ndc" or (self.grid_levels == 1 and self.cone_angle == 0),
+            "space is ndc, which holds all distances in one box: grid_levels must be 1 and cone_angle 0",
+        )
+        _check(
+            self.space != "contracted" or self.grid_levels > 1,
+            "space is contracted, but nothing lies beyond one grid; set grid_levels to 4 or so",
+        )
         _check(self.steps <= 65536, f"steps is {self.steps}; at most 65536")
 
 
@@ -139,10 +156,12 @@ class RadianceDataConfig:
     background: Literal["white", "black", "random"] = "white"
     aabb: list[float] | None = None  # box as [xmin, ymin, zmin, xmax, ymax, zmax]; from the data when absent
     holdout: int = 8  # where the data names no test views, every n-th is one
+    near: float | None = None  # distance from a camera before which it sees nothing; from the data's depths when absent
 
     def __post_init__(self) -> None:
         _check(self.downscale >= 1, f"downscale is {self.downscale}; should be at least 1")
         _check(self.holdout >= 2, f"holdout is {self.holdout}; should be at least 2")
+        _check(self.near is None or self.near >= 0, f"near is {self.near}; should be at least 0")
         if self.aabb is not None:
             _check(len(self.aabb) == 6, f"aabb has {len(self.aabb)} numbers; should be xmin ymin zmin xmax ymax zmax")
             _check(all(a < b for a, b in zip(self.aabb[:3], self.aabb[3:], strict=True)), "aabb: minimum above maximum")
@@ -196,6 +215,9 @@ class RadianceTrainingConfig(TrainingConfig):
     batch: int = 65536  # target number of samples a step; the number of rays adapts to it
     hull: bool = True  # start from the visual hull of the masks where images carry alpha
     grid_every: int = 16  # steps between two updates of the occupancy grid
+    fit_poses: bool = False  # learn a small rotation and shift of each training camera
+    fit_exposure: bool = False  # learn how bright and tinted each training photograph is
+    fit_lr: float = 1e-3  # Adam's rate for what is learned about the photographs: radians, share of the box, gains
     marcher: Literal["auto", "numba", "nerfacc", "triton", "reference"] = "auto"  # rays into samples; docs/cuda.md
 
 

@@ -9,7 +9,7 @@ import numpy as np
 R = [4294967296, 3938502376, 3611622603, 3311872529, 3037000500, 2784941738, 2553802834, 2341847524]
 NAMES = (
     "width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band loss "
-    "features head_width head_depth grid steps encoding levels log2_table coarsest finest"
+    "features head_width head_depth grid steps encoding levels log2_table coarsest finest space grid_levels cone_angle"
 )
 CHOICES = {
     "weights": ["sine", "lowrank", "dense"],
@@ -17,6 +17,7 @@ CHOICES = {
     "represents": ["distance", "occupancy"],
     "loss": ["tanh", "l1", "bce", "mse"],
     "encoding": ["frequency", "hash"],
+    "space": ["box", "ndc", "contracted"],
 }
 HASH = {"encoding": "frequency", "levels": 12, "log2_table": 15, "coarsest": 16, "finest": 512}
 SHAPE = {"width": 64, "depth": 3, "skips": [], "weights": "sine", "rank": 10, "omega": None, "phase": 2.5, "bound": 1.0}
@@ -27,6 +28,7 @@ RADIANCE = {"width": 64, "depth": 4, "skips": [], "weights": "sine", "rank": 16,
 RADIANCE |= {"bound": 4.0, "activation": "relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 8}
 RADIANCE |= HASH
 RADIANCE |= {"features": 15, "head_width": 64, "head_depth": 1, "grid": 64, "steps": 128}
+RADIANCE |= {"space": "box", "grid_levels": 1, "cone_angle": 0.0}
 WORDS = (
     b'{"seed":0,"steps":,"seconds":,"source":"$SINEFIELD_DATA/meshes/.obj","background":"white","downscale":8,'
     b'"holdout":8,"iou":[0.9,0.9],"psnr":[30.,"data":{"path":"lego'
@@ -144,7 +146,7 @@ def decode(data):
     s = settings_of(r, {1: SHAPE, 2: RADIANCE}[kind])
     box = struct.unpack("<6d", r.take(48)) if r.byte() else struct.unpack("<6f", r.take(24))
     if kind == 2:
-        r.take(3 + 44)
+        r.take(3 + 44 + (0 if s["space"] == "box" else 60))
     note = r.take(r.varint())
     note = json.loads(zlib.decompressobj(-15, zdict=WORDS).decompress(note)) if note else {}
     inputs = 3 * (1 + 2 * s["frequencies"])
@@ -193,19 +195,19 @@ def decode(data):
         else:
             step, offset = (x.reshape((-1,) + (1,) * (levels.ndim - 1)) for x in how)
             values[name] = (levels.astype(np.float32) * step + offset).reshape(shapes[name])
-    cells = grid(coder, s["grid"], contexts) if kind == 2 else None
+    cells = grid(coder, s["grid_levels"] * s["grid"], s["grid"], contexts) if kind == 2 else None
     assert coder.state == 0 and not coder.words
     return s, np.array(box), values, cells, note
 
 
-def grid(coder, n, contexts):
+def grid(coder, rows, n, contexts):
     frequency = []
     for v in contexts:
         step = v % 128 + 8
         f = max(R[step % 8] // 2 ** (step // 8) // 2**8, 1)
         frequency.append([2**24 - f, f] if v < 128 else [f, 2**24 - f])
-    c = np.zeros((n + 2, n + 2, n + 2), int)
-    for x in range(1, n + 1):
+    c = np.zeros((rows + 2, n + 2, n + 2), int)
+    for x in range(1, rows + 1):
         for y in range(1, n + 1):
             for z in range(1, n + 1):
                 p = c[x - 1]

@@ -87,8 +87,9 @@ class Packed:
         box: (6,) float64, world or input units.
         tensors: by the parameter's name, in the order of the network.
         background: (3,) of 0 … 1, radiance only.
-        cells: (n, n, n) bool occupied cells, radiance only.
+        cells: (levels · n, n, n) bool occupied cells, radiance only.
         view: (11,) float32, the orbit of a radiance field; see `data.orbits.usual_orbit`.
+        frame: (15,) float32, `RadianceField.frame`, where the field's space is not "box".
         note: provenance; any JSON object.
         sizes: bytes by part of the file.
     """
@@ -100,6 +101,7 @@ class Packed:
     background: np.ndarray | None = None
     cells: np.ndarray | None = None
     view: np.ndarray | None = None
+    frame: np.ndarray | None = None
     note: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, float] = field(default_factory=dict)
 
@@ -111,6 +113,8 @@ def encode(packed: Packed) -> bytes:
     if packed.kind == "radiance":
         head += bytes(np.round(np.asarray(packed.background) * 255).astype(np.uint8))
         head += np.asarray(packed.view, "<f4").tobytes()
+        if packed.settings["space"] != "box":
+            head += np.asarray(packed.frame, "<f4").tobytes()
     note = note_out(packed.note)
     head += varint(len(note)) + note
     encoder = Encoder()
@@ -164,17 +168,21 @@ def _decode_body(reader: "Reader", shapes, where: str, size: int) -> Packed:
         raise SinefieldError(f"{where}: holds an unknown kind of field; update sinefield")
     settings = settings_in(kind, reader)
     box = box_in(reader)
-    background = view = None
+    background = view = frame = None
     if kind == "radiance":
         background = np.frombuffer(reader.take(3), np.uint8).astype(np.float32) / np.float32(255)
         view = np.frombuffer(reader.take(44), "<f4").astype(np.float32)
         sound = np.isfinite(view).all() and view[3:6].any() and view[6] > 0 and abs(view[7]) < 90
         if not sound or not (view[9:] >= 1).all() or not (view[9:] <= MAX_SIDE).all():
             raise SinefieldError(f"{where}: its camera path cannot be flown; make it again")
+        if settings["space"] != "box":
+            frame = np.frombuffer(reader.take(60), "<f4").astype(np.float32)
+            if not (np.abs(frame) < 1e9).all() or not (frame[12:14] > 0).all() or frame[14] < 0:
+                raise ValueError("its frame is no camera's")
     note = note_in(reader.take(reader.varint(MAX_NOTE)))
     expected = shapes(kind, settings)
     numbers = sum(math.prod(shape) for shape in expected.values())
-    cells = settings["grid"] ** 3 if kind == "radiance" else 0
+    cells = settings["grid_levels"] * settings["grid"] ** 3 if kind == "radiance" else 0
     if numbers > min(MAX_NUMBERS, NUMBERS_A_BYTE * size) or cells > max(1 << 18, 256 * size):
         raise SinefieldError(
             f"{where}: claims {numbers:,} numbers and {cells:,} cells in {size:,} bytes; it is no proper .sine file"
@@ -185,9 +193,12 @@ def _decode_body(reader: "Reader", shapes, where: str, size: int) -> Packed:
     table = reader.take(CONTEXTS) if kind == "radiance" else b""
     decoder = Decoder(reader.rest(), where)
     tensors = {name: head(decoder) for name, head in heads.items()}
-    occupied = decode_grid(decoder, settings["grid"], table) if kind == "radiance" else None
+    occupied = None
+    if kind == "radiance":
+        side = settings["grid"]
+        occupied = decode_grid(decoder, (settings["grid_levels"] * side, side, side), table)
     decoder.finish()
-    return Packed(kind, settings, box, tensors, background, occupied, view, note)
+    return Packed(kind, settings, box, tensors, background, occupied, view, frame, note)
 
 
 # A tensor's row: form (bit 0: codebook, bit 1: a step a row, bit 2: offset); steps and offsets as bfloat16, or how many

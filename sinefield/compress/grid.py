@@ -9,8 +9,8 @@ CONTEXTS = 2 * 5 * 2 * 3
 """The cell before in x (2), how many of its four neighbours in y and z (5), the cell before in y (2), its two (3)."""
 
 
-def encode_grid(encoder: Encoder, cells: Bool[np.ndarray, "n n n"]) -> bytes:
-    """Put a cube of bits into the coder; returns what a decoder needs first: a byte a context."""
+def encode_grid(encoder: Encoder, cells: Bool[np.ndarray, "x y z"]) -> bytes:
+    """Put a block of bits into the coder; returns what a decoder needs first: a byte a context."""
     padded = np.pad(cells, 1)
     context = _plane_context(padded)[:-2, 1:-1, 1:-1] * 6 + _row_context(padded)[1:-1, :-2, 1:-1]
     bits = cells.astype(np.int64)
@@ -21,13 +21,13 @@ def encode_grid(encoder: Encoder, cells: Bool[np.ndarray, "n n n"]) -> bytes:
     return table.tobytes()
 
 
-def decode_grid(decoder: Decoder, n: int, table: bytes) -> Bool[np.ndarray, "n n n"]:
+def decode_grid(decoder: Decoder, shape: tuple[int, int, int], table: bytes) -> Bool[np.ndarray, "x y z"]:
     """Inverse of `encode_grid`."""
     frequency = _frequency(np.frombuffer(table, np.uint8))
-    cells = np.zeros((n + 2, n + 2, n + 2), bool)
-    for x in range(1, n + 1):
+    cells = np.zeros([n + 2 for n in shape], bool)
+    for x in range(1, shape[0] + 1):
         plane = _plane_context(cells[x - 1])[1:-1, 1:-1] * 6
-        for y in range(1, n + 1):
+        for y in range(1, shape[1] + 1):
             context = plane[y - 1] + _row_context(cells[x, y - 1])[1:-1]
             cells[x, y, 1:-1] = decoder.take_bits(frequency[context])
     return cells[1:-1, 1:-1, 1:-1]

@@ -61,6 +61,7 @@ class PosedScene:
         skipped: frames listed without an image file, over the splits read.
         has_alpha: whether images have 4 channels, in every split alike.
         unposed: image files beside the posed ones that have no pose.
+        bounds: (near, far) depths along the viewing axes between which the scene lies, world units, where known.
     """
 
     train: Views | None
@@ -70,6 +71,7 @@ class PosedScene:
     skipped: int
     has_alpha: bool
     unposed: int = 0
+    bounds: tuple[float, float] | None = None
 
 
 def load_posed(
@@ -124,6 +126,7 @@ def load_posed(
         skipped=listing.skipped,
         has_alpha=has_alpha,
         unposed=listing.unposed,
+        bounds=listing.bounds,
     )
 
 

@@ -8,7 +8,9 @@ from sinefield.config import RadianceFieldConfig
 from sinefield.nn.encodings import SphericalHarmonics, position_encoding
 from sinefield.nn.mlp import MLP, WeightSpec
 from sinefield.render.march import Samples
+from sinefield.render.march_nested import locate
 from sinefield.render.occupancy import OccupancyGrid
+from sinefield.render.spaces import contract, from_ndc, to_ndc
 from sinefield.render.volume import Pixels, composite
 
 MAX_LOG_DENSITY = 12.0
@@ -17,15 +19,18 @@ MAX_LOG_DENSITY = 12.0
 class RadianceField(nn.Module):
     """Density from a frequency-encoded position, colour from the trunk's features and the view direction.
 
-    Two functions, as nerfacc has it: `density(x)` and `forward(x, d) -> (rgb, sigma)`. Positions are world
-    coordinates; the field normalises them by its own box. Colours are sRGB in [0, 1]; densities are per world unit.
-    The square hidden matrices of the trunk are stored as the config says (sine low rank by default); its first and
-    last layer and the small colour head are dense.
+    Two functions, as nerfacc has it: `density(x)` and `forward(x, d) -> (rgb, sigma)`. Positions are coordinates of the
+    field's space, which it normalises by its own box; rays are the world's. In the spaces "box" and "contracted"
+    positions are world coordinates; in "ndc" they are not (see `render.spaces`). Colours are sRGB in [0, 1]; densities
+    are per unit of the field's space. The square hidden matrices of the trunk are stored as the config says (sine low
+    rank by default); its first and last layer and the small colour head are dense.
 
     Args:
-        aabb: (6,) box in world units: xmin ymin zmin xmax ymax zmax.
+        aabb: (6,) box in the field's space: xmin ymin zmin xmax ymax zmax. With several levels of the grid the smallest
+            of the nested boxes; in the space "contracted" what lies in it is left as it is.
 
     Attributes:
+        frame: (15,) the frame of NDC (see `forward_frame`), then the near plane's distance from a ray's origin.
         background: (3,) sRGB that evaluation and video composite on.
         view: (11,) the orbit that shows the scene as its photographs did; see `data.orbits.usual_orbit`.
     """
@@ -35,7 +40,7 @@ class RadianceField(nn.Module):
     def __init__(self, config: RadianceFieldConfig, aabb: Float[Tensor, "6"]) -> None:
         super().__init__()
         self.config = config
-        self.grid = OccupancyGrid(aabb, config.grid)
+        self.grid = OccupancyGrid(aabb, config.grid, config.grid_levels, config.cone_angle)
         spec = WeightSpec(config.weights, config.rank, config.omega, config.phase, config.bound)
         self.encoding = position_encoding(config)
         self.directions = SphericalHarmonics()
@@ -59,6 +64,7 @@ class RadianceField(nn.Module):
             "relu",
         )
         self.register_buffer("background", torch.ones(3))
+        self.register_buffer("frame", torch.cat([torch.eye(3, 4).flatten(), torch.ones(2), torch.zeros(1)]))
         self.register_buffer("view", torch.tensor([0.0, 0, 0, 0, 0, 1, 4, 30, 1.2, 256, 256]))
 
     @property
@@ -67,8 +73,12 @@ class RadianceField(nn.Module):
 
     @property
     def render_step_size(self) -> float:
-        """Length of one sample, world units."""
+        """Length of one sample in units of the field's space; the shortest, where they grow with distance."""
         return float((self.aabb[3:] - self.aabb[:3]).max()) / self.config.steps
+
+    @property
+    def near_plane(self) -> float:
+        return float(self.frame[14]) if self.config.space != "ndc" else 0.0
 
     @property
     def _points_at_once(self) -> int:
@@ -79,21 +89,46 @@ class RadianceField(nn.Module):
         self.encoding.dtype = self.trunk.dtype = self.head.dtype = dtype
 
     def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = self.aabb[:3], self.aabb[3:]
+        box = self.grid.outer_box if self.config.space == "box" else self.aabb
+        low, high = box[:3], box[3:]
         # One scale for all axes: a flat box must not see the scene stretched.
         half = (high - low).max() / 2
-        out = self.trunk(self.encoding((x - (low + high) / 2) / half))
+        place, unit = (x - (low + high) / 2) / half, half
+        if self.config.space == "contracted":
+            sides = (high - low) / 2 / half  # of the box in these units, so that the whole box is left as it is
+            place, reach = contract(place / sides)
+            place, unit = place * sides / 2, half * reach[:, 0]
+        out = self.trunk(self.encoding(place))
         # exp makes density reach opaque surfaces in few steps; in units of 1/half so that any world scale starts alike.
-        return torch.exp(out[:, 0].clamp(max=MAX_LOG_DENSITY)) / half, out[:, 1:]
+        return torch.exp(out[:, 0].clamp(max=MAX_LOG_DENSITY)) / unit, out[:, 1:]
+
+    def enter(
+        self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"]
+    ) -> tuple[Float[Tensor, "r 3"], Float[Tensor, "r 3"]]:
+        """World rays as rays of the field's space, of unit length there."""
+        return to_ndc(rays_o, rays_d, self.frame[:14]) if self.config.space == "ndc" else (rays_o, rays_d)
+
+    def sampling(
+        self,
+        rays_o: Float[Tensor, "r 3"],
+        rays_d: Float[Tensor, "r 3"],
+        step_size: float | None = None,
+        jitter: Float[Tensor, "r"] | None = None,
+        max_samples: int = 2**31,
+    ) -> Samples:
+        """Samples of world rays in the grid's occupied cells; `t_starts` and `t_ends` are of the field's space."""
+        step = self.render_step_size if step_size is None else step_size
+        entered = self.enter(rays_o, rays_d)
+        return self.grid.sampling(*entered, step, jitter, max_samples, near_plane=self.near_plane)
 
     def density(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """Density per world unit; the box is not enforced."""
+        """Density per unit of the field's space; the box is not enforced."""
         return self._trunk(x)[0]
 
     def forward(
         self, x: Float[Tensor, "n 3"], d: Float[Tensor, "n 3"]
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
-        """Colour and density at world points `x` seen along unit directions `d`."""
+        """Colour and density at points `x` of the field's space seen along unit directions `d` of the world."""
         sigmas, features = self._trunk(x)
         return self._colours(features, self.directions(d)), sigmas
 
@@ -103,7 +138,7 @@ class RadianceField(nn.Module):
 
     def shade(self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], samples: Samples) -> Pixels:
         """Evaluate the field at the samples and composite them; one pixel for each of `samples.n_rays` rays."""
-        sigmas, features = self._trunk(samples.points(rays_o, rays_d))
+        sigmas, features = self._trunk(samples.points(*self.enter(rays_o, rays_d)))
         # Directions are encoded once a ray, not once a sample.
         directions = self.directions(rays_d[: samples.n_rays]).to(self.head.input_dtype)[samples.ray_indices]
         return composite(sigmas, self._colours(features, directions), samples)
@@ -116,20 +151,32 @@ class RadianceField(nn.Module):
         chunk: int | None = None,
         max_samples: int = 2**20,
     ) -> Pixels:
-        """Pixels of any number of rays, without jitter; memory is bounded by `max_samples`."""
+        """Pixels of any number of world rays, without jitter, depths being the world's; memory is bounded by
+        `max_samples`."""
         chunk = chunk or self._points_at_once
         parts = []
         start = 0
         while start < len(rays_o):
             o, d = rays_o[start : start + max_samples], rays_d[start : start + max_samples]
-            samples = self.grid.sampling(o, d, self.render_step_size, max_samples=max_samples)
+            samples = self.sampling(o, d, max_samples=max_samples)
             for first, part in samples.split(chunk):
                 last = first + part.n_rays
                 parts.append(self.shade(o[first:last], d[first:last], part))
             start += samples.n_rays
         if not parts:
             return Pixels(rays_o.new_zeros(0, 3), rays_o.new_zeros(0), rays_o.new_zeros(0))
-        return Pixels(*(torch.cat(x) for x in zip(*parts, strict=True)))
+        pixels = Pixels(*(torch.cat(x) for x in zip(*parts, strict=True)))
+        if self.config.space == "ndc":
+            start, slope = self.enter(rays_o, rays_d)
+            mean = pixels.depths / pixels.opacities.clamp(min=1e-6)
+            seen = from_ndc(start + mean[:, None] * slope, self.frame[:14]).float()
+            pixels = pixels._replace(depths=(seen - rays_o).norm(dim=1) * pixels.opacities)
+        return pixels
+
+    def _optical_depth(self, x: Tensor) -> Tensor:
+        """Of one sample at points of the grid; samples at the larger boxes are taken to be as much longer."""
+        depth = torch.cat([self.density(part) for part in x.split(self._points_at_once)]) * self.render_step_size
+        return depth * 2.0 ** locate(x, self.aabb, self.grid.levels)[1] if self.grid.levels > 1 else depth
 
     def find_solid(self) -> None:
         """Find the grid's solid cells anew, from the density at the centres of its occupied cells."""
@@ -138,14 +185,9 @@ class RadianceField(nn.Module):
         grid.occs.zero_()
         with torch.no_grad():
             for part in cells.split(self._points_at_once):
-                grid.occs.view(-1)[part] = self.density(grid.centres(part)) * self.render_step_size
+                grid.occs.view(-1)[part] = self._optical_depth(grid.centres(part))
         grid.find_solid()
 
     def update_grid(self, generator: torch.Generator, everything: bool = True) -> None:
         """Move the occupancy grid towards the present density."""
-        step = self.render_step_size
-
-        def occ_eval_fn(x: Tensor) -> Tensor:
-            return torch.cat([self.density(part) for part in x.split(self._points_at_once)]) * step
-
-        self.grid.update(occ_eval_fn, generator, everything=everything)
+        self.grid.update(self._optical_depth, generator, everything=everything)

@@ -128,8 +128,81 @@ def walk_rays(o, d, box, inner, occupied, blocks, solid, shift, step, near, far,
     return rows, counts
 
 
+@numba.njit(cache=True)
+def _walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, near, far, t_starts):
+    """Walk one ray through nested boxes, whose cells are stacked along x; as `_walk`."""
+    r = occupied.shape[1]
+    levels = occupied.shape[0] // r
+    stops = solid.shape[0] == occupied.shape[0]
+    scale = np.float32(2.0 ** (levels - 1))
+    outer = np.empty(6, np.float32)
+    for a in range(3):
+        outer[a] = centre[a] - scale * half[a]
+        outer[a + 3] = centre[a] + scale * half[a]
+    entry, t_max = _span(o, d, outer, near, far)
+    zero, one, two = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+    n, depth = 0, 0
+    t = near + shift * max(step, cone_angle * near)
+    if not entry < t_max:
+        return 0
+    until = entry  # nothing before it needs a look
+    place = np.empty(3, np.float32)
+    rate = np.empty(3, np.float32)
+    cell = np.empty(3, np.int64)
+    while n < len(t_starts):
+        length = max(step, cone_angle * t)
+        middle = t + length / two
+        if middle >= t_max:
+            break
+        if middle < until:
+            t += length
+            continue
+        reach = zero
+        for a in range(3):
+            place[a] = (o[a] + middle * d[a] - centre[a]) / half[a]
+            reach = max(reach, abs(place[a]))
+        level, wide = 0, one
+        while reach > wide and level < levels - 1:
+            wide *= two
+            level += 1
+        for a in range(3):
+            cell[a] = min(max(int((place[a] / wide + one) / two * np.float32(r)), 0), r - 1)
+        row = cell[0] + level * r
+        if occupied[row, cell[1], cell[2]]:
+            if stops and solid[row, cell[1], cell[2]]:
+                depth += 1
+                if depth > SOLID_DEPTH:
+                    break
+            t_starts[n] = t
+            n += 1
+        else:
+            # Until the ray leaves the cell there is nothing to look for; a hair less for rounding's sake.
+            until = t_max
+            for a in range(3):
+                rate[a] = d[a] / half[a]
+                if rate[a] != zero:
+                    wall = cell[a] + (1 if rate[a] > zero else 0)
+                    beyond = (np.float32(wall) / np.float32(r) * two - one) * wide - place[a]
+                    until = min(until, middle + beyond / rate[a])
+            until -= np.float32(1e-3) * length
+        t += length
+    return n
+
+
 @numba.njit(cache=True, parallel=True, nogil=True)
-def pack_rows(rows, packed, step, total):
+def walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, near, far, most):
+    """As `walk_rays`."""
+    counts = np.empty(len(o), np.int64)
+    rows = np.empty((len(o), most), np.float32)
+    for r in numba.prange(len(o)):
+        counts[r] = _walk_nested(
+            o[r], d[r], centre, half, occupied, solid, shift[r], step, cone_angle, near, far, rows[r]
+        )
+    return rows, counts
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def pack_rows(rows, packed, step, cone_angle, total):
     """The rows end to end: ray_indices, t_starts, t_ends."""
     ray_indices = np.empty(total, np.int64)
     t_starts = np.empty(total, np.float32)
@@ -139,7 +212,7 @@ def pack_rows(rows, packed, step, total):
         for i in range(count):
             ray_indices[first + i] = r
             t_starts[first + i] = rows[r, i]
-            t_ends[first + i] = rows[r, i] + step
+            t_ends[first + i] = rows[r, i] + max(step, cone_angle * rows[r, i])
     return ray_indices, t_starts, t_ends
 
 

@@ -8,7 +8,7 @@ t = t_min + (k + jitter_r)·step whose midpoint lies inside the box, before `far
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -95,10 +95,30 @@ def march(
     inner = inner_box(blocks, box, occupied.shape)
     diagonal = math.sqrt(sum(float(side) ** 2 for side in box[3:] - box[:3]))
     most = max(int(min(diagonal, far_plane - near_plane) / render_step_size) + 2, 1)
+
+    def walk(part: slice) -> tuple[np.ndarray, np.ndarray]:
+        return walk_rays(o[part], d[part], box, inner, occupied, blocks, blocked, shift[part], *settings, most)
+
+    return gather(walk, len(o), most, max_samples, settings[0])
+
+
+def gather(
+    walk: Callable[[slice], tuple[np.ndarray, np.ndarray]],
+    n_rays: int,
+    most: int,
+    max_samples: int,
+    step: np.float32,
+    cone_angle: float = 0.0,
+) -> Samples:
+    """Walk rays part by part, as scratch allows, until the cap is reached; pack what they found.
+
+    Args:
+        walk: which rays to (rows, counts): where each one's samples start, in a row with room for `most`.
+        step, cone_angle: the length of a sample that starts at t is max(step, cone_angle · t).
+    """
     parts, start, room = [], 0, max_samples
-    while start < len(o):
-        part = slice(start, start + max(SCRATCH // most, 1))
-        rows, counts = walk_rays(o[part], d[part], box, inner, occupied, blocks, blocked, shift[part], *settings, most)
+    while start < n_rays:
+        rows, counts = walk(slice(start, start + max(SCRATCH // most, 1)))
         ends = np.cumsum(counts)
         keep = int(np.searchsorted(ends, room, side="right"))
         if keep == 0 and not parts:
@@ -106,7 +126,7 @@ def march(
         counts, ends = counts[:keep], ends[:keep]
         total = int(ends[-1]) if keep else 0
         packed = np.stack([ends - counts, counts], axis=1)
-        index, t0, t1 = pack_rows(rows, packed, settings[0], total)
+        index, t0, t1 = pack_rows(rows, packed, step, np.float32(cone_angle), total)
         packed[:, 0] += max_samples - room
         parts.append((index + start if start else index, t0, t1, packed))
         start, room = start + keep, room - total
@@ -151,14 +171,19 @@ def march_reference(
     hit = (middle < t_max[:, None]) & (t_min < t_max)[:, None] & binaries[x, y, z]
     if solid is not None:
         hit &= (hit & solid[x, y, z]).cumsum(1) <= SOLID_DEPTH
+    return flatten(hit, t, t + render_step_size, max_samples)
+
+
+def flatten(
+    hit: Bool[Tensor, "r k"], t_starts: Float[Tensor, "r k"], t_ends: Float[Tensor, "r k"], max_samples: int
+) -> Samples:
+    """The chosen ones of every ray's lattice positions, capped as `march` says."""
     counts = hit.sum(1)
-    ends = counts.cumsum(0)
-    keep = int((ends <= max_samples).sum())
-    if keep == 0 and len(rays_o):
+    keep = int((counts.cumsum(0) <= max_samples).sum())
+    if keep == 0 and len(hit):
         keep, counts = 1, counts[:1].clamp(max=max_samples)
         hit = hit[:1] & (hit[:1].cumsum(1) <= max_samples)
     counts, hit = counts[:keep], hit[:keep]
-    ray_indices = torch.arange(keep, device=rays_o.device)[:, None].expand_as(hit)[hit]
-    starts = t[:keep][hit]
+    ray_indices = torch.arange(keep, device=hit.device)[:, None].expand_as(hit)[hit]
     packed = torch.stack([counts.cumsum(0) - counts, counts], dim=1)
-    return Samples(ray_indices, starts, starts + render_step_size, packed)
+    return Samples(ray_indices, t_starts[:keep][hit], t_ends[:keep][hit], packed)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sinefield.errors import SinefieldError
 from sinefield.render.march import Samples, march, march_reference
 from sinefield.render.march_cuda import march_nerfacc, why_not_nerfacc
+from sinefield.render.march_nested import locate, march_nested, march_nested_reference
 from sinefield.render.march_triton import march_triton, why_not_triton
 
 SOLID_ALPHA_DEPTH = 2.5
@@ -17,46 +18,72 @@ SOLID_ALPHA_DEPTH = 2.5
 
 
 class OccupancyGrid(nn.Module):
-    """One level of occupancy over `aabb`, kept by an exponential moving maximum of density × step.
+    """Occupancy over `aabb` and boxes twice as large each, kept by an exponential moving maximum of density × step.
 
     The counterpart of nerfacc's `OccGridEstimator` (same names: `occs`, `binaries`, `occ_eval_fn`, `occ_thre`).
     A cell's value decays by `ema_decay` at each update and is raised to what the field says at a random point
     of the cell; the cell is occupied while its value exceeds min(occ_thre, mean value).
 
+    A point belongs to the smallest box that holds it. The levels' cells are stacked along x, from the smallest box on.
+
+    Args:
+        levels: how many nested boxes.
+        cone_angle: how samples grow with distance; see `march_nested`.
+
     Attributes:
-        aabb: (6,) box, world units.
-        occs: (x, y, z) optical depth of one step.
-        binaries: (x, y, z) bool, cells that get samples.
-        allowed: (x, y, z) bool, cells that may ever be occupied; all of them unless a visual hull says otherwise.
-        solid: (x, y, z) bool, cells inside opaque matter, all 26 neighbours included; a ray ends there.
+        aabb: (6,) the smallest box, in the coordinates of the rays.
+        occs: (levels · x, y, z) optical depth of one step.
+        binaries: (levels · x, y, z) bool, cells that get samples.
+        allowed: (levels · x, y, z) bool, cells that may ever be occupied; all of them unless a visual hull says
+            otherwise, or a smaller box holds them.
+        solid: (levels · x, y, z) bool, cells inside opaque matter, all 26 neighbours included; a ray ends there.
         marcher: which `march` `sampling` uses; see `marcher`. Not saved with a field.
     """
 
-    def __init__(self, aabb: Float[Tensor, "6"], resolution: int = 64) -> None:
+    def __init__(
+        self, aabb: Float[Tensor, "6"], resolution: int = 64, levels: int = 1, cone_angle: float = 0.0
+    ) -> None:
         super().__init__()
-        shape = (resolution,) * 3
-        self.resolution = resolution
+        shape = (levels * resolution, resolution, resolution)
+        self.resolution, self.levels, self.cone_angle = resolution, levels, cone_angle
         self.marcher = "auto"
         self.register_buffer("aabb", torch.as_tensor(aabb, dtype=torch.float32))
         self.register_buffer("occs", torch.zeros(shape))
         self.register_buffer("binaries", torch.ones(shape, dtype=torch.bool))
         self.register_buffer("allowed", torch.ones(shape, dtype=torch.bool))
         self.register_buffer("solid", torch.zeros(shape, dtype=torch.bool))
+        if levels > 1:
+            middle = slice(resolution // 4, 3 * resolution // 4)
+            self._by_level(self.allowed)[1:, middle, middle, middle] = False
+            self.binaries.copy_(self.allowed)
+
+    def _by_level(self, cells: Tensor) -> Tensor:
+        return cells.view(self.levels, *(self.resolution,) * 3)
+
+    @property
+    def outer_box(self) -> Float[Tensor, "6"]:
+        """The largest of the nested boxes."""
+        centre, half = (self.aabb[:3] + self.aabb[3:]) / 2, (self.aabb[3:] - self.aabb[:3]) / 2
+        half = half * 2 ** (self.levels - 1)
+        return torch.cat([centre - half, centre + half])
 
     def restrict(self, allowed: Bool[Tensor, "x y z"]) -> None:
         """Never sample outside `allowed`, and start with all of it occupied."""
-        self.allowed.copy_(allowed)
-        self.binaries.copy_(allowed)
+        self.allowed.copy_(self.allowed & allowed)
+        self.binaries.copy_(self.allowed)
 
     def centres(self, cells: Int[Tensor, "cells"] | None = None) -> Float[Tensor, "cells 3"]:
         """Centre of the given or of every cell in world units; cells are counted with x slowest."""
-        every = torch.arange(self.resolution**3, device=self.aabb.device)
+        every = torch.arange(self.occs.numel(), device=self.aabb.device)
         return self._points(every if cells is None else cells, 0.5)
 
     def _points(self, cells: Tensor, inside: Tensor | float) -> Tensor:
         r = self.resolution
-        index = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=1)
-        return self.aabb[:3] + (index + inside) / r * (self.aabb[3:] - self.aabb[:3])
+        index = torch.stack([cells // (r * r) % r, cells // r % r, cells % r], dim=1)
+        size, place = self.aabb[3:] - self.aabb[:3], (index + inside) / r
+        if self.levels > 1:
+            place = 0.5 + (place - 0.5) * 2.0 ** (cells // r**3)[:, None]
+        return self.aabb[:3] + place * size
 
     @torch.no_grad()
     def update(
@@ -93,16 +120,17 @@ class OccupancyGrid(nn.Module):
 
     def occupied(self, x: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
         """Whether world points lie in occupied cells; False outside the box."""
-        position = (x - self.aabb[:3]) / (self.aabb[3:] - self.aabb[:3]) * self.resolution
-        cell = position.floor().long().clamp(0, self.resolution - 1)
-        within = ((x >= self.aabb[:3]) & (x <= self.aabb[3:])).all(1)
-        return within & self.binaries[cell[:, 0], cell[:, 1], cell[:, 2]]
+        place, level = locate(x, self.aabb, self.levels)
+        cell = (place * self.resolution).floor().long().clamp(0, self.resolution - 1)
+        row = cell[:, 0] + level.clamp(max=self.levels - 1) * self.resolution
+        return (level < self.levels) & self.binaries[row, cell[:, 1], cell[:, 2]]
 
     def find_solid(self) -> None:
         """Cells whose whole neighbourhood stops light within a few steps."""
-        dense = (self.occs > SOLID_ALPHA_DEPTH).float()[None, None]
-        # A minimum filter is a maximum filter of the negative; beyond the box counts as empty.
-        self.solid.copy_(-F.max_pool3d(F.pad(-dense, (1,) * 6), 3, stride=1)[0, 0] > 0.5)
+        dense = self._by_level(self.occs > SOLID_ALPHA_DEPTH).float()[:, None]
+        # A minimum filter is a maximum filter of the negative; beyond a level's box counts as empty.
+        inside = -F.max_pool3d(F.pad(-dense, (1,) * 6), 3, stride=1) > 0.5
+        self.solid.copy_(inside.view(self.solid.shape))
 
     def sampling(
         self,
@@ -114,7 +142,22 @@ class OccupancyGrid(nn.Module):
         near_plane: float = 0.0,
         far_plane: float = 1e10,
     ) -> Samples:
-        """Samples of the rays in occupied cells; see `march`."""
+        """Samples of the rays in occupied cells; see `march`, and `march_nested` where there are several levels."""
+        if self.levels > 1 or self.cone_angle > 0:
+            nested = march_nested if rays_o.device.type == "cpu" else march_nested_reference
+            return nested(
+                rays_o,
+                rays_d,
+                self.aabb,
+                self.binaries,
+                render_step_size,
+                self.cone_angle,
+                near_plane,
+                far_plane,
+                jitter,
+                self.solid,
+                max_samples,
+            )
         return marcher(rays_o.device, self.marcher)(
             rays_o,
             rays_d,

@@ -42,6 +42,9 @@ class Task(Protocol):
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Parameters that Muon takes."""
 
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Parameters that are learned with the field but do not belong to it, at the rate `fit_lr`."""
+
     def state(self) -> dict[str, Tensor]:
         """What, beside parameters and optimisers, the next step depends on."""
 
@@ -72,6 +75,8 @@ def make_optimizers(task: Task, config: TrainingConfig) -> list[torch.optim.Opti
         optimizers.append(torch.optim.Adam(tables, lr=config.adam_lr, betas=(0.9, 0.99), eps=1e-15, fused=True))
     if matrices:
         optimizers.append(Muon(matrices, lr=config.lr))
+    if own := task.own_parameters():
+        optimizers.append(torch.optim.Adam(own, lr=config.fit_lr, betas=(0.9, 0.99)))
     return optimizers
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
-from sinefield.config import Config
+from sinefield.config import Config, RadianceConfig
 from sinefield.data.geometry import Surface
 from sinefield.data.images import PosedScene, Views
 from sinefield.data.sampling import heldout_points
@@ -26,9 +26,10 @@ from sinefield.training.evaluate import heldout_iou, mean_psnr
 from sinefield.training.loop import step_generator
 from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.refine import Budget, allocate, install, refine, sensitivities
-from sinefield.training.run import Run, load_field
+from sinefield.training.run import Run, load_field, load_tensors
 from sinefield.training.shape import HELDOUT_SEED, ShapeTask, load_shape
 from sinefield.training.sine_file import is_sine, note_of, save_sine, to_packed
+from sinefield.training.view_fit import ViewFit
 
 ALLOWED = {"shape": 0.0025, "radiance": 0.15}
 """Loss of IoU or dB, as judged, that packing may cost by default."""
@@ -142,6 +143,7 @@ class Packer:
             self.data = data or load_scene(config)
             refined, self.judging = _divide(self.data, apart)
             self.task = RadianceTask(config, refined)
+            self.task.fit = _learned_of(run, config, refined)
             self.task.grid_moves = False  # the trained grid stays: its averages are not in the run
         self.field = self.task.field
         self.field.load_state_dict(trained.state_dict())
@@ -295,6 +297,18 @@ def _divide(scene: PosedScene, apart: bool) -> tuple[PosedScene, Views]:
         return scene, scene.train
     judging = torch.arange(len(scene.train)) % APART == APART // 2
     return replace(scene, train=scene.train[~judging]), scene.train[judging]
+
+
+def _learned_of(run: Run, config: RadianceConfig, scene: PosedScene) -> ViewFit | None:
+    """What the run learned about the photographs that refining looks at."""
+    if not (config.training.fit_poses or config.training.fit_exposure):
+        return None
+    settled, note = load_tensors(run.photographs_path, "file of what was learned about the photographs")
+    names = {name: row for row, name in enumerate(note.get("names", []))}
+    try:
+        return ViewFit.of(settled, [names[name] for name in scene.train.names])
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise SinefieldError(f"{run.photographs_path}: does not fit the data ({error}); train again") from error
 
 
 def _check_arguments(

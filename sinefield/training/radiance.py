@@ -12,11 +12,15 @@ from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
 from sinefield.render.march import Samples
 from sinefield.render.occupancy import marcher, visual_hull
+from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 from sinefield.training.backend import chunk_for, training_device
 from sinefield.training.loop import kept
+from sinefield.training.view_fit import ViewFit
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video composite on; see RadianceDataConfig."""
+QUICK_PIXELS = 1 << 14
+"""How many pixels of a view a quick score looks at, at least."""
 WARM_UPDATES = 16
 """Updates of the occupancy grid that look at every allowed cell; later ones at the occupied and a random quarter."""
 
@@ -28,6 +32,34 @@ def load_scene(config: RadianceConfig, splits: tuple[str, ...] = ("train", "val"
     if "train" in splits and len(scene.train) == 0:
         raise SinefieldError(f"{data.path}: no training image can be used; provide the image files")
     return scene
+
+
+def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
+    """An untrained field whose space is laid out for the scene.
+
+    Raises:
+        SinefieldError: the cameras do not suit the space, or the data do not say how near the scene is.
+    """
+    space, levels, near = config.field.space, config.field.grid_levels, config.data.near
+    if space == "ndc":
+        if near is None and scene.bounds is None:
+            raise SinefieldError(
+                f"{config.data.path}: field.space is ndc, but the data do not say how near the scene is; give data.near"
+            )
+        plane = near if near else MARGIN * scene.bounds[0]
+        frame = torch.cat([forward_frame(scene.train.cameras, plane), torch.tensor([plane])])
+        field = RadianceField(config.field, ndc_box(scene.train.cameras, frame[:14]))
+        field.frame.copy_(frame)
+        return field
+    box = scene.aabb
+    if space == "box" and levels > 1:  # the data's box is all there is; the grid refines its middle
+        centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2 / 2 ** (levels - 1)
+        box = torch.cat([centre - half, centre + half])
+    field = RadianceField(config.field, box)
+    if near is None:
+        near = MARGIN * scene.bounds[0] if space == "contracted" and scene.bounds else 0.0
+    field.frame[14] = near
+    return field
 
 
 class RadianceTask:
@@ -44,12 +76,17 @@ class RadianceTask:
         self.grid_moves = True
         self.progress = 0.0
         torch.manual_seed(config.seed)
-        self.field = RadianceField(config.field, scene.aabb)
+        self.field = make_field(config, scene)
         self.field.grid.marcher = config.training.marcher
         self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
         self.field.view.copy_(usual_orbit(scene.train.cameras))
-        if config.training.hull and scene.has_alpha:
+        if config.training.hull and scene.has_alpha and config.field.space == "box" and config.field.grid_levels == 1:
             self._start_from_hull(scene.train)
+        fits = config.training.fit_poses, config.training.fit_exposure
+        if config.training.fit_poses and config.field.encoding == "hash":
+            raise SinefieldError("training.fit_poses needs field.encoding frequency: hash grids are not smooth enough")
+        length = float((scene.aabb[3:] - scene.aabb[:3]).max())
+        self.fit = ViewFit(len(self.cameras), length, *fits).to(self.device) if any(fits) else None
         self.step_size = self.field.render_step_size  # asked for before the box is on a GPU
         self.field.to(self.device)
 
@@ -64,11 +101,17 @@ class RadianceTask:
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.trunk.hidden_matrices() + self.field.head.hidden_matrices()
 
+    def own_parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.fit.parameters() if p.requires_grad] if self.fit else []
+
     def state(self) -> dict[str, Tensor]:
-        return {"n_rays": torch.tensor(self.n_rays)}
+        fit = {f"fit.{k}": v for k, v in self.fit.state_dict().items()} if self.fit else {}
+        return {"n_rays": torch.tensor(self.n_rays), **fit}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.n_rays = int(state["n_rays"])
+        if self.fit:
+            self.fit.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("fit.")})
 
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
         """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error.
@@ -80,10 +123,13 @@ class RadianceTask:
         if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):
                 field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
-        rays_o, rays_d, target, background = self._draw(generator)
+        view, *camera_rays, target, background = self._draw(generator)
+        fitted = self._fitted(view, *camera_rays)
+        # Each chunk's backward ends at these; what led to them is gone through once, after the last.
+        rays_o, rays_d, gain = (None if x is None else x.detach().requires_grad_(x.requires_grad) for x in fitted)
         jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
         # The cap is hard: memory is bounded even when the grid suddenly fills.
-        samples = field.grid.sampling(rays_o, rays_d, self.step_size, jitter, max_samples=2 * training.batch)
+        samples = field.sampling(rays_o.detach(), rays_d.detach(), self.step_size, jitter, 2 * training.batch)
         n_samples = len(samples.t_starts)
         used = samples.n_rays
         growth = training.batch / max(n_samples, 1)
@@ -95,14 +141,31 @@ class RadianceTask:
             for first, part in samples.split(training.chunk or chunk_for(self.config.field.width, self.device)):
                 rays = slice(first, first + part.n_rays)
                 colours = field.shade(rays_o[rays], rays_d[rays], part).over(background[rays])
+                if gain is not None:
+                    colours = colours * gain[rays]
                 error = (colours - target[rays]).square().sum() / (3 * used)
                 if len(part.t_starts):
                     error.backward()
                 loss += kept(error)
+        self._pass_on(fitted, (rays_o, rays_d, gain))
         return loss
 
-    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rays through random pixels of random images, their reference colours and backgrounds."""
+    def _fitted(self, view: Tensor, rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Rays with their views' poses as learned, and the gains of their colours, None where none are learned."""
+        if self.fit is None:
+            return rays_o, rays_d, None
+        gain = self.fit.exposures(view) if self.fit.fits_exposure else None
+        return *self.fit.rays(view, rays_o, rays_d), gain
+
+    def _pass_on(self, fitted: tuple[Tensor | None, ...], leaves: tuple[Tensor | None, ...]) -> None:
+        """Carry gradients from the leaves that the chunks saw back to what is learned about the photographs."""
+        pairs = [(x, leaf.grad) for x, leaf in zip(fitted, leaves, strict=True) if leaf is not None]
+        pairs = [(x, grad) for x, grad in pairs if grad is not None]
+        if pairs:
+            torch.autograd.backward(*zip(*pairs, strict=True))
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The views of random pixels of random images, rays through them, reference colours and backgrounds."""
         cameras = self.cameras
         chosen = torch.randint(len(self.pixels), (self.n_rays,), generator=generator, device=self.device)
         view = chosen // (cameras.width * cameras.height)
@@ -112,21 +175,26 @@ class RadianceTask:
             background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)
         else:
             background = self.field.background.expand(self.n_rays, 3)
-        return rays_o, rays_d, composite(self.pixels[chosen], background), background
+        return view, rays_o, rays_d, composite(self.pixels[chosen], background), background
 
     def probe(self, generator: torch.Generator, n: int) -> tuple[Tensor, Tensor, Samples]:
         """About `n` fixed samples of random training rays: rays_o, rays_d and the samples."""
         self.n_rays, kept = n, self.n_rays
-        rays_o, rays_d, _, _ = self._draw(generator)
+        view, rays_o, rays_d, _, _ = self._draw(generator)
         self.n_rays = kept
-        samples = self.field.grid.sampling(rays_o, rays_d, self.field.render_step_size, max_samples=n)
+        rays_o, rays_d = (x.detach() for x in self._fitted(view, rays_o, rays_d)[:2])
+        samples = self.field.sampling(rays_o, rays_d, max_samples=n)
         return rays_o[: samples.n_rays], rays_d[: samples.n_rays], samples
 
     def quick_score(self) -> dict[str, float]:
-        """PSNR of one held-out view."""
-        image = render_view(self.field, self.scored, 0)
-        truth = reference(self.scored.images[0], self.field.background.cpu())
-        return {"psnr": float(psnr(image, truth))}
+        """PSNR of one held-out view, or of a lattice of its pixels where it has many."""
+        truth = reference(self.scored.images[0], self.field.background.cpu()).flatten(0, 1)
+        every = max(len(truth) // QUICK_PIXELS, 1)
+        pixels = slice(every // 2, None, every)
+        rays_o, rays_d = (rays[pixels].to(self.device) for rays in self.scored.cameras.view(0))
+        self.field.set_dtype(torch.float32)
+        image = self.field.render(rays_o, rays_d).over(self.field.background).clamp(0, 1).cpu()
+        return {"psnr": float(psnr(image[None], truth[pixels][None]))}
 
 
 def render_view(field: RadianceField, views: Views, index: int) -> Tensor:

@@ -40,6 +40,7 @@ class Run:
         self.config_path = self.folder / "config.yaml"
         self.field_path = self.folder / "field.safetensors"
         self.state_path = self.folder / "state" / "state.safetensors"
+        self.photographs_path = self.folder / "photographs.safetensors"
         self.metrics_path = self.folder / "metrics.jsonl"
         self.report_path = self.folder / "report.json"
         self.page_path = self.folder / "report.html"
@@ -75,7 +76,7 @@ class Run:
         try:
             if not resume:
                 old = [run.state_path, run.metrics_path, run.report_path, run.page_path, run.field_path]
-                for path in [*old, run.folder / "scores.csv", *run.pictures.glob("*.png")]:
+                for path in [*old, run.photographs_path, run.folder / "scores.csv", *run.pictures.glob("*.png")]:
                     path.unlink(missing_ok=True)
             run.pictures.mkdir(parents=True, exist_ok=True)
             run.state_path.parent.mkdir(exist_ok=True)

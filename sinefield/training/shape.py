@@ -72,6 +72,9 @@ class ShapeTask:
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.network.hidden_matrices()
 
+    def own_parameters(self) -> list[nn.Parameter]:
+        return []
+
     def state(self) -> dict[str, Tensor]:
         return {}
 

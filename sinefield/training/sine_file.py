@@ -39,6 +39,7 @@ def to_packed(field: ShapeField | RadianceField, quantisers: dict[str, Quantiser
         packed.background = field.background.cpu().numpy()
         packed.cells = field.grid.binaries.cpu().numpy()
         packed.view = field.view.cpu().numpy()
+        packed.frame = field.frame.cpu().numpy()
     return packed
 
 
@@ -71,6 +72,8 @@ def from_packed(packed: Packed, where: str) -> tuple[ShapeField | RadianceField,
         if isinstance(field, RadianceField):
             field.background.copy_(torch.from_numpy(packed.background))
             field.view.copy_(torch.from_numpy(packed.view))
+            if packed.frame is not None:
+                field.frame.copy_(torch.from_numpy(packed.frame))
             field.grid.binaries.copy_(torch.from_numpy(packed.cells))
             field.find_solid()
     return field.eval().requires_grad_(False), packed.note

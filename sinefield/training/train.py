@@ -8,7 +8,7 @@ from sinefield.training.backend import check_backend, use_backend
 from sinefield.training.evaluate import evaluate
 from sinefield.training.loop import optimise
 from sinefield.training.radiance import RadianceTask, load_scene
-from sinefield.training.run import Run, save_field
+from sinefield.training.run import Run, save_field, save_tensors
 from sinefield.training.shape import ShapeTask, load_shape
 
 
@@ -34,4 +34,6 @@ def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool
     run = Run.prepare(out, config, resume, overwrite)
     result = optimise(task, config.training, run, config.seed, resume)
     save_field(run.field_path, task.field, {"seed": config.seed, **result})
+    if config.kind == "radiance" and task.fit:
+        save_tensors(run.photographs_path, task.fit.settled(), {"names": data.train.names})
     return evaluate(run, data)

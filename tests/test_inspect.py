@@ -1,6 +1,7 @@
 """What `inspect` says of captures made to be right, and of those made to be wrong in one way."""
 
 import json
+from pathlib import Path
 
 import captures
 import numpy as np
@@ -169,3 +170,25 @@ def test_command_line_and_picture(tmp_path, capfd):
     shape.write_text("kind: shape\ndata:\n  path: a.ply\n")
     with pytest.raises(SinefieldError, match="kind shape"):
         inspect(shape)
+
+
+def test_blurred_photographs_are_named(tmp_path):
+    from scipy.ndimage import gaussian_filter
+
+    transforms(tmp_path, captures.poses(6))
+    g = np.random.default_rng(0)
+    for i, path in enumerate(sorted(p for p in tmp_path.rglob("*.png"))):
+        texture = gaussian_filter(g.normal(size=(96, 128, 3)), (4.0 if i == 2 else 0.7, 4.0 if i == 2 else 0.7, 0))
+        dim = 0.4 if i == 4 else 1.0  # darkness is no blur
+        values = 128 + dim * 100 * texture / np.abs(texture).max()
+        Image.fromarray(values.astype(np.uint8)).save(path)
+        if i == 2:
+            name = path.name
+    report, text = inspect(tmp_path)
+    assert [Path(n).name for n in report["blurred"]] == [name] and name in text
+
+
+@pytest.mark.parametrize("folder, space", [("fern", "ndc"), ("fox", "contracted"), ("lego", "box")])
+def test_the_suggested_space_of_real_captures(data_folder, folder, space):
+    report, text = inspect(data_folder / folder)
+    assert report["suggested_space"] == space and f"space    {space}" in text

@@ -12,6 +12,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 # Cameras nearer to each other than this share of the nearest depth see no parallax: 0.3 pixels at a focal length of
 # 3000.
 SPREAD = 1e-4
+# Cameras whose axes lie closer than 60° to their mean axis all look one way.
+FORWARD = 0.5
 LARGEST = 1e9  # of coordinates, so that float32 arithmetic on them stays finite
 
 

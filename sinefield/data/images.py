@@ -62,6 +62,7 @@ class PosedScene:
         has_alpha: whether images have 4 channels, in every split alike.
         unposed: image files beside the posed ones that have no pose.
         bounds: (near, far) depths along the viewing axes between which the scene lies, world units, where known.
+        core: (6,) the part of `aabb` that a contraction should leave as it is.
     """
 
     train: Views | None
@@ -72,6 +73,7 @@ class PosedScene:
     has_alpha: bool
     unposed: int = 0
     bounds: tuple[float, float] | None = None
+    core: Float[Tensor, "6"] | None = None
 
 
 def load_posed(
@@ -127,6 +129,7 @@ def load_posed(
         has_alpha=has_alpha,
         unposed=listing.unposed,
         bounds=listing.bounds,
+        core=torch.as_tensor(np.asarray(box if aabb is not None else listing.core or box), dtype=torch.float32),
     )
 
 

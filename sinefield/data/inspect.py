@@ -1,25 +1,32 @@
 """What a folder of posed photographs holds, and whether its cameras, box and scale fit together."""
 
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from scipy.ndimage import laplace
+from tqdm import tqdm
 
 from sinefield.config import RadianceConfig, load_config
-from sinefield.data.captures import SPREAD, image_folders
-from sinefield.data.images import read_header
+from sinefield.data.captures import FORWARD, SPREAD, image_folders
+from sinefield.data.images import read_header, read_pixels
 from sinefield.data.listing import read_listing
-from sinefield.data.transforms import Listing, check_box
+from sinefield.data.transforms import Frame, Listing, check_box
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_path, check_output
 
 FAR_AWAY = 10  # box diagonals between a box and its nearest camera: it covers a tenth of the picture at most
+BLURRED = 0.5  # of the median sharpness: what is below is an outlier
+SHARPNESS_SIDE, SMALLEST_SIDE = 640, 32  # pixels of the longest side that sharpness is measured at; of the least
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 
 
 def inspect(path: str | Path, out: str | Path | None = None, overwrite: bool = False) -> tuple[dict[str, Any], str]:
-    """Describe a data set without decoding its images.
+    """Describe a data set; its images are decoded only to see which are blurred.
 
     Arguments:
         path: what `load_posed` takes, or a scene file (YAML) whose downscale, box and holdout then count.
@@ -84,6 +91,12 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         "cameras_to": positions.max(0).tolist(),
     }
     hints = []
+    sharp = sharpness(frames, sizes)
+    report["blurred"] = {name: round(share, 3) for name, share in sharp.items() if share < BLURRED}
+    if report["blurred"]:
+        listed = sorted(report["blurred"], key=report["blurred"].get)
+        more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+        hints.append(f"less sharp than half the others' median: {', '.join(listed[:5])}{more}; leave them out")
     if len(report["image_sizes"]) > 1:
         hints.append("images differ in size; one dataset must have one image size")
     span = float(np.linalg.norm(np.ptp(positions, 0)))
@@ -94,9 +107,43 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         hints.append("too few sparse points to place the box; give data.aabb")
     else:
         found, more = against_box(c2w, np.reshape(box, (2, 3)), listing.points)
-        report |= found
+        report |= found | {"suggested_space": suggested_space(c2w, found["cameras_inside_box"], listing.bounds)}
         hints += more
     return report | {"hints": hints}
+
+
+def sharpness(frames: list[Frame], sizes: list[tuple[int, int]]) -> dict[str, float]:
+    """Sharpness of each image as a share of the median, by file; nothing where images are tiny.
+
+    Measured as the standard deviation of the Laplacian over that of the image itself, both of the luma at one size, so
+    that dark and bright photographs compare. Motion and focus blur lower it, little texture does too.
+    """
+    found: dict[str, float] = {}
+    hidden = len(frames) <= 20 or not sys.stderr.isatty()
+
+    def measure(job: tuple[Frame, tuple[int, int]]) -> float:
+        frame, size = job
+        grey = Image.fromarray(read_pixels(frame, size, False)).convert("L")
+        grey.thumbnail((SHARPNESS_SIDE, SHARPNESS_SIDE), Image.Resampling.BOX)
+        values = np.asarray(grey, np.float32)
+        return float(laplace(values).std() / max(values.std(), 1e-6))
+
+    jobs = [(f, size) for f, size in zip(frames, sizes, strict=True) if min(size) >= SMALLEST_SIDE]
+    with ThreadPoolExecutor(2) as pool:
+        values = list(tqdm(pool.map(measure, jobs), total=len(jobs), desc="sharpness", leave=False, disable=hidden))
+    middle = float(np.median(values)) if values else 0.0
+    for (frame, _), value in zip(jobs, values, strict=True):
+        found[frame.name] = value / middle if middle > 0 else 1.0
+    return found
+
+
+def suggested_space(c2w: np.ndarray, inside: int, bounds: tuple[float, float] | None) -> str:
+    """Which field.space suits (n, 3, 4) cameras, `inside` of which stand in the scene's box."""
+    axes = c2w[:, :, 2]
+    mean = axes.mean(0) / max(float(np.linalg.norm(axes.mean(0))), 1e-9)
+    if bounds is not None and (axes @ mean).min() >= FORWARD:
+        return "ndc"
+    return "contracted" if inside > len(c2w) / 2 else "box"
 
 
 def against_box(c2w: np.ndarray, box: np.ndarray, points: np.ndarray | None) -> tuple[dict[str, Any], list[str]]:
@@ -165,6 +212,7 @@ def as_text(report: dict[str, Any]) -> str:
             f"         {report['cameras_inside_box']} of {n} cameras inside, {report['cameras_facing_centre']} face "
             f"its centre, at distances {numbers(report['distance_to_centre'])} (least, median, most); "
             f"diagonal {report['box_diagonal']:.4g}",
+            f"space    {report['suggested_space']} suits these cameras (field.space)",
         ]
     if report["near_far"]:
         lines.append(f"depth    near {report['near_far'][0]:.4g}, far {report['near_far'][1]:.4g}")

@@ -19,7 +19,8 @@ from sinefield.files import require_file
 
 
 def read_llff(path: Path, splits: Sequence[str], holdout: int, downscale: int) -> Listing:
-    """Read an LLFF capture. The box is the smallest around the cameras and their views' corners at the far depth.
+    """Read an LLFF capture. The box is the smallest around the cameras and their views' corners at the far depth, its
+    core the same at the geometric mean of the near and the far depth.
 
     Arguments:
         path: poses_bounds.npy; its images are in the folder `images`, or `images_K`, beside it, in sorted order.
@@ -59,10 +60,13 @@ def read_llff(path: Path, splits: Sequence[str], holdout: int, downscale: int) -
     c2w = np.stack([frame.c2w for frame in frames])
     near, far = float(rows[:, 15].min()), float(rows[:, 16].max())
     check_spread(c2w[:, :, 3], near, path)
-    corners = np.concatenate([frustum_corners(c2w, lenses, size, rows[:, 16]).reshape(-1, 3), c2w[:, :, 3]])
+    boxes = []
+    for depth in (rows[:, 16], np.sqrt(rows[:, 15] * rows[:, 16])):
+        corners = np.concatenate([frustum_corners(c2w, lenses, size, depth).reshape(-1, 3), c2w[:, :, 3]])
+        boxes.append([*corners.min(0).tolist(), *corners.max(0).tolist()])
     divided = divide({}, path, frames, holdout)
-    box = [*corners.min(0).tolist(), *corners.max(0).tolist()]
-    return Listing(path, {split: divided[split] for split in splits}, box, 0, (near, far), reduction)
+    kept = {split: divided[split] for split in splits}
+    return Listing(path, kept, boxes[0], 0, (near, far), reduction, core=boxes[1])
 
 
 def read_rows(path: Path) -> Float[np.ndarray, "n 17"]:

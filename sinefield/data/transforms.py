@@ -91,6 +91,7 @@ class Listing:
         reduction: the images are so many times smaller than the size `downscale` counts from.
         unposed: image files beside the posed ones that have no pose.
         points: (p, 3) float64 sparse points of the scene in world units.
+        core: the part of `aabb` that a contraction should leave as it is; None for all of it.
     """
 
     source: Path
@@ -101,6 +102,7 @@ class Listing:
     reduction: int = 1
     unposed: int = 0
     points: np.ndarray | None = None
+    core: list[float] | None = None
 
 
 def has_transforms(folder: Path) -> bool:

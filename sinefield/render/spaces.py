@@ -6,17 +6,14 @@ the rest of space into a shell around it (Barron et al., CVPR 2022, eq. 10, with
 that a box stays a box).
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sinefield.data.cameras import Cameras
+from sinefield.data.captures import FORWARD
 from sinefield.errors import SinefieldError
 
-FORWARD = math.cos(math.radians(60))
-"""Least cosine between a camera's axis and the mean axis for NDC to make sense."""
 MARGIN = 0.75
 """NDC's near plane as a share of the nearest depth, so that what is nearest is not cut."""
 GRAZING = 1e-6

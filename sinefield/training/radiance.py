@@ -51,7 +51,7 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
         field = RadianceField(config.field, ndc_box(scene.train.cameras, frame[:14]))
         field.frame.copy_(frame)
         return field
-    box = scene.aabb
+    box = scene.core if space == "contracted" and scene.core is not None else scene.aabb
     if space == "box" and levels > 1:  # the data's box is all there is; the grid refines its middle
         centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2 / 2 ** (levels - 1)
         box = torch.cat([centre - half, centre + half])

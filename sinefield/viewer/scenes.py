@@ -110,7 +110,8 @@ class _Page:
     now: tuple[RadianceField, Look, Refined] | None = None
     painted: Settings | None = None
     begun: float = 0.0
-    first: float = 0.0
+    first: float = 0.0  # seconds until the first picture of the wanted one, and until the last
+    last: float = 0.0
     sent: float = 0.0
 
 
@@ -149,7 +150,8 @@ class RadianceScene(_Scene):
         wanted = (look, settings.resolution, field)
         if page.wanted != wanted:
             page.wanted, page.begun = wanted, time.perf_counter()
-            page.steps, page.first = refine(field, look, *look.size(settings.resolution)), 0.0
+            page.steps = refine(field, look, *look.size(settings.resolution))
+            page.first = page.last = 0.0
         elif page.first and time.perf_counter() - page.begun < REST_SECONDS:
             return False
         refined = next(page.steps, None) if page.steps is not None else None
@@ -159,8 +161,8 @@ class RadianceScene(_Scene):
                 self._send(page, settings)
             return False
         page.now = (field, look, refined)
-        finished = refined.done == 1
-        if not page.first or finished or time.perf_counter() - page.sent > SEND_SECONDS:
+        at_once = not page.first or refined.done == 1 or page.painted != settings
+        if at_once or time.perf_counter() - page.sent > SEND_SECONDS:
             self._send(page, settings)
         return True
 
@@ -174,7 +176,9 @@ class RadianceScene(_Scene):
         taken = page.sent - page.begun
         page.first = page.first or taken
         width, height = look.size(settings.resolution)
-        state = f"finished in {taken:.1f} s" if refined.done == 1 else f"{100 * refined.done:.0f} %"
+        if refined.done == 1:
+            page.last = page.last or taken
+        state = f"finished in {page.last:.1f} s" if refined.done == 1 else f"{100 * refined.done:.0f} %"
         self.panel.say(f"Picture of {width} × {height}: {state}; first after {1000 * page.first:.0f} ms")
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import trimesh
+from jaxtyping import Float
 from PIL import Image
 
 from sinefield.data.cameras import orbit
@@ -38,13 +39,13 @@ NO_SHADOWS = {"cast_shadow": False, "receive_shadow": False}
 class Home(NamedTuple):
     """Where the camera begins, in the scene's units: viser's four settings."""
 
-    position: np.ndarray
-    look_at: np.ndarray
-    up: np.ndarray
+    position: Float[np.ndarray, "3"]
+    look_at: Float[np.ndarray, "3"]
+    up: Float[np.ndarray, "3"]
     fov: float
 
 
-def frame(field: RadianceField | ShapeField) -> tuple[np.ndarray, float]:
+def frame(field: RadianceField | ShapeField) -> tuple[Float[np.ndarray, "3"], float]:
     """The scene's origin and its unit, in world units: middle and half the longest side of the field's box."""
     box = field.aabb.double().numpy()
     return (box[:3] + box[3:]) / 2, float((box[3:] - box[:3]).max()) / 2
@@ -152,17 +153,16 @@ class RadianceScene(_Scene):
             page.wanted, page.begun = wanted, time.perf_counter()
             page.steps = refine(field, look, *look.size(settings.resolution))
             page.first = page.last = 0.0
+        elif page.first and page.painted != settings:
+            self._send(page, settings)  # other colours of the same pixels need no rays
+            return True
         elif page.first and time.perf_counter() - page.begun < REST_SECONDS:
             return False
-        refined = next(page.steps, None) if page.steps is not None else None
+        refined = next(page.steps, None)
         if refined is None:
-            page.steps = None
-            if page.now is not None and page.painted != settings:
-                self._send(page, settings)
             return False
         page.now = (field, look, refined)
-        at_once = not page.first or refined.done == 1 or page.painted != settings
-        if at_once or time.perf_counter() - page.sent > SEND_SECONDS:
+        if not page.first or refined.done == 1 or time.perf_counter() - page.sent > SEND_SECONDS:
             self._send(page, settings)
         return True
 

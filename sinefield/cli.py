@@ -31,6 +31,7 @@ CONTROL = {
     "info": ("describe a run: parameters by hand, sizes, ranks, scores", "sinefield info runs/armadillo"),
     "compare": ("put runs and packed files beside each other", "sinefield compare runs/* --out sizes.png"),
     "report": ("write a run as one web page", "sinefield report runs/armadillo"),
+    "view": ("look at a run in the browser, finished or in training", "sinefield view runs/demo"),
     "inspect": ("say what a folder of photographs holds, and whether its cameras fit", "sinefield inspect my_photos"),
     "doctor": ("say what this machine can run, and why the rest is not used", "sinefield doctor"),
 }
@@ -129,6 +130,13 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("run", help="run folder or .sine file")
     p.add_argument("--out", help="page to make: .html; default RUN/report.html, or beside a .sine file")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier page")
+    p = made["view"]
+    p.add_argument("run", help="run folder, in training or finished, or .sine file")
+    p.add_argument("--port", type=int, default=8080, help="port of the page; 0 for any free one (8080)")
+    p.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in (127.0.0.1)"
+    )
+    p.add_argument("--no-browser", action="store_true", help="print the address only")
     p = made["inspect"]
     p.add_argument("scene", help="data folder, its pose file, or scene file (YAML)")
     p.add_argument("--out", help="picture of cameras, box and sparse points: .png .jpg .pdf .svg")
@@ -335,6 +343,13 @@ def _report(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any
     return report, "\n".join([*lines, *(f"left out: {what}" for what in report["left_out"])])
 
 
+def _view(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.viewer.server import view
+
+    report = view(options.run, options.host, options.port, not options.no_browser)
+    return report, f"{report['visitors']} visits, {report['pictures']} pictures, {report['seconds']:.0f} s"
+
+
 def _inspect(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.data.inspect import inspect
 
@@ -359,6 +374,7 @@ COMMANDS: dict[str, Command] = {
     "info": _info,
     "compare": _compare,
     "report": _report,
+    "view": _view,
     "inspect": _inspect,
     "doctor": _doctor,
 }

@@ -23,6 +23,7 @@ def examine() -> tuple[dict[str, Any], str]:
         _try("winding numbers (libigl)", _igl, "used for inside and outside", "pip install libigl"),
         _try("entropy coding (constriction)", _coder, "used by pack", "pip install constriction"),
         _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
+        _try("viewer (viser)", _viser, "used by view", "optional: pip install 'sinefield[view]'"),
         _try("CUDA", _cuda, "used in training with device: auto", "training runs on the CPU"),
         _try("nerfacc", _nerfacc, "marches rays on CUDA", "optional: pip install 'sinefield[cuda]'"),
         _try(
@@ -133,6 +134,12 @@ def _ffmpeg() -> str | None:
 
     imageio_ffmpeg.get_ffmpeg_exe()
     return imageio_ffmpeg.get_ffmpeg_version().split("-")[0]
+
+
+def _viser() -> str | None:
+    import viser
+
+    return viser.__version__
 
 
 def _cuda() -> str | None:

@@ -235,6 +235,26 @@ def load_field(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return field.eval().requires_grad_(False), note
 
 
+def load_state_field(run: Run) -> tuple[nn.Module, dict[str, Any]]:
+    """The field of a run's last saved state, finished or not, ready to evaluate in float32; and the state's note.
+
+    Returns:
+        the field, and {"step", "seconds"} of its training.
+
+    Raises:
+        SinefieldError: there is no state, it is damaged, or it does not fit the run's settings.
+    """
+    tensors, note = load_tensors(run.state_path, "state")
+    tensors = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("field.")}
+    config = run.config()
+    field = _blank({"kind": config.kind, "field": to_plain(config.field)}, tensors, run.state_path)
+    try:
+        field.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise SinefieldError(f"{run.state_path}: does not fit {run.config_path}; train again") from error
+    return field.eval().requires_grad_(False), note
+
+
 def _blank(note: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> nn.Module:
     kind = note.get("kind")
     config = make_config({"kind": kind, "field": note.get("field"), "data": {"path": "-"}}, str(path)).field

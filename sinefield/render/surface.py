@@ -28,6 +28,7 @@ SECANTS, CLOSE = 8, 1e-3
 SCOUT, OVERSHOOT = 0.4, 1.15
 """In cells: how near by the grid's distance the function is asked. How much further than expected a ray then goes, so
 that the next value lies inside."""
+TETRAHEDRON = (1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)
 SHADOW_STEPS, SHADOW_SOFTNESS = 24, 6.0
 OCCLUSION_STEPS = 5
 
@@ -112,6 +113,10 @@ class Surface:
         else:
             seeds = torch.zeros(self.shape, dtype=torch.bool)
             seeds[tuple(cells.T)] = fine.abs() <= self.slope * self.cell * 3**0.5 / 2
+        # Beyond the box counts as empty: what is inside at its wall is surface.
+        wall = torch.ones(self.shape, dtype=torch.bool)
+        wall[1:-1, 1:-1, 1:-1] = False
+        seeds |= wall & negative
         if not (negative.any() and seeds.any()):
             kind = "smallest" if self.slope is not None else "extreme"
             raise SinefieldError(
@@ -149,6 +154,9 @@ class Surface:
         slabs = torch.stack([-o, torch.tensor(self.shape) - o]) / torch.where(d.abs() < 1e-12, 1e-12, d)
         enter, leave = slabs.amin(0).amax(1).clamp(min=0), slabs.amax(0).amin(1)
         found = torch.full_like(enter, torch.inf)
+        at_home = ((enter == 0) & (leave > 0)).nonzero()[:, 0]
+        home = at_home[self._along(o, d, at_home, enter[at_home]) <= 0]
+        found[home], leave[home] = 0.0, 0.0
         ray = (leave > enter).nonzero()[:, 0]
         t, before = enter[ray], torch.full((len(ray),), torch.nan, dtype=torch.float64)
         value_before = torch.ones_like(before)
@@ -169,6 +177,10 @@ class Surface:
             t = before + step
         if brackets:
             ray, *ends = (torch.cat(parts) for parts in zip(*brackets, strict=True))
+            # First asked when already inside: the surface is within the cell before, or where the ray begins.
+            first = ends[0].isnan()
+            ends[0] = torch.where(first, torch.maximum(ends[2] - 1, enter[ray]), ends[0])
+            ends[1][first] = self._along(o, d, ray[first], ends[0][first])
             found[ray] = self._refined(o, d, ray, *ends) * self.cell
         return Hits(found, torch.isfinite(found))
 
@@ -184,15 +196,13 @@ class Surface:
         return expected.clamp(LEAST, 1)
 
     def _refined(self, o: Tensor, d: Tensor, ray: Tensor, t0: Tensor, v0: Tensor, t1: Tensor, v1: Tensor) -> Tensor:
-        """The zero between outside at t0 and inside at t1: the secant method, each end halved if it stays (Illinois).
+        """The zero between outside at t0 and inside at t1: the secant method, an end that stays halved (Illinois).
 
-        Where t0 is NaN nothing outside was seen before, and t1 is the answer.
+        Where t0 is inside too, it is the answer.
         """
-        lonely = t0.isnan()
-        t0 = torch.where(lonely, t1, t0)
-        v0, v1 = torch.where(lonely, 1.0, v0), v1.clone()
+        t0, v0, t1, v1 = t0.clone(), v0.clone(), t1.clone(), v1.clone()
         side = torch.zeros_like(t0)
-        best, going = t1.clone(), (~lonely).nonzero()[:, 0]
+        best, going = t0.clone(), (v0 > 0).nonzero()[:, 0]
         for _ in range(SECANTS):
             a, b, va, vb = t0[going], t1[going], v0[going], v1[going]
             t = b + (a - b) * (vb / (vb - va).clamp(max=-1e-300))
@@ -212,21 +222,21 @@ class Surface:
         return best
 
     def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Unit vectors out of the surface: central differences of the function over a quarter of a cell."""
-        h = self.cell / 8
-        slopes = []
-        for axis in range(3):
-            shift = torch.zeros(3, dtype=torch.float64)
-            shift[axis] = h
-            slopes.append(self.outside(points.double() + shift) - self.outside(points.double() - shift))
-        return F.normalize(torch.stack(slopes, 1), dim=1, eps=1e-300)
+        """Unit vectors out of the surface: differences of the function at a tetrahedron's corners, an eighth of a cell
+        along each axis from the point. Off by about that over the surface's radius of curvature, at four values a
+        point."""
+        slopes = torch.zeros(len(points), 3, dtype=torch.float64)
+        for corner in torch.tensor(TETRAHEDRON, dtype=torch.float64):
+            slopes += self.outside(points.double().cpu() + self.cell / 8 * corner)[:, None] * corner
+        return F.normalize(slopes, dim=1, eps=1e-300)
 
     def distance(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """About how far the surface is, negative inside, float32; outside the box as at its wall."""
-        extent = self.high - self.low
-        unit = ((points.double() - self.low) / extent * 2 - 1).float().flip(1)
+        """About how far the surface is, negative inside, float32; beyond the outermost cells' centres by way of these."""
+        points = points.double().cpu()
+        within = torch.minimum(torch.maximum(points, self.low + self.cell / 2), self.high - self.cell / 2)
+        unit = ((within - self.low) / (self.high - self.low) * 2 - 1).float().flip(1)
         got = F.grid_sample(self.signed, unit[None, None, None], padding_mode="border", align_corners=False)
-        return got.view(-1)
+        return got.view(-1) + (points - within).norm(dim=1).float()
 
     def shadow(self, points: Float[Tensor, "n 3"], toward: Float[Tensor, "3"]) -> Float[Tensor, "n"]:
         """How much of a soft light in a direction the points see, 0 to 1: the narrowest gap on the way, as an angle."""

@@ -132,7 +132,7 @@ def test_the_grid_is_a_distance_that_shades():
 
 
 def test_no_surface_and_no_number_are_one_line():
-    with pytest.raises(SinefieldError, match="no surface.*train longer"):
+    with pytest.raises(SinefieldError, match=r"no surface.*train longer"):
         Surface(lambda p: ball(p) + 10, BOX, slope=1.0, resolution=16)
     with pytest.raises(SinefieldError, match="no surface"):
         Surface(lambda p: occupancy(p) * 0.3, BOX, 0.5, "above", resolution=16)

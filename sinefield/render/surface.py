@@ -231,7 +231,7 @@ class Surface:
         return F.normalize(slopes, dim=1, eps=1e-300)
 
     def distance(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """About how far the surface is, negative inside, float32; beyond the outermost cells' centres by way of these."""
+        """About how far the surface is, negative inside, float32; beyond the outermost centres by way of these."""
         points = points.double().cpu()
         within = torch.minimum(torch.maximum(points, self.low + self.cell / 2), self.high - self.cell / 2)
         unit = ((within - self.low) / (self.high - self.low) * 2 - 1).float().flip(1)

@@ -61,7 +61,9 @@ def sphere_seen(cameras):
     along = -(o * d).sum(1)
     inner = 1 - (o.square().sum(1) - along**2)
     t = torch.where(inner > 0, along - inner.clamp(min=0).sqrt(), torch.inf)
-    return t.view(cameras.height, cameras.width), (o + t[:, None] * d).view(cameras.height, cameras.width, 3)
+    return t.view(cameras.height, cameras.width), (o + t.nan_to_num(posinf=0)[:, None] * d).view(
+        cameras.height, cameras.width, 3
+    )
 
 
 CAMERA = pinholes(orbit(1, radius=4.0, elevation_degrees=30.0, up=(0, 1, 0)), 1.2, (60, 50))
@@ -80,10 +82,10 @@ def test_a_ball_of_clay_is_a_ball():
     layers = ShapeViews(Ball()).layers(CAMERA, 0)
     t, points = sphere_seen(CAMERA)
     hit = torch.isfinite(t)
-    whole = ~_edges(torch.cat([torch.zeros(50, 60, 3), hit[..., None], torch.zeros(50, 60, 4)], -1).float())
+    whole = ~_edges(torch.cat([torch.zeros(50, 60, 3), hit[..., None], torch.ones(50, 60, 4)], -1).float())
     inside, outside = (hit & whole).numpy(), (~hit & whole).numpy()
     assert (layers.opacities[inside] == 1).all() and (layers.opacities[outside] == 0).all()
-    steep = inside & (layers.normals @ CAMERA.c2w[0, :, 2].numpy() > 0.5)
+    steep = inside & (layers.normals @ CAMERA.c2w[0, :, 2].numpy() > 0.8)  # elsewhere a pixel may count as an edge
     assert np.abs(layers.depths - t.numpy())[steep].max() < 1e-3
     assert (layers.normals * points.numpy())[steep].sum(-1).min() > math.cos(math.radians(0.5))
     # Outlines are the mean of rays through the pixel: as a whole they cover what the ball does.

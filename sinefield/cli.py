@@ -84,16 +84,32 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
     p = made["video"]
     p.add_argument("run", help="run folder or .sine file")
-    p.add_argument("out", help="video file: .mp4 or .gif")
-    p.add_argument("--frames", type=int, default=90, help="frames of one turn (90)")
-    p.add_argument("--fps", type=float, default=30, help="frames a second (30)")
+    p.add_argument("out", help="video file: .mp4, .webm or .gif; or with a / at its end a folder of PNGs")
+    p.add_argument(
+        "--path",
+        help="orbit; through the training cameras' places an ellipse, or before what they face a spiral; cameras, see "
+        "--cameras; or a nerfstudio camera path FILE.json (orbit)",
+    )
+    p.add_argument("--cameras", help="fly through these cameras: training views' numbers or any views' names, 0,5,12")
+    p.add_argument("--channel", choices=["rgb", "depth", "opacity", "normals"], default="rgb", help="what to show")
+    p.add_argument(
+        "--beside", action="store_true", help="the test views, each beside its photograph, in place of a path"
+    )
+    p.add_argument("--alpha", action="store_true", help="keep transparency, in .webm and PNGs")
+    p.add_argument("--frames", type=int, help="frames in all (90)")
+    p.add_argument("--fps", type=float, help="frames a second (30; 2 with --beside; a FILE.json's own)")
     p.add_argument("--width", type=int, help="pixels; default that of the data, 256 for a shape")
     p.add_argument("--height", type=int, help="pixels; default that of the data, 256 for a shape")
     p.add_argument(
-        "--elevation", type=float, help="degrees above the horizon; default that of the cameras, 20 for a shape"
+        "--elevation", type=float, help="an orbit's degrees above the horizon; default the cameras', 20 for a shape"
     )
-    p.add_argument("--channel", choices=["rgb", "depth"], default="rgb", help="what to show")
+    p.add_argument("--data", help="the photographs of a .sine file, where a path needs them and it does not name them")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    p.epilog += (
+        "\n  sinefield video runs/fern fern.webm --path spiral --channel depth"
+        "\n  sinefield video runs/lego between.mp4 --cameras 0,5,12"
+        "\n  sinefield video runs/lego frames/ --alpha"
+    )
     p = made["pack"]
     p.add_argument("run", help="run folder")
     p.add_argument("out", help="packed file: .sine")
@@ -266,6 +282,11 @@ def _video(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
         elevation=options.elevation,
         channel=options.channel,
         overwrite=options.overwrite,
+        path=options.path,
+        cameras=[name.strip() for name in (options.cameras or "").split(",") if name.strip()],
+        beside=options.beside,
+        alpha=options.alpha,
+        data=options.data,
     )
     return (
         report,

@@ -42,6 +42,39 @@ def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder to fill; on success it becomes `path`, in place of what was there.
+
+    On any exception what was made is removed and `path` is left as it was.
+
+    Raises:
+        SinefieldError: the folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path).resolve()  # a link stays a link: what it points to is replaced
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as scratch:
+            new, old = Path(scratch) / "new", Path(scratch) / "old"
+            new.mkdir()  # with the user's permissions; the scratch folder's own are private
+            yield new
+            swap(new, path, old)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def swap(new: Path, out: Path, old: Path) -> None:
+    """Move `new` to `out`, and what was there to `old`; or, failing that, nothing."""
+    try:
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    except BaseException:  # Ctrl-C too
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise
+
+
 def check_output(path: str | Path, overwrite: bool = True) -> None:
     """Refuse early, before long work, an output file that could not be written or would be lost.
 

@@ -19,7 +19,7 @@ from PIL import Image
 from sinefield.cli import main
 from sinefield.compress.quantize import Uniform
 from sinefield.errors import SinefieldError
-from sinefield.export import orbit, report
+from sinefield.export import orbit, report, views
 from sinefield.export.field_mesh import extract_field
 from sinefield.export.page import curve, html_table, linear_ticks, log_ticks, page
 from sinefield.export.report import mesh_data, write_report
@@ -81,7 +81,7 @@ def decoded(mesh):
 def coarse(monkeypatch):
     for module, name, value in (
         *((report, "MESH_RESOLUTION", 28), (report, "FRAMES", 3), (report, "VIDEO_WIDTH", 32)),
-        (orbit, "SHAPE_RESOLUTION", 24),
+        (views, "RESOLUTION", 24),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -268,8 +268,8 @@ def test_what_a_run_lacks_is_left_out_and_said(copied, monkeypatch):
     def none(*_):
         raise SinefieldError("level 0 is <outside> the field's range")
 
-    for module in (report, orbit):
-        monkeypatch.setattr(module, "extract_field", none)
+    monkeypatch.setattr(report, "extract_field", none)
+    monkeypatch.setattr(orbit, "ShapeViews", none)
     made = write_report(copied)
     read = Page(copied / "report.html")
     assert [line.split(":")[0] for line in made["left_out"]] == [

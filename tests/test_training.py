@@ -167,7 +167,7 @@ def test_videos(photo_run, ball_run, tmp_path):
     export_video(ball_run[0], tmp_path / "shape.mp4", frames=3, size=(64, None))
     assert read(tmp_path / "shape.mp4")[1].shape == (3, 64, 64, 3)
     with pytest.raises(SinefieldError, match="channel"):
-        export_video(ball_run[0], tmp_path / "no.mp4", channel="depth")
+        export_video(ball_run[0], tmp_path / "no.mp4", channel="heat")
 
 
 def test_a_field_remembers_how_it_was_photographed(photo_run):

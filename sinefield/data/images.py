@@ -170,9 +170,7 @@ def load_views(
                 f"{frame.where}: image is {other[0]}x{other[1]}, '{frames[0].name}' {width}x{height}; "
                 "one dataset must have one image size"
             )
-    lenses = torch.tensor([frame.intrinsics(width, height) for frame in frames])
-    poses = torch.from_numpy(np.stack([frame.c2w for frame in frames])).float()
-    cameras = Cameras(poses, lenses[:, :2], lenses[:, 2:4], lenses[:, 4:], width, height).downscaled(downscale)
+    cameras = frame_cameras(frames, size, downscale)
     shape = len(frames), cameras.height, cameras.width, 4 if has_alpha else 3
     try:
         images = np.empty(shape, dtype=np.uint8)
@@ -193,6 +191,13 @@ def load_views(
         finally:
             pool.shutdown(cancel_futures=True)
     return Views(torch.from_numpy(images), cameras, [frame.name for frame in frames])
+
+
+def frame_cameras(frames: list[Frame], size: tuple[int, int], downscale: int) -> Cameras:
+    """The cameras of frames whose images have `size` (w, h) before they are averaged over downscale² blocks."""
+    lenses = torch.tensor([frame.intrinsics(*size) for frame in frames])
+    poses = torch.from_numpy(np.stack([frame.c2w for frame in frames])).float()
+    return Cameras(poses, lenses[:, :2], lenses[:, 2:4], lenses[:, 4:], *size).downscaled(downscale)
 
 
 def read_header(frame: Frame) -> tuple[tuple[int, int], bool]:

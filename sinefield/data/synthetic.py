@@ -7,7 +7,6 @@ Cameras have OpenGL axes and no distortion.
 
 import json
 import math
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from sinefield import __version__
 from sinefield.data.cameras import Vector, look_at
 from sinefield.data.procedural import demo_scene, demo_shape
 from sinefield.errors import SinefieldError
-from sinefield.files import require_file, write_error
+from sinefield.files import atomic_folder, require_file
 
 CLAY = (0.80, 0.76, 0.72)  # where a mesh brings no colours
 GOLDEN = math.pi * (3 - math.sqrt(5))
@@ -296,40 +295,21 @@ def synthesize(
         "aabb": aabb[0] + aabb[1],
     }
     phases = np.random.default_rng(seed).uniform(0, 2 * np.pi, 3)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-synth-", dir=out.parent) as scratch:
-            build = Path(scratch) / "new"
-            build.mkdir()  # with the user's permissions; the scratch folder's own are private
-            with tqdm(total=sum(views.values()), desc="views", disable=None) as progress:
-                for (split, count), phase in zip(views.items(), phases, strict=True):
-                    poses = sphere_poses(count, caster.centre, distance, axis, phase)
-                    header = {"camera_angle_x": CAMERA_ANGLE, "w": resolution, "h": resolution, "aabb": aabb}
-                    _write_split(build, split, header, poses)
-                    for number, pose in enumerate(poses):
-                        picture = caster.view(pose, resolution, resolution, focal, samples)
-                        Image.fromarray(picture).save(build / split / f"r_{number}.png")
-                        progress.update()
-            whole.export(build / "mesh.ply")
-            if mesh is None:
-                demo_shape(seed).export(build / "shape.ply")
-            (build / "synth.json").write_text(json.dumps(facts, indent=2) + "\n")
-            _swap(build, out, Path(scratch) / "old")
-    except OSError as error:
-        raise write_error(out, error) from error
+    with atomic_folder(out) as build:
+        with tqdm(total=sum(views.values()), desc="views", disable=None) as progress:
+            for (split, count), phase in zip(views.items(), phases, strict=True):
+                poses = sphere_poses(count, caster.centre, distance, axis, phase)
+                header = {"camera_angle_x": CAMERA_ANGLE, "w": resolution, "h": resolution, "aabb": aabb}
+                _write_split(build, split, header, poses)
+                for number, pose in enumerate(poses):
+                    picture = caster.view(pose, resolution, resolution, focal, samples)
+                    Image.fromarray(picture).save(build / split / f"r_{number}.png")
+                    progress.update()
+        whole.export(build / "mesh.ply")
+        if mesh is None:
+            demo_shape(seed).export(build / "shape.ply")
+        (build / "synth.json").write_text(json.dumps(facts, indent=2) + "\n")
     return facts | {"out": str(out), "faces": len(whole.faces), "seconds": time.perf_counter() - started}
-
-
-def _swap(new: Path, out: Path, old: Path) -> None:
-    """Move `new` to `out`, and what was there to `old`; or, failing that, nothing."""
-    try:
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    except BaseException:  # Ctrl-C too
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
 
 
 def _write_split(folder: Path, split: str, header: dict[str, Any], poses: np.ndarray) -> None:

@@ -12,11 +12,10 @@ from tqdm import tqdm
 from sinefield.data.cameras import orbit
 from sinefield.data.orbits import orbit_cameras
 from sinefield.errors import SinefieldError
-from sinefield.export.field_mesh import extract_field
+from sinefield.export.field_mesh import extract_field, load_spatial
 from sinefield.export.video import check_video_path, colourise_depth, write_video
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
-from sinefield.training.run import load_field
 
 MAX_SIDE = 4096
 SHAPE_SIZE = 256
@@ -48,7 +47,7 @@ def export_video(
         if side is not None and not 8 <= side <= MAX_SIDE:
             raise SinefieldError(f"a video {side} pixels wide or high; 8 to {MAX_SIDE}")
     begin = time.perf_counter()
-    field, _ = load_field(run)
+    field = load_spatial(run)
     if isinstance(field, RadianceField):
         width, height, images = _radiance(field, frames, size, elevation, channel)
     elif channel != "rgb":

@@ -125,7 +125,7 @@ class ImageFieldConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         if self.omega is None and self.phase is None:
-            self.phase = 0.5  # 2.5, as elsewhere, loses several dB
+            self.phase = 0.25  # 2.5, as elsewhere, loses several dB
         _check(self.encoding == "frequency", "encoding hash is for shapes and radiance fields; use frequency")
         super().__post_init__()
 

@@ -27,7 +27,16 @@ RADIANCE = {"width": 64, "depth": 4, "skips": [], "weights": "sine", "rank": 16,
 RADIANCE |= {"bound": 4.0, "activation": "relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 8}
 RADIANCE |= HASH
 RADIANCE |= {"features": 15, "head_width": 64, "head_depth": 1, "grid": 64, "steps": 128}
-IMAGE = {"width": 96, "depth": 3, "skips": [], "weights": "sine", "rank": 16, "omega": None, "phase": 0.5, "bound": 2.0}
+IMAGE = {
+    "width": 96,
+    "depth": 3,
+    "skips": [],
+    "weights": "sine",
+    "rank": 16,
+    "omega": None,
+    "phase": 0.25,
+    "bound": 2.0,
+}
 IMAGE |= {"activation": "gaussian", "sigma": 0.25, "omega0": 30.0, "frequencies": 7}
 IMAGE |= HASH
 WORDS = (

@@ -237,6 +237,17 @@ def test_pictures_of_scikit_image_are_named_alike_everywhere(tmp_path):
     assert portable(str(tmp_path / "a.png")) is None
 
 
+def test_a_path_out_of_a_folder_is_not_followed(disc_run, tmp_path):
+    from sinefield.training.sine_file import config_of
+
+    pack(disc_run[0], tmp_path / "a.sine", bits=6, seconds=0)
+    packed = load_packed(tmp_path / "a.sine")
+    for path in ("skimage:../a.png", "$SINEFIELD_DATA/../a.png", "/etc/a.png"):
+        packed.note = {"data": {"path": path}}
+        with pytest.raises(SinefieldError, match="give --data"):
+            config_of(packed, "a.sine")
+
+
 def test_a_field_of_no_size_is_refused(disc_run, tmp_path):
     from sinefield.training.run import save_field
 

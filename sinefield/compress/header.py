@@ -35,7 +35,7 @@ BASE: dict[str, dict[str, Any]] = {
     },
     "image": {
         **_NETWORK,
-        **{"width": 96, "depth": 3, "rank": 16, "phase": 0.5, "bound": 2.0, "activation": "gaussian", "sigma": 0.25},
+        **{"width": 96, "depth": 3, "rank": 16, "phase": 0.25, "bound": 2.0, "activation": "gaussian", "sigma": 0.25},
         **{"frequencies": 7},
     },
 }

@@ -1,5 +1,6 @@
 """Fields to and from `.sine` files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def config_of(packed: Packed, where: str, data: str | None = None) -> Config:
     hint = hint if isinstance(hint, dict) else {}
     named = hint.get("path")
     if data is None:
-        if not isinstance(named, str) or not named.startswith(tuple(FOLDERS)) or ".." in named.split("/"):
+        if not isinstance(named, str) or not named.startswith(tuple(FOLDERS)) or ".." in re.split("[/:]", named):
             raise SinefieldError(f"{where}: does not say what it was trained on; give --data PATH")
         data = named
     settings = {k: v for k, v in hint.items() if k in ("downscale", "background", "holdout")}

@@ -137,6 +137,7 @@ def plot(image: np.ndarray, rows: list[dict], field: np.ndarray, codecs: dict, p
     """PSNR over bytes; and the image, the sine field and both codecs at the least size that is no smaller."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -149,6 +150,9 @@ def plot(image: np.ndarray, rows: list[dict], field: np.ndarray, codecs: dict, p
         mark = {"marker": MARKS[row["weights"]], "color": "#b5482a", "linestyle": "", "markersize": 8}
         axes.plot(row["packed bytes"], row["packed PSNR"], label=f"{row['weights']}, packed", **mark)
     axes.set(xlabel="bytes", ylabel="PSNR (dB)", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
     size = rows[0]["packed bytes"]

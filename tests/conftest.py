@@ -16,7 +16,7 @@ os.environ.setdefault("SINEFIELD_CACHE", str(ROOT / ".pytest_cache" / "sinefield
 CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "fused", "encodings", "hashgrid", "spectrum", "tcnn")]
 CHECKED += ["fields", "metrics", "data", "render.march", "render.volume", "render.occupancy"]
 CHECKED += ["render.march_triton", "render.composite_triton"]
-CHECKED += ["export.mesh", "export.field_mesh", "export.grid", "export.report", "export.page"]
+CHECKED += ["export.mesh", "export.field_mesh", "export.grid", "export.report", "export.page", "export.image"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")
 
 

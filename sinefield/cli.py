@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 from sinefield import __version__
 from sinefield.errors import SinefieldError
-from sinefield.metrics import SCORES
+from sinefield.metrics import MAIN_SCORE, SCORES
 
-DESCRIPTION = "3D scenes and shapes as small, fast neural fields."
+DESCRIPTION = "3D scenes, shapes and images as small, fast neural fields."
 CONTROL = {
     "train": (
         "train a field from a scene file",
@@ -22,6 +22,7 @@ CONTROL = {
     "eval": ("score a trained field", "sinefield eval runs/armadillo"),
     "mesh": ("extract a mesh", "sinefield mesh runs/armadillo armadillo.glb --resolution 256"),
     "video": ("render a video", "sinefield video runs/lego lego.mp4 --frames 90"),
+    "image": ("render an image field, at its own or any size", "sinefield image runs/image large.png --width 2048"),
     "pack": (
         "pack a trained field into one small file",
         "sinefield pack runs/armadillo armadillo.sine --max-bytes 8000",
@@ -72,7 +73,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     )
     p = made["eval"]
     p.add_argument("run", help="run folder or .sine file")
-    p.add_argument("--data", help="the mesh or photographs of a .sine file, where it does not name them")
+    p.add_argument("--data", help="what a .sine file was trained on, where it does not name it")
     p = made["mesh"]
     p.add_argument("run", help="run folder or .sine file")
     p.add_argument("out", help="mesh file: .ply .obj .stl .glb")
@@ -110,6 +111,11 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         "\n  sinefield video runs/lego between.mp4 --cameras 0,5,12"
         "\n  sinefield video runs/lego frames/ --alpha"
     )
+    p = made["image"]
+    p.add_argument("run", help="run folder or .sine file")
+    p.add_argument("out", help="picture: .png")
+    p.add_argument("--width", type=int, help="pixels; default that of the data; the height follows")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT")
     p = made["pack"]
     p.add_argument("run", help="run folder")
     p.add_argument("out", help="packed file: .sine")
@@ -119,7 +125,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("--quantiser", default="uniform", help="uniform, or with --bits kmeans (uniform)")
     p.add_argument("--seconds", type=float, default=120, help="training with rounded weights; 0 for none (120)")
     p.add_argument("--steps", type=int, help="the same in steps, which repeat to the bit")
-    p.add_argument("--data", help="where the run's mesh or photographs are, if they moved")
+    p.add_argument("--data", help="where the run's mesh, photographs or image are, if they moved")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
     p.epilog += (
         "\n\nwithout --bits, --max-bytes and --min-quality: the smallest field that costs at most 0.004 IoU or 0.2 dB"
@@ -294,6 +300,13 @@ def _video(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
     )
 
 
+def _image(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.export.image import export_image
+
+    report = export_image(options.run, options.out, width=options.width, overwrite=options.overwrite)
+    return report, f"{options.out}: {report['width']}×{report['height']} pixels, {report['seconds']:.1f} s"
+
+
 def _pack(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.training.pack import pack
 
@@ -309,7 +322,7 @@ def _pack(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
         data=options.data,
         overwrite=options.overwrite,
     )
-    name = "psnr" if report["kind"] == "radiance" else "iou"
+    name = MAIN_SCORE[report["kind"]]
     return report, (
         f"{options.out}: {report['bytes']:,} bytes, {report['float_bytes'] / report['bytes']:.1f} times smaller; "
         f"{name} {report[name + '_before']:.4g} before, {report[name]:.4g} after, {report['seconds']:.0f} s"
@@ -322,7 +335,7 @@ def _unpack(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any
     report = unpack(options.file, options.out, options.overwrite)
     return (
         report,
-        f"{options.out}: {report['kind']} field, {report['params']:,} parameters; what eval, mesh, video take",
+        f"{options.out}: {report['kind']} field, {report['params']:,} parameters; what eval and the rest take",
     )
 
 
@@ -389,6 +402,7 @@ COMMANDS: dict[str, Command] = {
     "eval": _eval,
     "mesh": _mesh,
     "video": _video,
+    "image": _image,
     "pack": _pack,
     "unpack": _unpack,
     "synth": _synth,

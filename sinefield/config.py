@@ -1,5 +1,6 @@
 """What a scene file says: plain dataclasses, one comment a field, checked where they are made."""
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from dataclasses import field as setting
@@ -25,7 +26,7 @@ def _positive(config: Any, *names: str) -> None:
 
 @dataclass
 class NetworkConfig:
-    """The network that both kinds of field share."""
+    """The network that all kinds of field share."""
 
     width: int = 96  # units in each hidden layer
     depth: int = 3  # hidden layers
@@ -130,6 +131,23 @@ class RadianceFieldConfig(NetworkConfig):
 
 
 @dataclass
+class ImageFieldConfig(NetworkConfig):
+    """An image: where to which colour."""
+
+    rank: int = 16
+    bound: float = 2.0
+    activation: Activation = "gaussian"
+    sigma: float = 0.25
+    frequencies: int = 7
+
+    def __post_init__(self) -> None:
+        if self.omega is None and self.phase is None:
+            self.phase = 0.25  # 2.5, as elsewhere, loses several dB
+        _check(self.encoding == "frequency", "encoding hash is for shapes and radiance fields; use frequency")
+        super().__post_init__()
+
+
+@dataclass
 class ShapeDataConfig:
     """A mesh or an oriented point cloud, and how training points are drawn from it."""
 
@@ -165,6 +183,18 @@ class RadianceDataConfig:
         if self.aabb is not None:
             _check(len(self.aabb) == 6, f"aabb has {len(self.aabb)} numbers; should be xmin ymin zmin xmax ymax zmax")
             _check(all(a < b for a, b in zip(self.aabb[:3], self.aabb[3:], strict=True)), "aabb: minimum above maximum")
+
+
+@dataclass
+class ImageDataConfig:
+    """One image."""
+
+    path: str = ""  # PNG, JPEG, TIFF, WebP or BMP; skimage:astronaut.png is one of those that scikit-image brings
+    downscale: int = 1  # average blocks of this many pixels
+    background: Literal["white", "black"] = "white"  # what shows through where the image has alpha
+
+    def __post_init__(self) -> None:
+        _check(self.downscale >= 1, f"downscale is {self.downscale}; should be at least 1")
 
 
 @dataclass
@@ -222,6 +252,15 @@ class RadianceTrainingConfig(TrainingConfig):
 
 
 @dataclass
+class ImageTrainingConfig(TrainingConfig):
+    """Images' own settings."""
+
+    lr: float = 0.04
+    adam_lr: float = 2e-2
+    batch: int = 8192  # pixels a step, drawn at random
+
+
+@dataclass
 class ShapeConfig:
     """A scene file of kind `shape`."""
 
@@ -243,8 +282,19 @@ class RadianceConfig:
     training: RadianceTrainingConfig = setting(default_factory=RadianceTrainingConfig)
 
 
-Config = ShapeConfig | RadianceConfig
-KINDS: dict[str, type] = {"shape": ShapeConfig, "radiance": RadianceConfig}
+@dataclass
+class ImageConfig:
+    """A scene file of kind `image`."""
+
+    kind: Literal["image"] = "image"
+    seed: int = 0
+    data: ImageDataConfig = setting(default_factory=ImageDataConfig)
+    field: ImageFieldConfig = setting(default_factory=ImageFieldConfig)
+    training: ImageTrainingConfig = setting(default_factory=ImageTrainingConfig)
+
+
+Config = ShapeConfig | RadianceConfig | ImageConfig
+KINDS: dict[str, type] = {"shape": ShapeConfig, "radiance": RadianceConfig, "image": ImageConfig}
 
 
 def data_folder() -> Path:
@@ -252,11 +302,38 @@ def data_folder() -> Path:
     return Path(os.environ.get("SINEFIELD_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
+def skimage_folder() -> Path:
+    """Where scikit-image keeps the pictures it brings along; found without importing it."""
+    return Path(importlib.util.find_spec("skimage").origin).parent / "data"
+
+
+FOLDERS = {"$SINEFIELD_DATA": data_folder, "${SINEFIELD_DATA}": data_folder, "skimage:": skimage_folder}
+"""What a path may begin with, and the folder it stands for."""
+
+
+def locate(path: str, base: Path | None = None) -> str:
+    """A path as an absolute one, relative to `base` or the working directory, or to what it begins with (`FOLDERS`)."""
+    for name, folder in FOLDERS.items():
+        if path.startswith(name):
+            return str((folder() / path[len(name) :].lstrip("/")).absolute())
+    found = Path(path).expanduser()
+    return str(found.absolute() if base is None else (base / found).resolve())
+
+
+def portable(path: str) -> str | None:
+    """An absolute path as one that means the same on another machine; None where there is none such."""
+    for name, folder in FOLDERS.items():
+        if Path(path).is_relative_to(folder().absolute()):
+            inside = Path(path).relative_to(folder().absolute()).as_posix()
+            return f"{name}{inside}" if name.endswith(":") else f"{name}/{inside}"
+    return None
+
+
 def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Config:
     """Read a scene file, apply dotted overrides, check everything.
 
-    A relative `data.path` in the file is relative to the file, `$SINEFIELD_DATA/…` to the data folder; one given as
-    override is relative to the working directory. The result holds absolute paths.
+    A relative `data.path` in the file is relative to the file, one given as override to the working directory, and
+    `$SINEFIELD_DATA/…` to the data folder (see `FOLDERS`). The result holds absolute paths.
 
     Raises:
         SinefieldError: see `load_yaml` and `build`; unknown kind; `data.path` missing.
@@ -264,9 +341,9 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
     content = load_yaml(path)
     data = content.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = str(_resolve(data["path"], Path(path).resolve().parent))
+        data["path"] = locate(data["path"], Path(path).resolve().parent)
     for key, text in (overrides or {}).items():
-        value = str(Path(text).expanduser().absolute()) if key == "data.path" else text
+        value = locate(text) if key == "data.path" else text
         set_dotted(content, key, value)
     return make_config(content, str(path))
 
@@ -281,10 +358,3 @@ def make_config(content: dict[str, Any], where: str) -> Config:
     if not config.data.path:
         raise SinefieldError(f"{where}: data.path is missing; add it or give --data.path")
     return config
-
-
-def _resolve(path: str, base: Path) -> Path:
-    for name in ("$SINEFIELD_DATA", "${SINEFIELD_DATA}"):
-        if path.startswith(name):
-            return (data_folder() / path[len(name) :].lstrip("/")).absolute()
-    return (base / Path(path).expanduser()).resolve()

@@ -17,7 +17,8 @@ CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "fused", "encodings", "ha
 CHECKED += ["fields", "metrics", "data", "render.march", "render.volume", "render.occupancy"]
 CHECKED += ["render.surface", "export.channels", "export.views"]
 CHECKED += ["render.march_triton", "render.composite_triton"]
-CHECKED += ["export.mesh", "export.field_mesh", "export.grid", "export.report", "export.page", "viewer.picture"]
+CHECKED += ["export.mesh", "export.field_mesh", "export.grid", "export.report", "export.page", "export.image"]
+CHECKED += ["viewer.picture"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")
 
 

@@ -29,6 +29,18 @@ RADIANCE |= {"bound": 4.0, "activation": "relu", "sigma": 0.1, "omega0": 30.0, "
 RADIANCE |= HASH
 RADIANCE |= {"features": 15, "head_width": 64, "head_depth": 1, "grid": 64, "steps": 128}
 RADIANCE |= {"space": "box", "grid_levels": 1, "cone_angle": 0.0}
+IMAGE = {
+    "width": 96,
+    "depth": 3,
+    "skips": [],
+    "weights": "sine",
+    "rank": 16,
+    "omega": None,
+    "phase": 0.25,
+    "bound": 2.0,
+}
+IMAGE |= {"activation": "gaussian", "sigma": 0.25, "omega0": 30.0, "frequencies": 7}
+IMAGE |= HASH
 WORDS = (
     b'{"seed":0,"steps":,"seconds":,"source":"$SINEFIELD_DATA/meshes/.obj","background":"white","downscale":8,'
     b'"holdout":8,"iou":[0.9,0.9],"psnr":[30.,"data":{"path":"lego'
@@ -139,17 +151,21 @@ def bfloat16(data):
 
 
 def decode(data):
-    """Settings, box, {name: float32 array}, cells or None, note."""
+    """Settings, box (of an image width and height), {name: float32 array}, cells or None, note."""
     assert data[:5] == b"SINE\x01" and struct.unpack("<I", data[5:9])[0] == zlib.crc32(data[9:])
     r = Bytes(data[9:])
     kind = r.byte()
-    s = settings_of(r, {1: SHAPE, 2: RADIANCE}[kind])
-    box = struct.unpack("<6d", r.take(48)) if r.byte() else struct.unpack("<6f", r.take(24))
+    s = settings_of(r, {1: SHAPE, 2: RADIANCE, 3: IMAGE}[kind])
+    if kind == 3:
+        box = r.varint(), r.varint()
+    else:
+        box = struct.unpack("<6d", r.take(48)) if r.byte() else struct.unpack("<6f", r.take(24))
     if kind == 2:
         r.take(3 + 44 + (0 if s["space"] == "box" else 60))
     note = r.take(r.varint())
     note = json.loads(zlib.decompressobj(-15, zdict=WORDS).decompress(note)) if note else {}
-    inputs = 3 * (1 + 2 * s["frequencies"])
+    d = 2 if kind == 3 else 3
+    inputs = d * (1 + 2 * s["frequencies"])
     low_rank = s["weights"] != "dense"
     shapes = {}
     if s["encoding"] == "hash":
@@ -157,8 +173,8 @@ def decode(data):
         cells = [int(s["coarsest"] * growth**i + 1e-6) for i in range(s["levels"])]
         shapes["encoding.table"] = (sum(min((n + 1) ** 3, 2 ** s["log2_table"]) for n in cells), 2)
         inputs = 2 * s["levels"]
-    if kind == 1:
-        shapes |= mlp("network", inputs, 1, s, s["width"], s["depth"], not low_rank)
+    if kind != 2:
+        shapes |= mlp("network", inputs, {1: 1, 3: 3}[kind], s, s["width"], s["depth"], not low_rank)
     else:
         shapes |= mlp("trunk", inputs, 1 + s["features"], s, s["width"], s["depth"], not low_rank)
         shapes |= mlp("head", s["features"] + 16, 3, {"skips": []}, s["head_width"], s["head_depth"], True)
@@ -175,7 +191,8 @@ def decode(data):
         columns = [list(range(shape[-1]))]
         if form & 8:
             f = s["frequencies"]
-            columns = [[0, 1, 2]] + [[k * f * 3 + 3 + 3 * i + a for k in (0, 1) for a in range(3)] for i in range(f)]
+            columns = [list(range(d))]
+            columns += [[k * f * d + d + d * i + a for k in (0, 1) for a in range(d)] for i in range(f)]
         tables = []
         for group in columns:
             least, n = r.signed(), r.varint() + 1

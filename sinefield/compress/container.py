@@ -32,9 +32,9 @@ from sinefield.errors import SinefieldError
 
 MAGIC = b"SINE"
 VERSION = 1
-KINDS = {"shape": 1, "radiance": 2}
+KINDS = {"shape": 1, "radiance": 2, "image": 3}
 MAX_FILE = 256 << 20
-MAX_SIDE = 16384  # pixels of the orbit's own pictures
+MAX_SIDE = 16384  # pixels of the orbit's own pictures, and of an image
 MAX_NUMBERS = 1 << 26
 NUMBERS_A_BYTE = 64
 """A file holds at most so many tensor entries a byte: more than any real one, and a bound on what a lie can take."""
@@ -82,26 +82,28 @@ class Packed:
     """What a `.sine` file holds.
 
     Attributes:
-        kind: "shape" or "radiance".
+        kind: "shape", "radiance" or "image".
         settings: the field's configuration, complete.
-        box: (6,) float64, world or input units.
+        box: (6,) float64, world or input units; None for an image.
         tensors: by the parameter's name, in the order of the network.
         background: (3,) of 0 … 1, radiance only.
         cells: (levels · n, n, n) bool occupied cells, radiance only.
         view: (11,) float32, the orbit of a radiance field; see `data.orbits.usual_orbit`.
         frame: (15,) float32, `RadianceField.frame`, where the field's space is not "box".
+        size: width and height, image only.
         note: provenance; any JSON object.
         sizes: bytes by part of the file.
     """
 
     kind: str
     settings: dict[str, Any]
-    box: np.ndarray
+    box: np.ndarray | None
     tensors: dict[str, Coded]
     background: np.ndarray | None = None
     cells: np.ndarray | None = None
     view: np.ndarray | None = None
     frame: np.ndarray | None = None
+    size: tuple[int, int] | None = None
     note: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, float] = field(default_factory=dict)
 
@@ -109,7 +111,8 @@ class Packed:
 def encode(packed: Packed) -> bytes:
     """The file's bytes; sets `bytes` of each tensor and `sizes`."""
     head = bytearray([KINDS[packed.kind]])
-    head += settings_out(packed.kind, packed.settings) + box_out(packed.box)
+    head += settings_out(packed.kind, packed.settings)
+    head += varint(packed.size[0]) + varint(packed.size[1]) if packed.kind == "image" else box_out(packed.box)
     if packed.kind == "radiance":
         head += bytes(np.round(np.asarray(packed.background) * 255).astype(np.uint8))
         head += np.asarray(packed.view, "<f4").tobytes()
@@ -120,7 +123,7 @@ def encode(packed: Packed) -> bytes:
     encoder = Encoder()
     tables = bytearray()
     for name, coded in packed.tensors.items():
-        row, bits = _tensor_out(coded, encoder, octaves(name, packed.settings["frequencies"]))
+        row, bits = _tensor_out(coded, encoder, octaves(packed.kind, name, packed.settings["frequencies"]))
         coded.bytes = len(row) + bits / 8
         tables += row
     grid = encode_grid(encoder, packed.cells) if packed.kind == "radiance" else b""
@@ -162,13 +165,18 @@ def decode(data: bytes, shapes, where: str) -> Packed:
         raise SinefieldError(f"{where}: is not a proper .sine file ({error}); make it again") from error
 
 
-def _decode_body(reader: "Reader", shapes, where: str, size: int) -> Packed:
+def _decode_body(reader: "Reader", shapes, where: str, length: int) -> Packed:
     kind = {number: name for name, number in KINDS.items()}.get(reader.byte())
     if kind is None:
         raise SinefieldError(f"{where}: holds an unknown kind of field; update sinefield")
     settings = settings_in(kind, reader)
-    box = box_in(reader)
-    background = view = frame = None
+    box = background = view = frame = size = None
+    if kind == "image":
+        size = reader.varint(MAX_SIDE), reader.varint(MAX_SIDE)
+        if not all(size):
+            raise ValueError("its image has no pixels")
+    else:
+        box = box_in(reader)
     if kind == "radiance":
         background = np.frombuffer(reader.take(3), np.uint8).astype(np.float32) / np.float32(255)
         view = np.frombuffer(reader.take(44), "<f4").astype(np.float32)
@@ -183,12 +191,13 @@ def _decode_body(reader: "Reader", shapes, where: str, size: int) -> Packed:
     expected = shapes(kind, settings)
     numbers = sum(math.prod(shape) for shape in expected.values())
     cells = settings["grid_levels"] * settings["grid"] ** 3 if kind == "radiance" else 0
-    if numbers > min(MAX_NUMBERS, NUMBERS_A_BYTE * size) or cells > max(1 << 18, 256 * size):
+    if numbers > min(MAX_NUMBERS, NUMBERS_A_BYTE * length) or cells > max(1 << 18, 256 * length):
         raise SinefieldError(
-            f"{where}: claims {numbers:,} numbers and {cells:,} cells in {size:,} bytes; it is no proper .sine file"
+            f"{where}: claims {numbers:,} numbers and {cells:,} cells in {length:,} bytes; it is no proper .sine file"
         )
     heads = {
-        name: _tensor_in(reader, shape, octaves(name, settings["frequencies"])) for name, shape in expected.items()
+        name: _tensor_in(reader, shape, octaves(kind, name, settings["frequencies"]))
+        for name, shape in expected.items()
     }
     table = reader.take(CONTEXTS) if kind == "radiance" else b""
     decoder = Decoder(reader.rest(), where)
@@ -198,7 +207,7 @@ def _decode_body(reader: "Reader", shapes, where: str, size: int) -> Packed:
         side = settings["grid"]
         occupied = decode_grid(decoder, (settings["grid_levels"] * side, side, side), table)
     decoder.finish()
-    return Packed(kind, settings, box, tensors, background, occupied, view, frame, note)
+    return Packed(kind, settings, box, tensors, background, occupied, view, frame, size, note)
 
 
 # A tensor's row: form (bit 0: codebook, bit 1: a step a row, bit 2: offset); steps and offsets as bfloat16, or how many
@@ -284,16 +293,17 @@ def _tensor_in(reader: Reader, shape: tuple[int, ...], groups: list[np.ndarray])
     return finish
 
 
-def octaves(name: str, n: int) -> list[np.ndarray]:
-    """The columns of a weight that sees the encoding with `n` frequencies, by octave; [] for other tensors.
+def octaves(kind: str, name: str, n: int) -> list[np.ndarray]:
+    """The columns of a weight that sees the encoding with `n` frequencies, by octave; [] for a field's other tensors.
 
     Bare coordinates come first, then sine and cosine of each frequency. Entries of one octave are about alike, those of
     different ones are not.
     """
     if n == 0 or name not in ("network.weights.0.weight", "trunk.weights.0.weight"):
         return []
-    axes = np.arange(3)
-    return [axes] + [np.concatenate([3 + 3 * i + axes, 3 + 3 * (n + i) + axes]) for i in range(n)]
+    d = 2 if kind == "image" else 3
+    axes = np.arange(d)
+    return [axes] + [np.concatenate([d + d * i + axes, d + d * (n + i) + axes]) for i in range(n)]
 
 
 def _bf16_bytes(values: Tensor) -> bytes:

@@ -8,9 +8,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from sinefield.config import RadianceFieldConfig, ShapeFieldConfig
+from sinefield.config import ImageFieldConfig, RadianceFieldConfig, ShapeFieldConfig
 
-CONFIGS: dict[str, type] = {"shape": ShapeFieldConfig, "radiance": RadianceFieldConfig}
+CONFIGS: dict[str, type] = {"shape": ShapeFieldConfig, "radiance": RadianceFieldConfig, "image": ImageFieldConfig}
 MAX_NOTE = 1 << 16
 SETTINGS = (
     *("width", "depth", "skips", "weights", "rank", "omega", "phase", "bound", "activation", "sigma", "omega0"),
@@ -33,6 +33,11 @@ BASE: dict[str, dict[str, Any]] = {
         **{"width": 64, "depth": 4, "rank": 16, "phase": 0.5, "bound": 4.0, "activation": "relu", "frequencies": 8},
         **{"features": 15, "head_width": 64, "head_depth": 1, "grid": 64, "steps": 128},
         **{"space": "box", "grid_levels": 1, "cone_angle": 0.0},
+    },
+    "image": {
+        **_NETWORK,
+        **{"width": 96, "depth": 3, "rank": 16, "phase": 0.25, "bound": 2.0, "activation": "gaussian", "sigma": 0.25},
+        **{"frequencies": 7},
     },
 }
 """What a setting is when the file does not say. Frozen: part of version 1."""

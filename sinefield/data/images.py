@@ -229,12 +229,15 @@ def read_header(frame: Frame) -> tuple[tuple[int, int], bool]:
     return declared or (width, height), alpha
 
 
-def read_pixels(frame: Frame, size: tuple[int, int], has_alpha: bool) -> np.ndarray:
-    """(h, w, 3) or (h, w, 4) uint8 sRGB with straight alpha, from whatever mode the file has."""
+def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> np.ndarray:
+    """(h, w, 3) or (h, w, 4) uint8 sRGB with straight alpha, from whatever mode the file has.
+
+    Turned by its EXIF orientation where it is not of the given size without, or no size is given.
+    """
     try:
         with Image.open(frame.file, formats=FORMATS) as image:
             image.load()
-            if image.size != size:  # read_header saw that turning it by its EXIF orientation mends this
+            if image.size != size:  # read_header saw that turning mends this
                 image = ImageOps.exif_transpose(image)
             return np.asarray(to_srgb(image).convert("RGBA" if has_alpha else "RGB"))
     except Exception as error:

@@ -9,7 +9,9 @@ import torch
 import trimesh
 from torch import Tensor
 
+from sinefield.errors import SinefieldError
 from sinefield.export.mesh import check_mesh_path, extract, largest_component, write_mesh
+from sinefield.fields.image import ImageField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.training.run import load_field
@@ -92,6 +94,14 @@ def vertex_colours(field: RadianceField, vertices: np.ndarray, normals: np.ndarr
     return (torch.cat(out).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
+def load_spatial(run: str | Path) -> RadianceField | ShapeField:
+    """The field of a run or `.sine` file that has a third dimension; raises SinefieldError for an image."""
+    field, _ = load_field(run)
+    if isinstance(field, ImageField):
+        raise SinefieldError(f"{run}: is an image field, flat; sinefield image renders it")
+    return field
+
+
 def export_mesh(
     run: str | Path,
     out: str | Path,
@@ -106,7 +116,7 @@ def export_mesh(
     seconds."""
     check_mesh_path(out, overwrite)
     begin = time.perf_counter()
-    field, _ = load_field(run)
+    field = load_spatial(run)
     vertices, faces, statistics = extract_field(field, resolution, level, dense)
     if largest:
         vertices, faces = largest_component(vertices, faces)

@@ -27,11 +27,12 @@ from sinefield.data.paths import (
 )
 from sinefield.errors import SinefieldError
 from sinefield.export.channels import CHANNELS, picture, with_legend
+from sinefield.export.field_mesh import load_spatial
 from sinefield.export.video import check_video_path, write_video
 from sinefield.export.views import RadianceViews, ShapeViews
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
-from sinefield.training.run import Run, load_field
+from sinefield.training.run import Run
 from sinefield.training.sine_file import config_of, is_sine, load_packed
 
 MAX_SIDE = 4096
@@ -141,7 +142,7 @@ def export_video(
     if beside and alpha:
         raise SinefieldError("--alpha does not go with --beside: photographs are shown as they are; leave one out")
     begin = time.perf_counter()
-    trained, _ = load_field(run)
+    trained = load_spatial(run)
     views, rate = (_beside(run, trained, flight), None) if beside else (None, None)
     if views is not None:
         along = views.cameras

@@ -17,12 +17,14 @@ from PIL import Image
 
 from sinefield.errors import SinefieldError
 from sinefield.export.field_mesh import extract_field, vertex_colours
+from sinefield.export.image import scaled
 from sinefield.export.orbit import export_video
 from sinefield.export.page import curve, data_uri, html_table, page
+from sinefield.fields.image import ImageField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import check_output, write_text
-from sinefield.metrics import MAIN_SCORE, SCORES
+from sinefield.metrics import MAIN_SCORE, QUICK_SCORE, SCORES
 from sinefield.strict import dump_yaml, to_plain
 from sinefield.training.info import describe
 from sinefield.training.run import Run, load_field
@@ -69,8 +71,12 @@ def write_report(run: str | Path, out: str | Path | None = None, overwrite: bool
     else:
         body = _run_parts(Run(run), facts, left_out)
         settings = dump_yaml(to_plain(Run(run).config()))
-    shown, vertices = _mesh_part(field, left_out)
-    body += [*shown, *_video_part(run, left_out)]
+    vertices = 0
+    if isinstance(field, ImageField):
+        body += _image_part(field)
+    else:
+        shown, vertices = _mesh_part(field, left_out)
+        body += [*shown, *_video_part(run, left_out)]
     body += ["<h2>Sizes</h2>", *_sizes(facts), "<h2>Configuration</h2>", f"<pre>{escape(settings)}</pre>"]
     if left_out:
         items = "".join(f"<li>{escape(what)}</li>" for what in left_out)
@@ -121,7 +127,7 @@ def _run_parts(run: Run, facts: dict[str, Any], left_out: list[str]) -> list[str
     losses, scores = _series(metrics, "loss"), _series(metrics, score)
     curves = [
         curve(losses, "loss", "loss", logarithmic=any(y > 0 for _, y in losses)),
-        curve(scores, "score", f"{SCORES[score]}, {'one view' if score == 'psnr' else 'held-out points'}"),
+        curve(scores, "score", QUICK_SCORE[facts["kind"]]),
     ]
     if any(curves):
         parts += ["<h2>Training</h2>", '<div class="curves">', *curves, "</div>"]
@@ -144,7 +150,7 @@ def _scores(scores: dict[str, Any]) -> list[str]:
 def _picture_parts(run: Run, kind: str, left_out: list[str]) -> list[str]:
     """Reference, prediction and error pictures as evaluation left them."""
     figures = []
-    found = sorted(run.pictures.glob("view_*.png" if kind == "radiance" else "shape.png"))
+    found = sorted(run.pictures.glob({"radiance": "view_*.png"}.get(kind, f"{kind}.png")))
     for path in found[:MAX_PICTURES]:
         try:
             uri = _picture(path)
@@ -157,12 +163,28 @@ def _picture_parts(run: Run, kind: str, left_out: list[str]) -> list[str]:
     if not figures:
         left_out.append(f"pictures: none in {run.pictures}")
         return []
-    worse = "brighter is worse" if kind == "radiance" else "red is 1 % of the box diagonal or more"
+    worse = "red is 1 % of the box diagonal or more" if kind == "shape" else "brighter is worse"
     return ["<h2>Pictures</h2>", f'<p class="soft">Reference, prediction, error ({worse}).</p>', *figures]
 
 
+def _image_part(field: ImageField) -> list[str]:
+    """What an image field shows, no larger than PICTURE_WIDTH."""
+    content = io.BytesIO()
+    Image.fromarray(scaled(field, min(field.width, PICTURE_WIDTH))).save(content, "PNG")
+    size = f"{field.width:,}×{field.height:,} pixels, from the field alone"
+    return [
+        "<h2>Image</h2>",
+        f'<p class="soft">{size}; sinefield image renders it at any size.</p>',
+        f'<figure><img alt="the field" src="{_uri(content.getvalue())}"></figure>',
+    ]
+
+
 def _picture(path: Path) -> str:
-    content = path.read_bytes()
+    return _uri(path.read_bytes())
+
+
+def _uri(content: bytes) -> str:
+    """A PNG within an attribute, as a smaller JPEG where it is large."""
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         image.load()
         if len(content) <= MAX_PICTURE:

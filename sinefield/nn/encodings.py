@@ -43,11 +43,11 @@ class Frequency(nn.Module):
         return torch.cat([x, torch.sin(phases), torch.cos(phases)], dim=1).to(self.dtype)
 
 
-def position_encoding(config: NetworkConfig) -> "Frequency | HashGrid":
-    """The encoding of positions in [−1, 1]³ that a field's settings name."""
+def position_encoding(config: NetworkConfig, dimensions: int = 3) -> "Frequency | HashGrid":
+    """The encoding of positions in [−1, 1]^dimensions that a field's settings name; a hash grid has three."""
     if config.encoding == "hash":
         return HashGrid(config.levels, config.log2_table, config.coarsest, config.finest)
-    return Frequency(3, config.frequencies)
+    return Frequency(dimensions, config.frequencies)
 
 
 class SphericalHarmonics(nn.Module):

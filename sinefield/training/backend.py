@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
-from sinefield.config import RadianceConfig, ShapeConfig, TrainingConfig
+from sinefield.config import Config, TrainingConfig
 from sinefield.errors import SinefieldError
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP
 from sinefield.nn.tcnn import TinyGrid, TinyNetwork, why_not_network, why_not_tinycudann
 
 
-def check_backend(config: ShapeConfig | RadianceConfig) -> None:
+def check_backend(config: Config) -> None:
     """Refuse a device or backend that training cannot use, before any long work.
 
     Raises:

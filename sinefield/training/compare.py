@@ -14,7 +14,7 @@ from sinefield.tables import table
 from sinefield.training.run import Run
 from sinefield.training.sine_file import is_sine, load_packed
 
-COLOURS = {"radiance": "#b5482a", "shape": "#1f6f8b"}
+COLOURS = {"radiance": "#b5482a", "shape": "#1f6f8b", "image": "#6b7f2a"}
 
 
 def compare(

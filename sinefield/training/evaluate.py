@@ -1,5 +1,6 @@
 """Scores of a trained field against what it was trained on, by one written protocol.
 
+Image: every pixel it was fitted to, rendered at the image's own size and rounded to 8 bits; PSNR and SSIM.
 Radiance: every test view (val, or train, where there is none) rendered on the run's background and rounded to 8 bits,
 against the 8-bit composited photograph; PSNR, SSIM and LPIPS are means of per-view values. Shape: IoU on points uniform
 in the object's box that training never saw; Chamfer distances, F-score and normal consistency between the
@@ -17,38 +18,44 @@ from typing import Any
 import numpy as np
 import torch
 
-from sinefield.config import Config, RadianceConfig, ShapeConfig
+from sinefield.config import Config, ImageConfig, RadianceConfig
 from sinefield.data.cameras import look_at
-from sinefield.data.geometry import Surface, load_surface, signed_distance
+from sinefield.data.geometry import Surface, signed_distance
 from sinefield.data.images import PosedScene, Views, reference
 from sinefield.data.sampling import heldout_points
 from sinefield.errors import SinefieldError
 from sinefield.export.field_mesh import extract_field
+from sinefield.fields.image import ImageField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
-from sinefield.metrics.images import Lpips, score_views
+from sinefield.metrics.images import SSIM_WINDOW, Lpips, score_views, ssim
 from sinefield.metrics.shapes import compare_meshes, iou
+from sinefield.training.image import image_psnr
 from sinefield.training.pictures import save_curves, save_png, side_by_side
-from sinefield.training.radiance import load_scene, render_view
+from sinefield.training.radiance import render_view
 from sinefield.training.run import Run, load_field
 from sinefield.training.shape import HELDOUT_SEED
 from sinefield.training.sine_file import config_of, from_packed, load_packed
+from sinefield.training.tasks import load_data
 
 HELDOUT_POINTS = 300_000
 SURFACE_RESOLUTION = 192
 PICTURED_VIEWS = 4
+Data = PosedScene | Surface | torch.Tensor
+"""What a field is scored against; of an image its pixels."""
+Field = RadianceField | ShapeField | ImageField
 
 
-def evaluate(run: Run, data: PosedScene | Surface | None = None) -> dict[str, Any]:
+def evaluate(run: Run, data: Data | None = None) -> dict[str, Any]:
     """Score a run, write report.json, scores.csv and pictures into its folder, return the report.
 
     Args:
         data: the run's data where the caller holds them already; otherwise they are read again.
 
     Returns:
-        run, kind, params, bytes, seconds_evaluating, and by kind psnr, ssim, lpips, views, per_view or
+        run, kind, params, bytes, seconds_evaluating, and by kind psnr, ssim, lpips, views, per_view, or psnr, ssim, or
         iou, chamfer_l1, chamfer_l2, fscore, normal_consistency.
 
     Raises:
@@ -61,7 +68,7 @@ def evaluate(run: Run, data: PosedScene | Surface | None = None) -> dict[str, An
     report = _report(run.folder, run.field_path, field, note, config, run.pictures, data)
     metrics = run.read_metrics()
     if metrics:
-        save_curves(run.pictures / "curves.png", metrics, "psnr" if config.kind == "radiance" else "iou")
+        save_curves(run.pictures / "curves.png", metrics, config.kind)
     write_text(run.report_path, json.dumps(report, indent=2) + "\n")
     write_text(run.folder / "scores.csv", _csv(report))
     return report
@@ -71,7 +78,7 @@ def evaluate_file(path: str | Path, data_path: str | None = None) -> dict[str, A
     """Score a `.sine` file against its data; nothing is written.
 
     Args:
-        data_path: the mesh or photographs; what the file names within $SINEFIELD_DATA when None.
+        data_path: the mesh, photographs or image; what the file itself names when None.
     """
     packed = load_packed(path)
     config = config_of(packed, str(path), data_path)
@@ -82,11 +89,11 @@ def evaluate_file(path: str | Path, data_path: str | None = None) -> dict[str, A
 def _report(
     run: str | Path,
     file: Path,
-    field: RadianceField | ShapeField,
+    field: Field,
     note: dict[str, Any],
     config: Config,
     pictures: Path | None,
-    data: PosedScene | Surface | None,
+    data: Data | None,
 ) -> dict[str, Any]:
     begin = time.perf_counter()
     report = {
@@ -104,13 +111,14 @@ def _report(
     return report
 
 
-def score(
-    field: RadianceField | ShapeField, config: Config, pictures: Path | None, data: PosedScene | Surface | None = None
-) -> dict[str, Any]:
+def score(field: Field, config: Config, pictures: Path | None, data: Data | None = None) -> dict[str, Any]:
     """The scores of one field, and its pictures where there is a folder for them."""
-    if isinstance(config, ShapeConfig):
-        return score_shape(field, data or load_surface(config.data.path), pictures)
-    return score_radiance(field, config, data or load_scene(config), pictures)
+    data = load_data(config) if data is None else data
+    if isinstance(field, ShapeField):
+        return score_shape(field, data, pictures)
+    if isinstance(field, ImageField):
+        return score_image(field, config, data, pictures)
+    return score_radiance(field, config, data, pictures)
 
 
 def score_radiance(
@@ -149,6 +157,33 @@ def score_radiance(
             )
             if n
         ],
+    }
+
+
+def score_image(field: ImageField, config: ImageConfig, image: torch.Tensor, pictures: Path | None) -> dict[str, Any]:
+    """PSNR and SSIM over all pixels of the (h, w, 3) uint8 image; it, the field and the error as picture.
+
+    Raises:
+        SinefieldError: the image is not of the size that the field was made from.
+    """
+    size = (image.shape[1], image.shape[0])
+    if size != (field.width, field.height):
+        raise SinefieldError(
+            f"{config.data.path}: is {size[0]}×{size[1]}, the field was made from {field.width}×{field.height} pixels; "
+            "give the image that it was trained on"
+        )
+    rendered = field.render()
+    if pictures:
+        save_png(pictures / "image.png", side_by_side(image.float() / 255, rendered.float() / 255))
+    small = min(size) < SSIM_WINDOW
+    return {
+        "psnr": image_psnr(field, image),
+        "ssim": None if small else float(ssim(rendered, image)),
+        "width": size[0],
+        "height": size[1],
+        "background": config.data.background,
+        "downscale": config.data.downscale,
+        "remarks": [f"SSIM needs {SSIM_WINDOW} pixels a side; it is left out"] if small else [],
     }
 
 
@@ -244,7 +279,7 @@ def shape_picture(surface: Surface, vertices: np.ndarray, faces: np.ndarray, siz
 
 
 def _csv(report: dict[str, Any]) -> str:
-    """Per-view rows for radiance, one row for a shape."""
+    """Per-view rows for radiance, one row for a shape or an image."""
     rows = report.get("per_view") or [
         {k: v for k, v in report.items() if isinstance(v, int | float | str) and not isinstance(v, bool)}
     ]

@@ -33,7 +33,7 @@ def describe(path: str | Path) -> tuple[dict[str, Any], str]:
         "seconds": note.get("seconds"),
         "params": total,
         "bytes": run.field_path.stat().st_size,
-        "aabb": field.aabb.tolist(),
+        **_extent(field),
         "tensors": tensors,
         "weights": weights,
         "last": last,
@@ -42,13 +42,24 @@ def describe(path: str | Path) -> tuple[dict[str, Any], str]:
         f"{path}: {field.kind} field, {total:,} parameters, {report['bytes']:,} bytes on disk, "
         f"{note.get('steps')} steps in {note.get('seconds') or 0:.0f} s",
         f"data {config.data.path}",
-        "box " + " ".join(f"{v:.5g}" for v in report["aabb"]),
+        _extent_line(report),
         "",
         table(["tensor", "shape", "params", "bytes"], tensors),
         "",
         table(["name", "weight", "shape", "params", "stable_rank", "effective_rank", "numerical_rank"], weights),
     ]
     return report, "\n".join(text)
+
+
+def _extent(field: Any) -> dict[str, Any]:
+    """The field's box, or of an image its size in pixels."""
+    return {"size": field.size.tolist()} if field.kind == "image" else {"aabb": field.aabb.tolist()}
+
+
+def _extent_line(report: dict[str, Any]) -> str:
+    if "size" in report:
+        return "size {}×{} pixels".format(*report["size"])
+    return "box " + " ".join(f"{v:.5g}" for v in report["aabb"])
 
 
 def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
@@ -80,7 +91,7 @@ def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
         "seconds": note.get("seconds"),
         "params": sum(p.numel() for p in field.parameters()),
         "bytes": Path(path).stat().st_size,
-        "aabb": packed.box.tolist(),
+        **_extent(field),
         "settings": packed.settings,
         "tensors": tensors,
         "parts": others,
@@ -91,7 +102,7 @@ def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
     scores = [f"{name} {before:.4g} before packing, {after:.4g} after" for name, (before, after) in quality.items()]
     lines = [
         ", ".join([head, *scores]),
-        "box " + " ".join(f"{v:.5g}" for v in packed.box),
+        _extent_line(report),
         "settings " + ", ".join(f"{k} {v}" for k, v in packed.settings.items() if v is not None),
         "",
         table(["tensor", "shape", "levels", "bits", "bytes", "share"], [*tensors, *others]),

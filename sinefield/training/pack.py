@@ -13,25 +13,27 @@ from torch import Tensor
 
 from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
-from sinefield.config import Config, RadianceConfig
-from sinefield.data.geometry import Surface
+from sinefield.config import Config, RadianceConfig, locate
 from sinefield.data.images import PosedScene, Views
 from sinefield.data.sampling import heldout_points
 from sinefield.errors import SinefieldError
+from sinefield.fields.image import ImageField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import check_output
+from sinefield.metrics import MAIN_SCORE
 from sinefield.metrics.shapes import iou
 from sinefield.training.backend import hidden_dtype
-from sinefield.training.evaluate import heldout_iou, mean_psnr
+from sinefield.training.evaluate import Data, heldout_iou, mean_psnr
+from sinefield.training.image import image_psnr
 from sinefield.training.loop import step_generator
-from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.refine import Budget, allocate, install, refine, sensitivities
 from sinefield.training.run import Run, load_field, load_tensors
-from sinefield.training.shape import HELDOUT_SEED, ShapeTask, load_shape
+from sinefield.training.shape import HELDOUT_SEED
 from sinefield.training.sine_file import is_sine, note_of, save_sine, to_packed
+from sinefield.training.tasks import load_data, make_task
 from sinefield.training.view_fit import ViewFit
 
-ALLOWED = {"shape": 0.0025, "radiance": 0.15}
+ALLOWED = {"shape": 0.0025, "radiance": 0.15, "image": 0.2}
 """Loss of IoU or dB, as judged, that packing may cost by default."""
 JUDGED_POINTS = 100_000
 JUDGED_VIEWS = 10
@@ -63,7 +65,8 @@ def pack(
     smallest field of that IoU or PSNR) may be given; with none, the smallest field that costs at most 0.004 IoU or
     0.2 dB. What is lost is judged on held-out points other than those reported; for radiance on the validation views,
     or, where there are none beside the test views, on training views that refining leaves out. These a field may know
-    by heart, as one with a hash grid does: then the judgement is too strict rather than too kind, the file larger.
+    by heart, as one with a hash grid does: then the judgement is too strict rather than too kind, the file larger. Of
+    an image it is the very score that is reported, on the pixels it was fitted to.
 
     Arguments:
         quantiser: "uniform" or, with `bits`, "kmeans".
@@ -83,7 +86,7 @@ def pack(
     run = Run(run)
     config = run.config()
     if data is not None:
-        config.data.path = str(Path(data).absolute())
+        config.data.path = locate(data)
     if not torch.cuda.is_available():  # a run trained on CUDA packs here too
         config.training.device = config.training.backend = "auto"
         if config.kind == "radiance":
@@ -108,7 +111,7 @@ def pack(
         quantisers = packer.reaching(packer.judge() - lost, budget)
     install(packer.field, quantisers)
     after = packer.report()
-    name = "psnr" if config.kind == "radiance" else "iou"
+    name = MAIN_SCORE[config.kind]
     size = save_sine(out, to_packed(packer.field, quantisers, packer.full_note(after)), overwrite)
     return {
         "run": str(run.folder),
@@ -131,18 +134,17 @@ class Packer:
         apart: judge radiance by views that refining never sees, at the cost of some training views where need be.
     """
 
-    def __init__(self, run: Run, config: Config, data: Surface | PosedScene | None = None, apart: bool = False) -> None:
+    def __init__(self, run: Run, config: Config, data: Data | None = None, apart: bool = False) -> None:
         trained, self.note = load_field(run.folder)
         self.config = config
         self.noted = True
+        self.data = refined = load_data(config) if data is None else data
         if config.kind == "shape":
-            self.data = data or load_shape(config.data.path)
-            self.task = ShapeTask(config, self.data)
             self.judging = heldout_points(self.data, JUDGED_POINTS, seed=HELDOUT_SEED)
-        else:
-            self.data = data or load_scene(config)
+        elif config.kind == "radiance":
             refined, self.judging = _divide(self.data, apart)
-            self.task = RadianceTask(config, refined)
+        self.task = make_task(config, refined)
+        if config.kind == "radiance":
             self.task.fit = _learned_of(run, config, refined)
             self.task.grid_moves = False  # the trained grid stays: its averages are not in the run
         self.field = self.task.field
@@ -158,15 +160,22 @@ class Packer:
             points = self.task.points[:PROBED_POINTS]
             squash = torch.tanh if field.distance else torch.sigmoid
             return lambda: squash(field(points))
+        if isinstance(field, ImageField):
+            pixels = torch.randint(len(self.task.pixels), (PROBED_POINTS,), generator=torch.Generator().manual_seed(0))
+            points = self.task.points(pixels.to(self.task.device))
+            return lambda: field(points)
         rays_o, rays_d, samples = self.task.probe(step_generator(0, 0, self.task.device), PROBED_POINTS)
         return lambda: field.shade(rays_o, rays_d, samples).colours
 
     def judge(self) -> float:
-        """IoU on held-out points, or PSNR on some views that are not the test views: what decisions are made by."""
+        """What decisions are made by: IoU on held-out points, PSNR on some views that are not the test views or of the
+        image."""
         self.field.set_dtype(torch.float32)
         if isinstance(self.field, ShapeField):
             points, inside = self.judging
             return iou(self.field.inside(torch.from_numpy(points)).cpu().numpy(), inside)
+        if isinstance(self.field, ImageField):
+            return image_psnr(self.field, self.data)
         return mean_psnr(self.field, self.judging, JUDGED_VIEWS)
 
     def report(self) -> float:
@@ -174,14 +183,16 @@ class Packer:
         self.field.set_dtype(torch.float32)
         if isinstance(self.field, ShapeField):
             return heldout_iou(self.field, self.data)
+        if isinstance(self.field, ImageField):
+            return image_psnr(self.field, self.data)
         return mean_psnr(self.field, self.data.test or self.data.val or self.data.train)
 
     def full_note(self, after: float) -> dict[str, Any]:
         """What the file will say of itself."""
         if not self.noted:
             return {}
-        name = "psnr" if self.config.kind == "radiance" else "iou"
-        return note_of(self.config, self.note) | {name: [round(self.before, 4), round(after, 4)]}
+        scores = {MAIN_SCORE[self.config.kind]: [round(self.before, 4), round(after, 4)]}
+        return note_of(self.config, self.note) | scores
 
     def weigh(self, quantisers: dict[str, Quantiser]) -> int:
         """Size of the file in bytes, up to a byte or two of the score in its note."""

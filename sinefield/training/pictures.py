@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from sinefield.files import write_bytes
+from sinefield.metrics import MAIN_SCORE, QUICK_SCORE
 
 
 def save_png(path: str | Path, image: np.ndarray) -> None:
@@ -32,8 +33,8 @@ def side_by_side(
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def save_curves(path: str | Path, metrics: list[dict[str, Any]], score: str) -> None:
-    """Loss and quick score over training time."""
+def save_curves(path: str | Path, metrics: list[dict[str, Any]], kind: str) -> None:
+    """Loss and quick score over training time, of a field of some kind."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -47,8 +48,8 @@ def save_curves(path: str | Path, metrics: list[dict[str, Any]], score: str) -> 
     # A run whose rays never met the box has only zeros, which no logarithm shows.
     scale = "log" if any(m["loss"] > 0 for m in metrics) else "linear"
     left.set(xlabel="seconds of training", ylabel="loss", yscale=scale)
-    right.plot(seconds, [m[score] for m in metrics], marker=".", color="#1f6f8b")
-    right.set(xlabel="seconds of training", ylabel={"psnr": "PSNR (dB), one view", "iou": "IoU, held-out"}[score])
+    right.plot(seconds, [m[MAIN_SCORE[kind]] for m in metrics], marker=".", color="#1f6f8b")
+    right.set(xlabel="seconds of training", ylabel=QUICK_SCORE[kind])
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -76,9 +77,12 @@ def allocate(field: nn.Module, found: dict[str, float], scale: float) -> dict[st
     n·(h − log₂ s) bits. One more bit buys the same everywhere where s ∝ √(n/c) (reverse water-filling; Cover & Thomas,
     2006, §10.3.3); `scale` trades all bytes for all quality.
     """
-    frequencies = field.config.frequencies if hasattr(field, "config") else 0
+
+    def groups(name: str) -> list[np.ndarray]:
+        return octaves(field.kind, name, field.config.frequencies) if hasattr(field, "config") else []
+
     return {
-        name: Uniform(p, step=scale * math.sqrt(p.numel() / found[name]), groups=octaves(name, frequencies))
+        name: Uniform(p, step=scale * math.sqrt(p.numel() / found[name]), groups=groups(name))
         for name, p in field.named_parameters()
     }
 

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from sinefield import __version__
 from sinefield.config import Config, make_config
+from sinefield.data.images import MAX_SIDE
 from sinefield.errors import SinefieldError
+from sinefield.fields.image import ImageField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import atomic_path, check_output, require_file, write_error, write_text
@@ -255,12 +257,22 @@ def load_state_field(run: Run) -> tuple[nn.Module, dict[str, Any]]:
     return field.eval().requires_grad_(False), note
 
 
+def _size_of(size: Tensor, path: Path) -> tuple[int, int]:
+    """Width and height of an image field, which has to be one that an image can have."""
+    width, height = (int(side) for side in size.tolist()) if size.shape == (2,) else (0, 0)
+    if not 1 <= min(width, height) <= max(width, height) <= MAX_SIDE:
+        raise SinefieldError(f"{path}: its image has no sensible size; the file is damaged, train again")
+    return width, height
+
+
 def _blank(note: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> nn.Module:
     kind = note.get("kind")
     config = make_config({"kind": kind, "field": note.get("field"), "data": {"path": "-"}}, str(path)).field
     try:
         if kind == "shape":
             return ShapeField(config, tensors["centre"], tensors["scale"], tensors["aabb"])
+        if kind == "image":
+            return ImageField(config, *_size_of(tensors["size"], path))
         return RadianceField(config, tensors["grid.aabb"])
     except KeyError as error:
         raise SinefieldError(f"{path}: {error} is missing; the file is damaged, train again") from error

@@ -1,24 +1,25 @@
 """Fields to and from `.sine` files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from sinefield.compress.container import MAX_FILE, Coded, Packed, decode, encode
 from sinefield.compress.header import BASE
 from sinefield.compress.quantize import Quantiser
-from sinefield.config import Config, data_folder, make_config
+from sinefield.config import FOLDERS, Config, locate, make_config, portable
 from sinefield.data.geometry import Normalisation
 from sinefield.errors import SinefieldError
+from sinefield.fields.image import ImageField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import require_file, write_bytes
 
 SUFFIX = ".sine"
-FOLDER = "$SINEFIELD_DATA/"
+Field = ShapeField | RadianceField | ImageField
 
 
 def is_sine(path: str | Path) -> bool:
@@ -26,15 +27,17 @@ def is_sine(path: str | Path) -> bool:
     return Path(path).suffix.lower() == SUFFIX
 
 
-def to_packed(field: ShapeField | RadianceField, quantisers: dict[str, Quantiser], note: dict[str, Any]) -> Packed:
+def to_packed(field: Field, quantisers: dict[str, Quantiser], note: dict[str, Any]) -> Packed:
     """A field with its parameters as the quantisers have them."""
     packed = Packed(
         field.kind,
         {name: getattr(field.config, name) for name in BASE[field.kind]},
-        field.aabb.double().cpu().numpy(),
+        None if isinstance(field, ImageField) else field.aabb.double().cpu().numpy(),
         {name: Coded.of(quantiser) for name, quantiser in quantisers.items()},
         note=note,
     )
+    if isinstance(field, ImageField):
+        packed.size = field.width, field.height
     if isinstance(field, RadianceField):
         packed.background = field.background.cpu().numpy()
         packed.cells = field.grid.binaries.cpu().numpy()
@@ -62,10 +65,10 @@ def load_packed(path: str | Path) -> Packed:
     return decode(path.read_bytes(), _shapes, str(path))
 
 
-def from_packed(packed: Packed, where: str) -> tuple[ShapeField | RadianceField, dict[str, Any]]:
+def from_packed(packed: Packed, where: str) -> tuple[Field, dict[str, Any]]:
     """The field, ready to evaluate in float32, and its note."""
     config = make_config({"kind": packed.kind, "field": packed.settings, "data": {"path": "-"}}, where)
-    field = _build(packed.kind, config, packed.box)
+    field = _build(packed, config)
     with torch.no_grad():
         for name, parameter in field.named_parameters():
             parameter.copy_(packed.tensors[name].values())
@@ -80,15 +83,13 @@ def from_packed(packed: Packed, where: str) -> tuple[ShapeField | RadianceField,
 
 
 def note_of(config: Config, note: dict[str, Any]) -> dict[str, Any]:
-    """What a file says of where its field comes from: seed, steps, how its data are read; a path only within
-    `$SINEFIELD_DATA`, which means the same on another machine."""
-    data: dict[str, Any] = {}
-    path = Path(config.data.path)
-    if path.is_relative_to(data_folder().absolute()):
-        data["path"] = FOLDER + path.relative_to(data_folder().absolute()).as_posix()
-    if config.kind == "radiance":
+    """What a file says of where its field comes from: seed, steps, how its data are read; a path only where it means
+    the same on another machine."""
+    path = portable(config.data.path)
+    data: dict[str, Any] = {} if path is None else {"path": path}
+    if config.kind != "shape":
         for name, usual in (("downscale", 1), ("background", "white"), ("holdout", 8)):
-            if getattr(config.data, name) != usual:
+            if getattr(config.data, name, usual) != usual:
                 data[name] = getattr(config.data, name)
     kept = {key: note[key] for key in ("seed", "steps") if note.get(key) is not None}
     return {**kept, "seconds": round(note.get("seconds") or 0), "data": data}
@@ -98,7 +99,7 @@ def config_of(packed: Packed, where: str, data: str | None = None) -> Config:
     """The configuration of a packed field, to evaluate it against its data.
 
     Arguments:
-        data: the mesh or the photographs; when None, what the file names within `$SINEFIELD_DATA`.
+        data: the mesh, the photographs or the image; when None, what the file names, within a folder of `FOLDERS`.
 
     Raises:
         SinefieldError: the file names no data and `data` is None.
@@ -107,20 +108,22 @@ def config_of(packed: Packed, where: str, data: str | None = None) -> Config:
     hint = hint if isinstance(hint, dict) else {}
     named = hint.get("path")
     if data is None:
-        if not isinstance(named, str) or not named.startswith(FOLDER) or ".." in named.split("/"):
+        if not isinstance(named, str) or not named.startswith(tuple(FOLDERS)) or ".." in re.split("[/:]", named):
             raise SinefieldError(f"{where}: does not say what it was trained on; give --data PATH")
-        data = str(data_folder() / named[len(FOLDER) :])
+        data = named
     settings = {k: v for k, v in hint.items() if k in ("downscale", "background", "holdout")}
-    content = {"kind": packed.kind, "field": packed.settings, "data": {"path": str(Path(data).absolute()), **settings}}
+    content = {"kind": packed.kind, "field": packed.settings, "data": {"path": locate(data), **settings}}
     return make_config(content, where)
 
 
-def _build(kind: str, config: Config, box: np.ndarray) -> ShapeField | RadianceField:
-    if kind == "radiance":
-        return RadianceField(config.field, torch.from_numpy(box).float())
-    normalisation = Normalisation.fit(box)
+def _build(packed: Packed, config: Config) -> Field:
+    if packed.kind == "image":
+        return ImageField(config.field, *packed.size)
+    if packed.kind == "radiance":
+        return RadianceField(config.field, torch.from_numpy(packed.box).float())
+    normalisation = Normalisation.fit(packed.box)
     centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
-    return ShapeField(config.field, centre, scale, torch.from_numpy(box))
+    return ShapeField(config.field, centre, scale, torch.from_numpy(packed.box))
 
 
 def _shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -130,6 +133,8 @@ def _shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         zero = torch.zeros((), dtype=torch.float64)
         if kind == "radiance":
             field: nn.Module = RadianceField(config.field, torch.zeros(6))
+        elif kind == "image":
+            field = ImageField(config.field, 1, 1)
         else:
             field = ShapeField(config.field, zero.expand(3), zero, zero.expand(6))
     return {name: tuple(p.shape) for name, p in field.named_parameters()}

@@ -7,9 +7,8 @@ from sinefield.config import Config
 from sinefield.training.backend import check_backend, use_backend
 from sinefield.training.evaluate import evaluate
 from sinefield.training.loop import optimise
-from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.run import Run, save_field, save_tensors
-from sinefield.training.shape import ShapeTask, load_shape
+from sinefield.training.tasks import load_data, make_task
 
 
 def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -24,12 +23,8 @@ def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool
     """
     Run.check(out, config, resume, overwrite)
     check_backend(config)
-    if config.kind == "shape":
-        data = load_shape(config.data.path)
-        task = ShapeTask(config, data)
-    else:
-        data = load_scene(config)
-        task = RadianceTask(config, data)
+    data = load_data(config)
+    task = make_task(config, data)
     use_backend(task.field, config.training)
     run = Run.prepare(out, config, resume, overwrite)
     result = optimise(task, config.training, run, config.seed, resume)

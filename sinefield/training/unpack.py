@@ -10,7 +10,7 @@ from sinefield.training.sine_file import config_of, from_packed, load_packed
 def unpack(file: str | Path, out: str | Path, overwrite: bool = False) -> dict[str, Any]:
     """Write config.yaml and field.safetensors (float32, as decoded) into `out`; returns run, kind, params, bytes.
 
-    Where the file does not say what it was trained on, config.yaml names a mesh or photographs called "unknown".
+    Where the file does not say what it was trained on, config.yaml names data called "unknown".
 
     Raises:
         SinefieldError: see `load_packed` and `Run.check`.

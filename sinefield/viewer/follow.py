@@ -34,6 +34,7 @@ class Follower:
     """
 
     def __init__(self, run: str | Path) -> None:
+        self.name = str(run)
         self.run = None if is_sine(run) else Run(run)
         self.snapshots: list[Snapshot] = []
         self.metrics: list[dict[str, Any]] = []
@@ -77,6 +78,8 @@ class Follower:
         return changed
 
     def _add(self, field: nn.Module, note: dict[str, Any]) -> None:
+        if field.kind == "image":
+            raise SinefieldError(f"{self.name}: is an image field, flat; sinefield image renders it")
         step, seconds = note.get("step", note.get("steps")), note.get("seconds")
         snapshot = Snapshot(
             field, step if isinstance(step, int) else 0, seconds if isinstance(seconds, int | float) else None

@@ -1,0 +1,70 @@
+"""The pixels of one image into a field."""
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from sinefield.config import ImageConfig
+from sinefield.data.image import load_image
+from sinefield.fields.image import ImageField, pixel_centres
+from sinefield.metrics.images import psnr
+from sinefield.nn.weights import materialised
+from sinefield.training.backend import chunk_for, training_device
+from sinefield.training.loop import kept
+
+
+class ImageTask:
+    """One image field being fitted to random pixels. Nothing is held out: the pixels themselves are what is stored."""
+
+    def __init__(self, config: ImageConfig, image: UInt8[Tensor, "h w 3"]) -> None:
+        self.config = config
+        self.device = training_device(config.training.device)
+        self.image = image
+        self.pixels = image.flatten(0, 1).to(self.device)
+        self.progress = 0.0
+        torch.manual_seed(config.seed)
+        self.field = ImageField(config.field, image.shape[1], image.shape[0]).to(self.device)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return self.field.network.hidden_matrices()
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        pass
+
+    def points(self, pixels: Tensor) -> Tensor:
+        """Field coordinates of pixels counted row by row."""
+        return pixel_centres(pixels, self.image.shape[1], self.image.shape[0])
+
+    def step(self, index: int, generator: torch.Generator) -> float | Tensor:
+        """Accumulate the gradient of the mean square error over random pixels; on CUDA nothing waits for the device."""
+        training = self.config.training
+        chosen = torch.randint(len(self.pixels), (training.batch,), generator=generator, device=self.device)
+        total = 0.0
+        with materialised(self.field):
+            for part in chosen.split(training.chunk or chunk_for(self.config.field.width, self.device)):
+                error = self.field(self.points(part)) - self.pixels[part].float() / 255
+                loss = error.square().sum() / (3 * training.batch)
+                loss.backward()
+                total += kept(loss)
+        return total
+
+    def quick_score(self) -> dict[str, float]:
+        """PSNR of the whole image."""
+        return {"psnr": image_psnr(self.field, self.image)}
+
+
+def image_psnr(field: ImageField, image: UInt8[Tensor, "h w 3"]) -> float:
+    """PSNR in dB of the image as the field renders it, 8 bits against 8 bits, which tell no more than 100 dB apart."""
+    field.set_dtype(torch.float32)
+    return min(float(psnr(field.render(), image)), 100.0)
+
+
+def load_picture(config: ImageConfig) -> UInt8[Tensor, "h w 3"]:
+    """The image that a config names."""
+    return load_image(config.data.path, config.data.downscale, config.data.background)

@@ -1,0 +1,22 @@
+"""What each kind of scene is read as, and fitted by."""
+
+from typing import Any
+
+from sinefield.config import Config
+from sinefield.training.image import ImageTask, load_picture
+from sinefield.training.loop import Task
+from sinefield.training.radiance import RadianceTask, load_scene
+from sinefield.training.shape import ShapeTask, load_shape
+
+LOADERS = {"shape": lambda config: load_shape(config.data.path), "radiance": load_scene, "image": load_picture}
+TASKS = {"shape": ShapeTask, "radiance": RadianceTask, "image": ImageTask}
+
+
+def load_data(config: Config) -> Any:
+    """The mesh or point cloud, the photographs or the image that a config names."""
+    return LOADERS[config.kind](config)
+
+
+def make_task(config: Config, data: Any) -> Task:
+    """The field that a config describes, ready to be fitted to its data."""
+    return TASKS[config.kind](config, data)

@@ -10,7 +10,7 @@ from sinefield.errors import SinefieldError
 from sinefield.render.march import march_reference
 from sinefield.render.march_nested import lattice, locate, march_nested, march_nested_reference
 from sinefield.render.occupancy import OccupancyGrid
-from sinefield.render.spaces import contract, forward_frame, from_ndc, ndc_box, to_ndc
+from sinefield.render.spaces import contract, forward_frame, from_ndc, ndc_box, points_to_ndc, to_ndc
 
 
 def forward_cameras(n: int = 5, spread: float = 0.3, seed: int = 0) -> Cameras:
@@ -47,6 +47,7 @@ def test_ndc_rays_pass_through_the_images_of_world_points():
     for share in (0.1, 0.5, 0.9):
         points = start + share * 2 * slope
         world = from_ndc(points, frame)
+        torch.testing.assert_close(points_to_ndc(world.float(), frame), points, rtol=1e-3, atol=1e-3)
         # Each lies on its world ray, in front of the near plane.
         along = ((world - rays_o) * rays_d).sum(1)
         away = (world - rays_o - along[:, None] * rays_d).norm(dim=1)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from sinefield.config import Config, RadianceConfig
@@ -150,7 +149,7 @@ def export_video(
         along, rate = _fly(run, trained, flight)
     rate = flight.fps or rate or (BESIDE_FPS if beside else FPS)
     painter = RadianceViews(trained) if isinstance(trained, RadianceField) else ShapeViews(trained)
-    span = _span(along, trained.aabb)
+    span = _span(along, trained)
 
     def images() -> Iterator[np.ndarray]:
         for i in range(len(along)):
@@ -252,9 +251,12 @@ def _round_shape(
     return pinholes(poses, focal / width, (width, height))
 
 
-def _span(cameras: Cameras, aabb: Tensor) -> tuple[float, float]:
+def _span(cameras: Cameras, field: RadianceField | ShapeField) -> tuple[float, float]:
     """Nearest and farthest distance at which a ball round the box can be from any of the cameras."""
-    low, high = aabb[:3].double().cpu(), aabb[3:].double().cpu()
-    away = torch.linalg.norm(cameras.c2w[:, :, 3].double() - (low + high) / 2, dim=1)
+    eyes = cameras.c2w[:, :, 3]
+    if isinstance(field, RadianceField):
+        return field.span(eyes)
+    low, high = field.aabb[:3].double().cpu(), field.aabb[3:].double().cpu()
+    away = torch.linalg.norm(eyes.double() - (low + high) / 2, dim=1)
     half = float((high - low).norm()) / 2
     return max(float(away.min()) - half, 0.0), float(away.max()) + half

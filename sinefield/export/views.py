@@ -33,6 +33,9 @@ class RadianceViews:
     def __init__(self, field: RadianceField) -> None:
         self.field = field
         self.background = field.background.cpu().numpy()
+        near, far = field.span(torch.zeros(1, 3))
+        bounded = field.config.space != "ndc"
+        self.length = float((field.aabb[3:] - field.aabb[:3]).max()) if bounded else (far - near) / 4
 
     def layers(self, cameras: Cameras, index: int, normals: bool = False) -> Layers:
         """What camera `index` sees; normals are those of the density at the mean depth."""
@@ -45,7 +48,7 @@ class RadianceViews:
             directions = torch.zeros_like(rays_d)
             seen = pixels.opacities > FAINT
             points = rays_o[seen] + depths[seen, None] * rays_d[seen]
-            directions[seen] = density_normals(field, points, SPREAD * float((field.aabb[3:] - field.aabb[:3]).max()))
+            directions[seen] = density_normals(field, points, SPREAD * self.length)
             directions = directions.view(*shape, 3).cpu().numpy()
         parts = (pixels.colours.view(*shape, 3), pixels.opacities.view(shape), depths.view(shape))
         return Layers(*(part.cpu().numpy() for part in parts), directions)
@@ -55,6 +58,8 @@ class RadianceViews:
 def density_normals(field: RadianceField, points: Tensor, spread: float) -> Tensor:
     """(n, 3) unit vectors against the slope of the logarithm of the density, by central differences over 2 `spread`.
 
+    Points and vectors are the world's.
+
     The logarithm, since density grows a thousandfold within a surface and its own slope is that of the inner side.
     """
     slopes = []
@@ -63,7 +68,8 @@ def density_normals(field: RadianceField, points: Tensor, spread: float) -> Tens
         shift[axis] = spread
         ends = [
             torch.cat(
-                [field.density(part + s).clamp(min=1e-10).log() for part in points.split(1 << 15)] or [points[:, 0]]
+                [field.density(field.place(part + s)).clamp(min=1e-10).log() for part in points.split(1 << 15)]
+                or [points[:, 0]]
             )
             for s in (shift, -shift)
         ]

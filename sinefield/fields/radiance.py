@@ -10,7 +10,7 @@ from sinefield.nn.mlp import MLP, WeightSpec
 from sinefield.render.march import Samples
 from sinefield.render.march_nested import locate
 from sinefield.render.occupancy import OccupancyGrid
-from sinefield.render.spaces import contract, from_ndc, to_ndc
+from sinefield.render.spaces import contract, from_ndc, points_to_ndc, to_ndc
 from sinefield.render.volume import Pixels, composite
 
 MAX_LOG_DENSITY = 12.0
@@ -107,6 +107,23 @@ class RadianceField(nn.Module):
     ) -> tuple[Float[Tensor, "r 3"], Float[Tensor, "r 3"]]:
         """World rays as rays of the field's space, of unit length there."""
         return to_ndc(rays_o, rays_d, self.frame[:14]) if self.config.space == "ndc" else (rays_o, rays_d)
+
+    def place(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """World points as points of the field's space."""
+        return points_to_ndc(points, self.frame[:14]) if self.config.space == "ndc" else points
+
+    def span(self, eyes: Float[Tensor, "n 3"]) -> tuple[float, float]:
+        """Nearest and farthest distance that is worth a colour of its own, seen from any of some points of the world.
+
+        The box's, as far as a ball around it; in NDC from the near plane to eight times its distance.
+        """
+        if self.config.space == "ndc":
+            near = 1 / float(self.frame[:3].norm())
+            return near, 8 * near
+        box = (self.grid.outer_box if self.config.space == "box" else self.aabb).double().cpu()
+        away = (eyes.double().cpu() - (box[:3] + box[3:]) / 2).norm(dim=1)
+        half = float((box[3:] - box[:3]).norm()) / 2
+        return max(float(away.min()) - half, self.near_plane), float(away.max()) + half
 
     def sampling(
         self,

@@ -81,6 +81,13 @@ def to_ndc(
     return torch.where(forward[:, None], start, 4 * nowhere), slope / slope.norm(dim=1, keepdim=True)
 
 
+def points_to_ndc(points: Float[Tensor, "n 3"], frame: Float[Tensor, "14"]) -> Float[Tensor, "n 3"]:
+    """World points in NDC; those behind the frame's camera come out beyond z = 1, where no box is."""
+    turn, angles = frame[:12].view(3, 4), frame[12:]
+    x, y, z = (points @ turn[:, :3].T + turn[:, 3]).unbind(1)
+    return torch.stack([-angles[0] * x / z, -angles[1] * y / z, 1 + 2 / z], 1)
+
+
 def from_ndc(points: Float[Tensor, "n 3"], frame: Float[Tensor, "14"]) -> Float[Tensor, "n 3"]:
     """Points in NDC in world coordinates, float64; z = 1 is at infinity, cut off a little before."""
     points, frame = points.double(), frame.double()

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sinefield.data.cameras import Cameras
-from sinefield.export.video import colourise_depth
+from sinefield.export.channels import colourise_depth
 from sinefield.fields.radiance import RadianceField
 from sinefield.render.volume import Pixels
 
@@ -118,11 +118,9 @@ def paint(
     colours, opacities, depths = refined.pixels
     shown = (opacities >= level).float()
     if channel == "depth":
-        box = field.aabb.double()
-        distance = float((torch.tensor(look.position, dtype=torch.float64) - (box[:3] + box[3:]) / 2).norm())
-        half = float((box[3:] - box[:3]).norm()) / 2
+        near, far = field.span(torch.tensor([look.position]))
         depth = (depths / opacities.clamp(min=1e-6)).view(shape).numpy()
-        return colourise_depth(depth, (opacities * shown).view(shape).numpy(), max(distance - half, 0), distance + half)
+        return colourise_depth(depth, (opacities * shown).view(shape).numpy(), near, far)
     if channel == "opacity":
         values = (opacities * shown)[:, None].expand(-1, 3)
     else:

@@ -234,13 +234,19 @@ def test_a_second_decoder_reads_the_same(name, tmp_path):
     torch.testing.assert_close(back.scale, field.scale, rtol=1e-6, atol=0)
 
 
-def test_a_second_decoder_reads_radiance(tmp_path):
-    field = radiance_field(width=12, rank=3, depth=3, frequencies=2, features=4, head_width=8, grid=12)
+@pytest.mark.parametrize(
+    "space", [{}, {"space": "ndc"}, {"space": "contracted", "grid_levels": 3, "cone_angle": 0.004}, {"grid_levels": 2}]
+)
+def test_a_second_decoder_reads_radiance(tmp_path, space):
+    field = radiance_field(width=12, rank=3, depth=3, frequencies=2, features=4, head_width=8, grid=12, **space)
+    if space:
+        field.frame.copy_(torch.arange(1.0, 16.0) / 7)
     save_sine(tmp_path / "r.sine", to_packed(field, quantised(field), {}))
     back, _ = from_packed(load_packed(tmp_path / "r.sine"), "r.sine")
     _, _, values, cells, _ = second_decoder.decode((tmp_path / "r.sine").read_bytes())
     np.testing.assert_array_equal(cells, field.grid.binaries.numpy())
     assert torch.equal(back.grid.binaries, field.grid.binaries) and torch.equal(back.view, field.view)
+    assert back.config == field.config and torch.equal(back.frame, field.frame) == ("space" in space or not space)
     for key, parameter in back.named_parameters():
         np.testing.assert_array_equal(parameter.numpy(), values[key])
 

@@ -1,9 +1,13 @@
 """Spaces other than a box: NDC, contraction, nested grids."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from small import radiance_config
 
 from sinefield.data.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
@@ -11,6 +15,9 @@ from sinefield.render.march import march_reference
 from sinefield.render.march_nested import lattice, locate, march_nested, march_nested_reference
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.spaces import contract, forward_frame, from_ndc, ndc_box, points_to_ndc, to_ndc
+from sinefield.training.radiance import load_scene, make_field
+from sinefield.training.run import load_field
+from sinefield.training.train import train
 
 
 def forward_cameras(n: int = 5, spread: float = 0.3, seed: int = 0) -> Cameras:
@@ -211,3 +218,80 @@ def test_a_grid_of_levels_learns_where_matter_is():
     middle = (samples.t_starts + samples.t_ends) / 2
     assert float(middle.min()) < 0.1 and not bool(((middle > 0.8) & (middle < 2.0)).any())
     assert math.isclose(float(middle.max()), 3.5, abs_tol=0.55)
+
+
+NEAR_PLANE, FAR_PLANE = 2.0, 6.0
+
+
+def write_forward_facing(folder, n=5, size=(32, 24), focal=30.0):
+    """A disc before a patterned wall, drawn in closed form from cameras on a small lattice, in LLFF's format."""
+    (folder / "images").mkdir(parents=True)
+    width, height = size
+    rows = []
+    for i in range(n * n):
+        eye = np.array([0.25 * (i % n - n // 2), 0.25 * (i // n - n // 2), 0.0])
+        y, x = np.mgrid[0:height, 0:width] + 0.5
+        d = np.stack([(x - width / 2) / focal, (height / 2 - y) / focal, -np.ones_like(x)], -1)
+        disc, wall = eye + NEAR_PLANE * d, eye + FAR_PLANE * d
+        pattern = 0.5 + 0.4 * np.stack([np.sin(2 * wall[..., 0]), np.cos(2 * wall[..., 1]), 0 * x], -1)
+        hit = (disc[..., :2] ** 2).sum(-1) < 0.3**2
+        rgb = np.where(hit[..., None], [0.9, 0.2, 0.1], pattern)
+        Image.fromarray((255 * rgb).round().astype(np.uint8)).save(folder / f"images/{i:03d}.png")
+        # Columns down, right, back, position, (height, width, focal length).
+        matrix = np.stack([[0, -1, 0], [1, 0, 0], [0, 0, 1], eye, [height, width, focal]], 1)
+        rows.append([*matrix.flatten(), 1.8, 7.0])
+    np.save(folder / "poses_bounds.npy", np.array(rows, dtype=np.float64))
+    return folder
+
+
+SPACES = {
+    "ndc": {"space": "ndc", "grid": 24, "steps": 64},
+    "contracted": {"space": "contracted", "grid": 24, "steps": 48, "grid_levels": 3, "cone_angle": 0.02},
+}
+
+
+@pytest.mark.parametrize("space", list(SPACES))
+def test_a_forward_facing_capture_is_learned(space, tmp_path):
+    config = radiance_config(write_forward_facing(tmp_path / "data"), steps=400)
+    config.data.background = "black"
+    for key, value in SPACES[space].items():
+        setattr(config.field, key, value)
+    report = train(config, tmp_path / "run")
+    assert report["psnr"] > 22.0
+    field, _ = load_field(tmp_path / "run")
+    rays_o = torch.zeros(2, 3)
+    rays_d = torch.nn.functional.normalize(torch.tensor([[0.0, 0, -1], [0.3, 0.2, -1]]), dim=1)
+    pixels = field.render(rays_o, rays_d)
+    # Depths are the world's: the disc in the middle, the wall beside it.
+    depths = pixels.depths / pixels.opacities
+    assert float(depths[0]) == pytest.approx(NEAR_PLANE, rel=0.25)
+    assert float(depths[1]) == pytest.approx(FAR_PLANE * math.sqrt(1.13), rel=0.25)
+
+
+def test_ndc_needs_to_know_how_near_the_scene_is(tmp_path):
+    config = radiance_config(write_forward_facing(tmp_path / "data", n=3))
+    config.field.space = "ndc"
+    scene = load_scene(config)
+    assert float(make_field(config, scene).frame[14]) == pytest.approx(0.75 * 1.8)
+    config.data.near = 0.5
+    assert float(make_field(config, scene).frame[14]) == 0.5
+    config.data.near = None
+    with pytest.raises(SinefieldError, match=r"data\.near"):
+        make_field(config, dataclasses.replace(scene, bounds=None))
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"space": "ndc", "cone_angle": 0.01}, "ndc"),
+        ({"space": "contracted"}, "grid_levels"),
+        ({"grid_levels": 2, "grid": 22}, "multiple of 4"),
+        ({"cone_angle": 0.5}, "cone_angle"),
+        ({"space": "sphere"}, "space"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings, said):
+    from sinefield.config import make_config
+
+    with pytest.raises(SinefieldError, match=said):
+        make_config({"kind": "radiance", "field": settings, "data": {"path": "-"}}, "scene.yaml")

@@ -104,9 +104,12 @@ class RadianceFieldConfig(NetworkConfig):
     head_depth: int = 1  # hidden layers of the colour head
     grid: int = 64  # cells along each side of the occupancy grid
     steps: int = 256  # samples along the box's longest side, were all of it occupied
+    density: Literal["free", "distance"] = "free"  # distance: that of a surface, which the field learns as its 0 level
+    beta: float = 0.003  # of a distance: depth in which the surface turns opaque, in halves of the box's longest side
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check(1e-4 <= self.beta <= 0.1, f"beta is {self.beta}; 0.0001 to 0.1")
         _positive(self, "features", "head_width", "head_depth", "grid", "steps")
         _check(4 <= self.grid <= 512, f"grid is {self.grid}; 4 to 512")
         _check(self.steps <= 65536, f"steps is {self.steps}; at most 65536")
@@ -194,6 +197,7 @@ class RadianceTrainingConfig(TrainingConfig):
     lr: float = 0.02
     adam_lr: float = 5e-3
     batch: int = 65536  # target number of samples a step; the number of rays adapts to it
+    eikonal: float = 0.01  # of field.density distance: weight of (|∇d| − 1)² beside the colours' mean square error
     hull: bool = True  # start from the visual hull of the masks where images carry alpha
     grid_every: int = 16  # steps between two updates of the occupancy grid
     marcher: Literal["auto", "numba", "nerfacc", "triton", "reference"] = "auto"  # rays into samples; docs/cuda.md

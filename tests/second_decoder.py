@@ -9,7 +9,7 @@ import numpy as np
 R = [4294967296, 3938502376, 3611622603, 3311872529, 3037000500, 2784941738, 2553802834, 2341847524]
 NAMES = (
     "width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band loss "
-    "features head_width head_depth grid steps encoding levels log2_table coarsest finest"
+    "features head_width head_depth grid steps encoding levels log2_table coarsest finest density beta"
 )
 CHOICES = {
     "weights": ["sine", "lowrank", "dense"],
@@ -17,6 +17,7 @@ CHOICES = {
     "represents": ["distance", "occupancy"],
     "loss": ["tanh", "l1", "bce", "mse"],
     "encoding": ["frequency", "hash"],
+    "density": ["free", "distance"],
 }
 HASH = {"encoding": "frequency", "levels": 12, "log2_table": 15, "coarsest": 16, "finest": 512}
 SHAPE = {"width": 64, "depth": 3, "skips": [], "weights": "sine", "rank": 10, "omega": None, "phase": 2.5, "bound": 1.0}
@@ -27,6 +28,7 @@ RADIANCE = {"width": 64, "depth": 4, "skips": [], "weights": "sine", "rank": 16,
 RADIANCE |= {"bound": 4.0, "activation": "relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 8}
 RADIANCE |= HASH
 RADIANCE |= {"features": 15, "head_width": 64, "head_depth": 1, "grid": 64, "steps": 128}
+RADIANCE |= {"density": "free", "beta": 0.003}
 WORDS = (
     b'{"seed":0,"steps":,"seconds":,"source":"$SINEFIELD_DATA/meshes/.obj","background":"white","downscale":8,'
     b'"holdout":8,"iou":[0.9,0.9],"psnr":[30.,"data":{"path":"lego'

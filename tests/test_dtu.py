@@ -108,10 +108,10 @@ def test_bad_files_are_one_line_each(tmp_path):
             load_posed(tmp_path)
         assert "\n" not in str(caught.value)
     bomb(path)
-    with pytest.raises(SinefieldError, match="world_mat_0: holds float64 of shape"):
+    with pytest.raises(SinefieldError, match="world_mat_0: holds float64"):
         load_posed(tmp_path)
     path.write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(SinefieldError, match="is not a readable .npz file"):
+    with pytest.raises(SinefieldError, match=r"is not a readable \.npz file"):
         load_posed(tmp_path)
     write(tmp_path)
     data = bytearray(path.read_bytes())
@@ -124,7 +124,7 @@ def test_bad_files_are_one_line_each(tmp_path):
 def test_masks_must_fit_the_images(tmp_path):
     write(tmp_path)
     Image.new("L", (5, 8)).save(tmp_path / "mask" / "002.png")
-    with pytest.raises(SinefieldError, match="002.png: is 5x8, its image 12x8"):
+    with pytest.raises(SinefieldError, match=r"002\.png: is 5x8, its image 12x8"):
         load_posed(tmp_path)
     (tmp_path / "mask" / "002.png").unlink()
     with pytest.raises(SinefieldError, match="holds 3 masks for 4 images"):

@@ -135,7 +135,9 @@ def _matrix(data: bytes, where: str) -> np.ndarray:
         raise SinefieldError(f"{where}: holds {dtype} of shape {shape}; expected a 4 x 4 matrix; {ADVICE}")
     claimed = math.prod(shape) * dtype.itemsize
     if len(data) - stream.tell() != claimed:
-        raise SinefieldError(f"{where}: claims {claimed} bytes of numbers but has {len(data) - stream.tell()}; {ADVICE}")
+        raise SinefieldError(
+            f"{where}: claims {claimed} bytes of numbers but has {len(data) - stream.tell()}; {ADVICE}"
+        )
     values = np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if by_columns else "C").astype(np.float64)
     if not (np.abs(values) < LARGEST).all():
         raise SinefieldError(f"{where}: has numbers that are not finite; {ADVICE}")

@@ -8,12 +8,14 @@ from sinefield.data.images import PosedScene, Views, composite, load_posed, refe
 from sinefield.data.orbits import usual_orbit
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance import RadianceField
+from sinefield.fields.surface import SurfaceField, make_radiance_field
 from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
 from sinefield.render.march import Samples
 from sinefield.render.occupancy import marcher, visual_hull
 from sinefield.training.backend import chunk_for, training_device
 from sinefield.training.loop import kept
+from sinefield.training.surface import Regularity
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video composite on; see RadianceDataConfig."""
@@ -44,7 +46,7 @@ class RadianceTask:
         self.grid_moves = True
         self.progress = 0.0
         torch.manual_seed(config.seed)
-        self.field = RadianceField(config.field, scene.aabb)
+        self.field = make_radiance_field(config.field, scene.aabb)
         self.field.grid.marcher = config.training.marcher
         self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
         self.field.view.copy_(usual_orbit(scene.train.cameras))
@@ -52,6 +54,8 @@ class RadianceTask:
             self._start_from_hull(scene.train)
         self.step_size = self.field.render_step_size  # asked for before the box is on a GPU
         self.field.to(self.device)
+        surface = isinstance(self.field, SurfaceField)
+        self.regularity = Regularity(self.field, config) if surface else None
 
     def _start_from_hull(self, views: Views) -> None:
         grid = self.field.grid
@@ -65,10 +69,13 @@ class RadianceTask:
         return self.field.trunk.hidden_matrices() + self.field.head.hidden_matrices()
 
     def state(self) -> dict[str, Tensor]:
-        return {"n_rays": torch.tensor(self.n_rays)}
+        fog = {"fog": torch.tensor(self.field.fog)} if self.regularity else {}
+        return {"n_rays": torch.tensor(self.n_rays), **fog}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.n_rays = int(state["n_rays"])
+        if self.regularity:
+            self.field.fog = bool(state["fog"])
 
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
         """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error.
@@ -77,6 +84,8 @@ class RadianceTask:
         the occupancy grid is updated, once in `grid_every` steps, and where one chunk does not hold the batch.
         """
         field, training = self.field, self.config.training
+        if self.grid_moves and self.regularity:
+            self.regularity.move_to(self.progress)
         if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):
                 field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
@@ -99,6 +108,8 @@ class RadianceTask:
                 if len(part.t_starts):
                     error.backward()
                 loss += kept(error)
+            if self.regularity and not field.fog:
+                loss += self.regularity.backward(samples.points(rays_o, rays_d), generator)
         return loss
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -15,6 +15,7 @@ from sinefield.data.geometry import Normalisation
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
+from sinefield.fields.surface import make_radiance_field
 from sinefield.files import require_file, write_bytes
 
 SUFFIX = ".sine"
@@ -114,7 +115,7 @@ def config_of(packed: Packed, where: str, data: str | None = None) -> Config:
 
 def _build(kind: str, config: Config, box: np.ndarray) -> ShapeField | RadianceField:
     if kind == "radiance":
-        return RadianceField(config.field, torch.from_numpy(box).float())
+        return make_radiance_field(config.field, torch.from_numpy(box).float())
     normalisation = Normalisation.fit(box)
     centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
     return ShapeField(config.field, centre, scale, torch.from_numpy(box))
@@ -126,7 +127,7 @@ def _shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         zero = torch.zeros((), dtype=torch.float64)
         if kind == "radiance":
-            field: nn.Module = RadianceField(config.field, torch.zeros(6))
+            field: nn.Module = make_radiance_field(config.field, torch.zeros(6))
         else:
             field = ShapeField(config.field, zero.expand(3), zero, zero.expand(6))
     return {name: tuple(p.shape) for name, p in field.named_parameters()}

@@ -14,9 +14,9 @@ from sinefield.config import RadianceConfig
 from sinefield.fields.surface import SurfaceField
 from sinefield.training.loop import kept
 
-FOG = 0.5
+FOG = 0.35
 """Share of the budget for which density is free."""
-FIRST_BETA, NARROWED = 0.02, 0.9
+FIRST_BETA, NARROWED = 0.05, 0.9
 """β when the surface begins, halves of the box, and the share of the budget after which it is the config's."""
 THICK = 10.0
 """Density × half the box from which fog counts as inside."""

@@ -30,7 +30,7 @@ from sinefield.training.train import train
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "surfaces.json"
 WORK = ROOT / "runs" / "surfaces"
-SCENES = {"demo": 900, "spot": 600, "bunny_closed": 600}  # steps of each field
+SCENES = {"spot": 600, "bunny_closed": 600, "demo": 600}  # steps of each field
 KINDS = {"density": "demo", "distance": "demo_surface"}
 LEVELS = (2.5, 5.0, 10.0, 15.0, 20.0, 40.0)  # of the density, × half the box: which would have been best?
 RESOLUTION, SIDE = 200, 320
@@ -140,8 +140,8 @@ def main() -> None:
         + "\n\nMade by `python scripts/tables/surfaces.py`: plain radiance fields (`scenes/demo.yaml`) and surface\n"
         "fields (`scenes/demo_surface.yaml`), both for as many steps on the same photographs with alpha, of 100×100\n"
         "pixels for the demo and 128×128 for meshes painted with stripes. Chamfer distance in percent of half the\n"
-        "box: the mean over points of each surface that a training camera sees, of their exact distance to the other. The\n"
-        f"aim is a ratio of 3. Single runs, seed 0, {machine['cpu']}, {machine['threads']} thread,\n"
+        "box: the mean over points of each surface that a training camera sees, of their exact distance to the other.\n"
+        f"The aim is a ratio of 3. Single runs, seed 0, {machine['cpu']}, {machine['threads']} thread,\n"
         f"torch {machine['torch']}, beside other work: times are rough.\n\n"
         "## The suggested level of a density\n\n"
         + table(list(best[0]), best, markdown=True)

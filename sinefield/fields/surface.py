@@ -27,13 +27,11 @@ class SurfaceField(RadianceField):
 
     Attributes:
         beta: β now; the config's, except while training narrows it.
-        fog: whether the trunk's first output still means what it does in a `RadianceField`, as early in training.
     """
 
     def __init__(self, config: RadianceFieldConfig, aabb: Float[Tensor, "6"]) -> None:
         super().__init__(config, aabb)
         self.beta = config.beta
-        self.fog = False
         with torch.no_grad():
             self.trunk.weights[-1].weight[0] = 0
             self.trunk.biases[-1][0] = 0
@@ -61,16 +59,12 @@ class SurfaceField(RadianceField):
         return self._distances(x)[0] * self.half
 
     def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.fog:
-            return super()._trunk(x)
         # The density of which Φ(b)/Φ(a) is the transmittance along a ray that meets the surface head on.
         d, features = self._distances(x)
         return torch.sigmoid(-d / self.beta) / (self.beta * self.half), features
 
     def shade(self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], samples: Samples) -> Pixels:
         """As `RadianceField.shade`, with what each sample stops taken from the distance at the next one too."""
-        if self.fog:
-            return super().shade(rays_o, rays_d, samples)
         d, features = self._distances(samples.points(rays_o, rays_d))
         directions = self.directions(rays_d[: samples.n_rays]).to(self.head.input_dtype)[samples.ray_indices]
         return composite(*crossings(d / self.beta, self._colours(features, directions), samples))

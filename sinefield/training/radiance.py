@@ -15,7 +15,7 @@ from sinefield.render.march import Samples
 from sinefield.render.occupancy import marcher, visual_hull
 from sinefield.training.backend import chunk_for, training_device
 from sinefield.training.loop import kept
-from sinefield.training.surface import Regularity
+from sinefield.training.surface import Regularity, fit_hull
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video composite on; see RadianceDataConfig."""
@@ -64,18 +64,17 @@ class RadianceTask:
         hull = visual_hull(grid.centres(), views.cameras.project, masks, half_diagonal * views.cameras.focal.amax(1))
         if hull.any():  # masks that contradict the poses leave nothing; then the images have to say where it is
             grid.restrict(hull.view(grid.allowed.shape))
+            if isinstance(self.field, SurfaceField):
+                fit_hull(self.field, self.config.seed)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.trunk.hidden_matrices() + self.field.head.hidden_matrices()
 
     def state(self) -> dict[str, Tensor]:
-        fog = {"fog": torch.tensor(self.field.fog)} if self.regularity else {}
-        return {"n_rays": torch.tensor(self.n_rays), **fog}
+        return {"n_rays": torch.tensor(self.n_rays)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.n_rays = int(state["n_rays"])
-        if self.regularity:
-            self.field.fog = bool(state["fog"])
 
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
         """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error.
@@ -108,7 +107,7 @@ class RadianceTask:
                 if len(part.t_starts):
                     error.backward()
                 loss += kept(error)
-            if self.regularity and not field.fog:
+            if self.regularity:
                 loss += self.regularity.backward(samples.points(rays_o, rays_d), generator)
         return loss
 

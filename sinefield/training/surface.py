@@ -1,9 +1,4 @@
-"""What makes a radiance field's density that of a surface: schedule and losses of `field.density: distance`.
-
-Training begins with a free density: a fog finds roughly where things are, whereas a surface that starts wrong, in a
-corner of the visual hull say, tends to be painted rather than moved. Then the field is refitted to the distance from
-where the fog is thick, and the surface is trained as such.
-"""
+"""What makes a radiance field's density that of a surface: start, schedule and losses of `field.density: distance`."""
 
 import numpy as np
 import torch
@@ -14,15 +9,11 @@ from sinefield.config import RadianceConfig
 from sinefield.fields.surface import SurfaceField
 from sinefield.training.loop import kept
 
-FOG = 0.35
-"""Share of the budget for which density is free."""
-FIRST_BETA, NARROWED = 0.05, 0.9
-"""β when the surface begins, halves of the box, and the share of the budget after which it is the config's."""
-THICK = 10.0
-"""Density × half the box from which fog counts as inside."""
-CELLS, STEPS, POINTS, RATE, BAND = 96, 300, 2048, 5e-3, 0.1
-"""Refitting: cells along each side where fog is looked at, steps, points of each kind in one, Adam's rate, and how far
-from the surface, in halves of the box, points of the second kind are."""
+FIRST_BETA, NARROWED = 0.1, 0.8
+"""β at the start, halves of the box, and the share of the budget after which it is the config's."""
+STEPS, POINTS, RATE, BAND = 300, 2048, 5e-3, 0.1
+"""Fitting the start to a hull: steps, points of each kind in one, Adam's rate, and how far from the hull, in halves of
+the box, points of the second kind are."""
 TAP = 0.01
 """Least distance of the points between which slopes are measured, halves of the box."""
 SHARE = 32
@@ -33,7 +24,7 @@ CLEARANCE = 0.02
 
 def beta_at(progress: float, last: float) -> float:
     """β when `progress` of the budget is spent: wide first, to find the shape; narrow then, to place its surface."""
-    done = min(max((progress - FOG) / (NARROWED - FOG), 0.0), 1.0)
+    done = min(progress / NARROWED, 1.0)
     return max(FIRST_BETA, last) ** (1 - done) * last**done
 
 
@@ -49,65 +40,46 @@ def slopes(field: SurfaceField, x: Tensor, reach: float) -> Tensor:
     return (plus - minus) / (2 * reach)
 
 
-@torch.no_grad()
-def thick(field: SurfaceField) -> tuple[Tensor, np.ndarray]:
-    """Centres (n, 3) of `CELLS`³ cells of the box, x slowest, and whether each (x, y, z) is inside the fog."""
-    low, high = field.aabb[:3], field.aabb[3:]
-    line = (torch.arange(CELLS, device=low.device) + 0.5) / CELLS
-    centres = low + torch.cartesian_prod(line, line, line) * (high - low)
-    inside = torch.zeros(len(centres), dtype=torch.bool, device=low.device)
-    occupied = field.grid.occupied(centres).nonzero()[:, 0]
-    for part in occupied.split(1 << 14):
-        inside[part] = field.density(centres[part]) * field.half > THICK
-    return centres, inside.view(CELLS, CELLS, CELLS).cpu().numpy()
-
-
-def condense(field: SurfaceField, seed: int) -> None:
-    """Refit a field in fog to the distance from where the fog is thick, and end the fog."""
-    centres, inside = thick(field)
-    field.fog = False
-    sides = ((field.aabb[3:] - field.aabb[:3]) / CELLS / field.half).tolist()
+def fit_hull(field: SurfaceField, seed: int) -> None:
+    """Let the field start as the distance from the hull of the masks, as its grid has it, which is sooner done than to
+    carve a sphere ray by ray."""
+    grid = field.grid
+    sides = ((field.aabb[3:] - field.aabb[:3]) / grid.resolution / field.half).tolist()
     # Beyond the box is outside. Between the last cell within and the first without lies the surface.
-    padded = np.pad(inside, 1)
-    if not inside.any():
-        padded[CELLS // 2, CELLS // 2, CELLS // 2] = True
-    out, in_ = (distance_transform_edt(x, sampling=sides)[1:-1, 1:-1, 1:-1] for x in (~padded, padded))
-    table = torch.from_numpy((out - in_ + np.where(padded[1:-1, 1:-1, 1:-1], 0.5, -0.5) * sides[0]).astype(np.float32))
-    table = table.flatten().to(centres.device)
+    padded = np.pad(grid.allowed.numpy(), 1)
+    outside, inside = (distance_transform_edt(x, sampling=sides)[1:-1, 1:-1, 1:-1] for x in (~padded, padded))
+    half_cell = np.where(inside > 0, 0.5, -0.5) * sides[0]
+    table = torch.from_numpy((outside - inside + half_cell).astype(np.float32)).flatten()
     near = (table.abs() < BAND).nonzero()[:, 0]
-    generator = torch.Generator(centres.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     learned = [*field.encoding.parameters(), *field.trunk.parameters()]
     optimizer = torch.optim.Adam(learned, lr=RATE, betas=(0.9, 0.99))
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
         optimizer.zero_grad(set_to_none=True)
-        anywhere = torch.randint(len(table), (POINTS,), generator=generator, device=table.device)
-        close = near[torch.randint(len(near), (POINTS,), generator=generator, device=table.device)]
-        cells = torch.cat([anywhere, close])
-        (field._distances(centres[cells])[0] - table[cells]).abs().mean().backward()
+        anywhere = torch.randint(len(table), (POINTS,), generator=generator)
+        cells = torch.cat([anywhere, near[torch.randint(len(near), (POINTS,), generator=generator)]])
+        (field._distances(grid.centres(cells))[0] - table[cells]).abs().mean().backward()
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
 class Regularity:
-    """Where training stands between fog and surface, and the losses that colours do not bring: slopes of 1, and a clear
-    distance where masks show nothing.
+    """How wide the surface is, and the losses that colours do not bring: slopes of 1, and a clear distance where masks
+    show nothing.
 
     Arguments:
-        field: on its device, its grid restricted to the hull already; it is put into fog.
+        field: on its device, its grid restricted to the hull already.
     """
 
     def __init__(self, field: SurfaceField, config: RadianceConfig) -> None:
         self.field, self.config = field, config
         self.n = max(config.training.batch // SHARE, 1)
         self.empty = (~field.grid.allowed).flatten().nonzero()[:, 0]
-        field.fog = True
 
     def move_to(self, progress: float) -> None:
         """Set the field up for the step at which `progress` of the budget is spent."""
         self.field.beta = beta_at(progress, self.config.field.beta)
-        if self.field.fog and progress >= FOG:
-            condense(self.field, self.config.seed)
 
     def backward(self, near: Tensor, generator: torch.Generator) -> float | Tensor:
         """Accumulate the gradient of both losses, and return their sum.

@@ -9,7 +9,7 @@ from sinefield.fields.radiance import RadianceField
 FRAMES, PIXELS = 8, 48
 ELEVATIONS = (-20.0, 0.0, 25.0)  # degrees added to that of the usual orbit
 STOPPED = 0.15
-"""Share of a ray's light that is stopped where the true surface is met: what suits the demo and Spot alike, measured."""
+"""Share of a ray's light that is stopped where the true surface is met, by what suits the demo and Spot."""
 LOWEST, HIGHEST, CANDIDATES = 1.0, 300.0, 58
 """Levels tried, density × half the box: a tenth apart."""
 FAR = 8.0
@@ -21,8 +21,8 @@ USUAL = 10.0
 def suggest_level(field: RadianceField) -> tuple[float, str]:
     """A level, density per world unit, whose surface lies nearest to what cameras see; and the line that says so.
 
-    Light is stopped gradually in a density. Where `STOPPED` of it is, the true surface was found to be; of levels a tenth
-    apart, the one is taken that rays from around the usual orbit meet nearest to there.
+    Light is stopped gradually in a density. The true surface was found to be where `STOPPED` of it is. Of levels a
+    tenth apart, the one is taken that rays from around the usual orbit meet nearest to there.
     """
     half = float((field.aabb[3:] - field.aabb[:3]).max()) / 2
     levels = LOWEST * (HIGHEST / LOWEST) ** torch.linspace(0, 1, CANDIDATES) / half

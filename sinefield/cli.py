@@ -78,8 +78,15 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("run", help="run folder or .sine file")
     p.add_argument("out", help="mesh file: .ply .obj .stl .glb")
     p.add_argument("--resolution", type=int, default=256, help="samples along the longest side of the box (256)")
-    p.add_argument("--level", type=float, help="level of the surface; default 0 distance, 0.5 occupancy, 50 density")
+    p.add_argument(
+        "--level",
+        type=float,
+        help="level of the surface; default 0 of a distance, 0.5 of an occupancy, of a density what the field suggests",
+    )
     p.add_argument("--largest", action="store_true", help="keep the largest connected piece only")
+    box = ("XMIN", "YMIN", "ZMIN", "XMAX", "YMAX", "ZMAX")
+    p.add_argument("--crop", type=float, nargs=6, metavar=box, help="keep what lies in this box, input units")
+    p.add_argument("--faces", type=int, help="decimate to about so many triangles at most")
     p.add_argument("--no-colours", action="store_true", help="leave a radiance field's colours out")
     p.add_argument("--dense", action="store_true", help="evaluate every point of the grid, not only near the surface")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
@@ -269,10 +276,15 @@ def _mesh(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
         colours=not options.no_colours,
         dense=options.dense,
         overwrite=options.overwrite,
+        crop=options.crop,
+        faces=options.faces,
     )
+    why = report["level_note"]
+    note = f"\nnote: a density mesh is an estimate; its level: {why}" if why else ""
     return report, (
         f"{options.out}: {report['vertices']:,} vertices, {report['faces']:,} faces, "
         f"{'watertight' if report['watertight'] else 'open'}, level {report['level']:g}, {report['seconds']:.1f} s"
+        f"{note}"
     )
 
 

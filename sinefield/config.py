@@ -108,9 +108,12 @@ class RadianceFieldConfig(NetworkConfig):
     space: Literal["box", "ndc", "contracted"] = "box"  # ndc: forward-facing captures; contracted: unbounded ones
     grid_levels: int = 1  # nested grids, each over a box twice as large as the last
     cone_angle: float = 0.0  # samples grow with distance, to so much of it; 0: all of one length
+    density: Literal["free", "distance"] = "free"  # distance: that of a surface, which the field learns as its 0 level
+    beta: float = 0.003  # of a distance: depth in which the surface turns opaque, in halves of the box's longest side
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check(1e-4 <= self.beta <= 0.1, f"beta is {self.beta}; 0.0001 to 0.1")
         _positive(self, "features", "head_width", "head_depth", "grid", "steps")
         _check(4 <= self.grid <= 512, f"grid is {self.grid}; 4 to 512")
         _check(1 <= self.grid_levels <= 10, f"grid_levels is {self.grid_levels}; 1 to 10")
@@ -126,6 +129,10 @@ class RadianceFieldConfig(NetworkConfig):
         _check(
             self.space != "contracted" or self.grid_levels > 1,
             "space is contracted, but nothing lies beyond one grid; set grid_levels to 4 or so",
+        )
+        _check(
+            self.density == "free" or (self.space == "box" and self.grid_levels == 1 and self.cone_angle == 0),
+            "density is distance, which is learned in one box: space must be box, grid_levels 1 and cone_angle 0",
         )
         _check(self.steps <= 65536, f"steps is {self.steps}; at most 65536")
 
@@ -169,7 +176,9 @@ class RadianceDataConfig:
     empty.
     """
 
-    path: str = ""  # folder with transforms*.json, poses_bounds.npy or a COLMAP model, or one of these
+    path: str = (
+        ""  # folder with transforms*.json, poses_bounds.npy, cameras_sphere.npz or a COLMAP model, or one of these
+    )
     downscale: int = 1  # average blocks of this many pixels
     background: Literal["white", "black", "random"] = "white"
     aabb: list[float] | None = None  # box as [xmin, ymin, zmin, xmax, ymax, zmax]; from the data when absent
@@ -243,6 +252,7 @@ class RadianceTrainingConfig(TrainingConfig):
     lr: float = 0.02
     adam_lr: float = 5e-3
     batch: int = 65536  # target number of samples a step; the number of rays adapts to it
+    eikonal: float = 0.01  # of field.density distance: weight of (|∇d| − 1)² beside the colours' mean square error
     hull: bool = True  # start from the visual hull of the masks where images carry alpha
     grid_every: int = 16  # steps between two updates of the occupancy grid
     fit_poses: bool = False  # learn a small rotation and shift of each training camera

@@ -9,7 +9,8 @@ import numpy as np
 R = [4294967296, 3938502376, 3611622603, 3311872529, 3037000500, 2784941738, 2553802834, 2341847524]
 NAMES = (
     "width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band loss "
-    "features head_width head_depth grid steps encoding levels log2_table coarsest finest space grid_levels cone_angle"
+    "features head_width head_depth grid steps encoding levels log2_table coarsest finest space grid_levels cone_angle "
+    "density beta"
 )
 CHOICES = {
     "weights": ["sine", "lowrank", "dense"],
@@ -18,6 +19,7 @@ CHOICES = {
     "loss": ["tanh", "l1", "bce", "mse"],
     "encoding": ["frequency", "hash"],
     "space": ["box", "ndc", "contracted"],
+    "density": ["free", "distance"],
 }
 HASH = {"encoding": "frequency", "levels": 12, "log2_table": 15, "coarsest": 16, "finest": 512}
 SHAPE = {"width": 64, "depth": 3, "skips": [], "weights": "sine", "rank": 10, "omega": None, "phase": 2.5, "bound": 1.0}
@@ -29,6 +31,7 @@ RADIANCE |= {"bound": 4.0, "activation": "relu", "sigma": 0.1, "omega0": 30.0, "
 RADIANCE |= HASH
 RADIANCE |= {"features": 15, "head_width": 64, "head_depth": 1, "grid": 64, "steps": 128}
 RADIANCE |= {"space": "box", "grid_levels": 1, "cone_angle": 0.0}
+RADIANCE |= {"density": "free", "beta": 0.003}
 IMAGE = {
     "width": 96,
     "depth": 3,

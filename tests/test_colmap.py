@@ -114,7 +114,10 @@ def test_two_models_are_listed_and_one_can_be_named(tmp_path):
 
 
 def test_the_kind_is_chosen_by_what_is_there(tmp_path):
-    with pytest.raises(SinefieldError, match=r"neither transforms\*.json nor poses_bounds.npy nor a COLMAP model"):
+    with pytest.raises(
+        SinefieldError,
+        match=r"neither transforms\*.json nor poses_bounds.npy nor cameras_sphere.npz nor a COLMAP model",
+    ):
         load_posed(tmp_path)
     captures.write_images(tmp_path / "images", captures.names(5))
     command = f"colmap automatic_reconstructor --workspace_path {tmp_path} --image_path {tmp_path}/images"

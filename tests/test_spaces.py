@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 from small import radiance_config
 
 from sinefield.data.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
+from sinefield.export.field_mesh import export_mesh
 from sinefield.render.march import march_reference
 from sinefield.render.march_nested import lattice, locate, march_nested, march_nested_reference
 from sinefield.render.occupancy import OccupancyGrid
@@ -266,6 +268,13 @@ def test_a_forward_facing_capture_is_learned(space, tmp_path):
     depths = pixels.depths / pixels.opacities
     assert float(depths[0]) == pytest.approx(NEAR_PLANE, rel=0.25)
     assert float(depths[1]) == pytest.approx(FAR_PLANE * math.sqrt(1.13), rel=0.25)
+    # So is the mesh: there is much of it about the disc, in its colour.
+    export_mesh(tmp_path / "run", tmp_path / "mesh.ply", resolution=48)
+    mesh = trimesh.load(tmp_path / "mesh.ply")
+    on_disc = (np.linalg.norm(mesh.vertices[:, :2], axis=1) < 0.3) & (np.abs(mesh.vertices[:, 2] + NEAR_PLANE) < 0.5)
+    assert on_disc.sum() > 20
+    red, green = (np.median(mesh.visual.vertex_colors[on_disc, c]) for c in (0, 1))
+    assert red > 1.5 * green
 
 
 def test_ndc_needs_to_know_how_near_the_scene_is(tmp_path):

@@ -16,6 +16,7 @@ SETTINGS = (
     *("width", "depth", "skips", "weights", "rank", "omega", "phase", "bound", "activation", "sigma", "omega0"),
     *("frequencies", "represents", "band", "loss", "features", "head_width", "head_depth", "grid", "steps"),
     *("encoding", "levels", "log2_table", "coarsest", "finest", "space", "grid_levels", "cone_angle"),
+    *("density", "beta"),
 )
 """A setting's number in the file is its place here, from 1; only ever appended to."""
 _NETWORK = {
@@ -33,6 +34,7 @@ BASE: dict[str, dict[str, Any]] = {
         **{"width": 64, "depth": 4, "rank": 16, "phase": 0.5, "bound": 4.0, "activation": "relu", "frequencies": 8},
         **{"features": 15, "head_width": 64, "head_depth": 1, "grid": 64, "steps": 128},
         **{"space": "box", "grid_levels": 1, "cone_angle": 0.0},
+        **{"density": "free", "beta": 0.003},
     },
     "image": {
         **_NETWORK,

@@ -1,10 +1,12 @@
 """What readers of real captures share: folders of images at several sizes, and checks on the cameras found."""
 
 import re
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from numpy.lib import format as npy
 
 from sinefield.errors import SinefieldError
 
@@ -15,6 +17,12 @@ SPREAD = 1e-4
 # Cameras whose axes lie closer than 60° to their mean axis all look one way.
 FORWARD = 0.5
 LARGEST = 1e9  # of coordinates, so that float32 arithmetic on them stays finite
+
+
+def npy_header(stream: BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether by columns, and type that a .npy stream claims; raises nearly anything where it is damaged."""
+    version = npy.read_magic(stream)
+    return {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version](stream)
 
 
 def image_names(folder: Path) -> list[str]:

@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -83,13 +83,13 @@ def load_posed(
     holdout: int = 8,
     splits: Sequence[str] = SPLITS,
 ) -> PosedScene:
-    """Load a Blender (NeRF-synthetic), instant-ngp, nerfstudio or LLFF dataset, or images with a COLMAP model.
+    """Load a Blender (NeRF-synthetic), instant-ngp, nerfstudio, LLFF or DTU/IDR dataset, or images with a COLMAP model.
 
     Frames whose image file is missing are skipped and counted. Where the data name no test views, every `holdout`-th by
     sorted file name is one, as LLFF does. Camera poses stay in the data's own world units.
 
     Arguments:
-        path: the folder, or the transforms JSON, poses_bounds.npy or COLMAP model in it.
+        path: the folder, or the transforms JSON, poses_bounds.npy, cameras_sphere.npz or COLMAP model in it.
         downscale: average blocks of downscale x downscale pixels, cropping the right and bottom remainder. LLFF and
             COLMAP datasets may bring images so reduced (`images_4`): these are taken as they are, or averaged further.
         aabb: xmin ymin zmin xmax ymax zmax in world units; else the data's own, see the reader of each kind.
@@ -213,6 +213,12 @@ def read_header(frame: Frame) -> tuple[tuple[int, int], bool]:
             f"{frame.file}: claims {width}x{height} pixels, above the limit of {MAX_SIDE} a side and "
             f"{MAX_PIXELS // 10**6} megapixels; shrink it"
         )
+    if frame.mask is not None:
+        alpha = True
+        if (size := read_header(replace(frame, file=frame.mask, mask=None))[0]) != (width, height):
+            raise SinefieldError(
+                f"{frame.mask}: is {size[0]}x{size[1]}, its image {width}x{height}; provide masks of the images' size"
+            )
     declared, reduction = frame.declared_size(), frame.reduction
     if declared and reduction > 1:
         if any(abs(a * reduction - b) >= reduction for a, b in zip((width, height), declared, strict=True)):
@@ -239,9 +245,13 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
             image.load()
             if image.size != size:  # read_header saw that turning mends this
                 image = ImageOps.exif_transpose(image)
-            return np.asarray(to_srgb(image).convert("RGBA" if has_alpha else "RGB"))
+            pixels = np.asarray(to_srgb(image).convert("RGBA" if has_alpha else "RGB"))
     except Exception as error:
         raise unreadable(frame, error) from error
+    if frame.mask is None:
+        return pixels
+    mask = read_pixels(replace(frame, file=frame.mask, mask=None), size, False)
+    return np.concatenate([pixels[..., :3], mask.max(-1, keepdims=True)], -1)
 
 
 def to_srgb(image: Image.Image) -> Image.Image:

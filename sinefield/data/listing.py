@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sinefield.data.captures import image_folders
 from sinefield.data.colmap import find_models, read_colmap
+from sinefield.data.dtu import find_cameras, read_dtu
 from sinefield.data.llff import read_llff
 from sinefield.data.transforms import SPLITS, Listing, has_transforms, read_transforms
 from sinefield.errors import SinefieldError
@@ -12,7 +13,8 @@ from sinefield.files import require_file
 
 
 def read_listing(path: str | Path, splits: Sequence[str] = SPLITS, holdout: int = 8, downscale: int = 1) -> Listing:
-    """Read a dataset's poses, whatever its layout: transforms*.json, else poses_bounds.npy, else a COLMAP model.
+    """Read a dataset's poses, whatever its layout: transforms*.json, else poses_bounds.npy, else
+    cameras_sphere.npz, else a COLMAP model.
 
     Arguments:
         path: a folder that holds one of these, or one of these itself.
@@ -32,6 +34,8 @@ def read_listing(path: str | Path, splits: Sequence[str] = SPLITS, holdout: int 
         require_file(path, "data folder or pose file")
         if path.suffix == ".npy":
             return read_llff(path, splits, holdout, downscale)
+        if path.suffix == ".npz":
+            return read_dtu(path, splits, holdout)
         if path.suffix in (".bin", ".txt"):
             return read_colmap(path.parent, splits, holdout, downscale)
         return read_transforms(path, splits, holdout)
@@ -39,9 +43,11 @@ def read_listing(path: str | Path, splits: Sequence[str] = SPLITS, holdout: int 
         return read_transforms(path, splits, holdout)
     if (path / "poses_bounds.npy").exists():
         return read_llff(path / "poses_bounds.npy", splits, holdout, downscale)
+    if cameras := find_cameras(path):
+        return read_dtu(cameras, splits, holdout)
     if find_models(path):
         return read_colmap(path, splits, holdout, downscale)
-    problem = f"{path}: has neither transforms*.json nor poses_bounds.npy nor a COLMAP model"
+    problem = f"{path}: has neither transforms*.json nor poses_bounds.npy nor cameras_sphere.npz nor a COLMAP model"
     if folders := image_folders(path):
         images = folders[min(folders)]
         raise SinefieldError(

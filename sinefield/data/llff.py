@@ -10,9 +10,16 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from numpy.lib import format as npy
 
-from sinefield.data.captures import LARGEST, check_bounds, check_spread, choose_folder, frustum_corners, image_names
+from sinefield.data.captures import (
+    LARGEST,
+    check_bounds,
+    check_spread,
+    choose_folder,
+    frustum_corners,
+    image_names,
+    npy_header,
+)
 from sinefield.data.transforms import LENS_KEYS, Frame, Listing, divide, find_image, rigid
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
@@ -75,9 +82,7 @@ def read_rows(path: Path) -> Float[np.ndarray, "n 17"]:
     advice = "provide LLFF's poses_bounds.npy"
     with path.open("rb") as stream:
         try:
-            version = npy.read_magic(stream)
-            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-            shape, by_columns, dtype = read(stream)
+            shape, by_columns, dtype = npy_header(stream)
         except Exception as error:  # damaged headers make numpy's parser raise nearly anything
             raise SinefieldError(f"{path}: is not a readable .npy file ({str(error)[:60]}); {advice}") from error
         if dtype.kind != "f" or len(shape) != 2 or shape[1] != 17 or shape[0] < 1:

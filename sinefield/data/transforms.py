@@ -36,6 +36,7 @@ class Frame:
         where: how to name it in an error.
         reduction: the image file is so many times smaller than the w x h that `lens` speaks of, give or take the pixel
             that rounding adds or takes.
+        mask: an image of the same size whose brightness is the view's alpha.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Frame:
     lens: dict[str, Any]
     where: str
     reduction: int = 1
+    mask: Path | None = None
 
     def declared_size(self) -> tuple[int, int] | None:
         """(w, h) in pixels before any reduction, if the file says."""

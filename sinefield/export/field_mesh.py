@@ -1,23 +1,26 @@
 """A trained field's surface, in the coordinates its data came in, and as a mesh file."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import trimesh
+from jaxtyping import Float
 from torch import Tensor
 
 from sinefield.errors import SinefieldError
+from sinefield.export.decimate import check_budget, decimate
+from sinefield.export.levels import suggest_level
 from sinefield.export.mesh import check_mesh_path, extract, largest_component, write_mesh
 from sinefield.fields.image import ImageField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
+from sinefield.fields.surface import SurfaceField
 from sinefield.training.run import load_field
 
-DENSITY_LEVEL = 10.0
-"""Default level of a radiance field, density × half its box: light is halved within 7 % of the half box."""
 MARGIN = 0.04
 """How far a shape is searched beyond its box, as a share of the longest side."""
 BLOCK, SLOPE = 4, 1.5
@@ -27,25 +30,43 @@ CHUNK = 1 << 16
 
 
 def extract_field(
-    field: RadianceField | ShapeField, resolution: int, level: float | None = None, dense: bool = False
+    field: RadianceField | ShapeField,
+    resolution: int,
+    level: float | None = None,
+    dense: bool = False,
+    crop: Float[np.ndarray, "6"] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """`extract` for a field, within its box, at its usual level or the given one.
 
-    The level is a signed distance in input units, an occupancy, or for a radiance field a density per world unit. A
-    radiance field counts as empty where its occupancy grid says so. Of a shape only the surroundings of the surface are
-    evaluated, unless `dense` asks for every point: of a distance nothing is missed while its slope stays below `SLOPE`,
-    of an occupancy specks that lie within `BLOCK` cells may be.
+    The level is a signed distance in input units, an occupancy, or for a radiance field of free density a density per
+    world unit, which is suggested by the field itself (`suggest_level`; the statistics then have its line as
+    `level_note`). Such a field counts as empty where its occupancy grid says so. Of a shape or a distance only the
+    surroundings of the surface are evaluated, unless `dense` asks for every point: of a distance nothing is missed
+    while its slope stays below `SLOPE`, of an occupancy specks that lie within `BLOCK` cells may be.
+
+    Vertices are in the field's space (`RadianceField.unplace` brings them to the world); in contracted space only the box
+    is meshed.
+
+    Arguments:
+        crop: xmin ymin zmin xmax ymax zmax, input units; what is outside it is left out, and cut ends are closed.
     """
+    note = None
     if isinstance(field, ShapeField):
         margin = MARGIN * float((field.aabb[3:] - field.aabb[:3]).max())
-        box = field.aabb.numpy() + margin * np.repeat([-1.0, 1.0], 3)
+        box = cropped(field.aabb.numpy() + margin * np.repeat([-1.0, 1.0], 3), crop)
         level = field.default_level if level is None else level
         slope = SLOPE if field.distance else None
         side = "below" if field.distance else "above"
         mesh = extract(field.evaluate, box, resolution, level, side, block=1 if dense else BLOCK, slope=slope)
+    elif isinstance(field, SurfaceField):
+        box = cropped(field.aabb.double().numpy(), crop)
+        level, note = 0.0 if level is None else level, None
+        block = 1 if dense else BLOCK
+        mesh = extract(lambda x: _distance(field, x), box, resolution, level, "below", block=block, slope=SLOPE)
     else:
-        box = field.aabb.double().numpy()
-        level = density_level(field) if level is None else level
+        box = cropped(_reach(field, crop), crop)
+        if level is None:
+            level, note = suggest_level(field)
         looked_up = 0
 
         def density(points: Tensor) -> Tensor:
@@ -57,12 +78,43 @@ def extract_field(
         # The grid already says where the network need not be asked, and misses nothing.
         mesh = extract(density, box, resolution, level, "above")
         mesh[2]["evaluations"] = looked_up
-    return (*mesh[:2], {**mesh[2], "level": level})
+    return (*mesh[:2], {**mesh[2], "level": level, "level_note": note})
 
 
-def density_level(field: RadianceField) -> float:
-    """The default level, per world unit: the same surface whatever the scale of the world."""
-    return DENSITY_LEVEL / (float((field.aabb[3:] - field.aabb[:3]).max()) / 2)
+def _reach(field: RadianceField, crop: np.ndarray | None) -> Float[np.ndarray, "6"]:
+    """The part of its space in which a field of free density is meshed; of NDC, up to what `span` calls far."""
+    box = field.aabb.double().numpy().copy()
+    if field.config.space == "ndc":
+        if crop is not None:
+            raise SinefieldError("--crop is for fields in a box or in contracted space; this one is in NDC")
+        near, far = field.span(torch.zeros(1, 3))
+        box[5] = 1 - 2 * near / far
+    return box
+
+
+def cropped(box: Float[np.ndarray, "6"], crop: Float[np.ndarray, "6"] | None) -> Float[np.ndarray, "6"]:
+    """What two boxes xmin ymin zmin xmax ymax zmax share.
+
+    Raises:
+        SinefieldError: nothing, or `crop` is no box.
+    """
+    if crop is None:
+        return box
+    if not np.isfinite(crop).all() or not (crop[:3] < crop[3:]).all():
+        raise SinefieldError(f"--crop {_numbers(crop)}: give xmin ymin zmin xmax ymax zmax, each min below its max")
+    shared = np.concatenate([np.maximum(box[:3], crop[:3]), np.minimum(box[3:], crop[3:])])
+    if not (shared[:3] < shared[3:]).all():
+        raise SinefieldError(f"--crop {_numbers(crop)} lies outside the field's box {_numbers(box)}; move it there")
+    return shared
+
+
+def _numbers(box: np.ndarray) -> str:
+    return " ".join(f"{value:g}" for value in box)
+
+
+@torch.no_grad()
+def _distance(field: SurfaceField, points: Tensor) -> Tensor:
+    return torch.cat([field.distance(part) for part in points.float().split(CHUNK)])
 
 
 @torch.no_grad()
@@ -78,8 +130,8 @@ def _density(field: RadianceField, points: Tensor) -> tuple[Tensor, int]:
 
 @torch.no_grad()
 def vertex_colours(field: RadianceField, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """(v, 3) uint8 sRGB, the mean of what the field sends out around each vertex's normal."""
-    x = torch.from_numpy(vertices).float()
+    """(v, 3) uint8 sRGB, the mean of what the field sends out around the normal of each vertex, both of the world."""
+    x = field.place(torch.from_numpy(vertices).float())
     n = torch.from_numpy(normals.copy()).float()
     out = []
     for points, outward in zip(x.split(CHUNK), n.split(CHUNK), strict=True):
@@ -111,29 +163,47 @@ def export_mesh(
     colours: bool = True,
     dense: bool = False,
     overwrite: bool = False,
+    crop: Sequence[float] | None = None,
+    faces: int | None = None,
 ) -> dict[str, Any]:
-    """Extract a run's surface into a file; returns run, out, vertices, faces, watertight, level, range, evaluations,
-    seconds."""
+    """Extract a run's surface into a file.
+
+    Arguments:
+        faces: the most that are kept, by merging vertices where the surface is flattest; all when None.
+        crop: see `extract_field`.
+
+    Returns:
+        run, out, kind, vertices, faces, watertight, components, level, level_note (where it comes from, None if it was
+        given or is that of a distance or occupancy), range, resolution, evaluations, seconds.
+    """
     check_mesh_path(out, overwrite)
+    if faces is not None:
+        check_budget(faces)
     begin = time.perf_counter()
     field = load_spatial(run)
-    vertices, faces, statistics = extract_field(field, resolution, level, dense)
+    box = None if crop is None else np.array(crop, dtype=np.float64)
+    vertices, triangles, statistics = extract_field(field, resolution, level, dense, box)
+    if isinstance(field, RadianceField):
+        vertices = field.unplace(torch.from_numpy(vertices)).numpy()
     if largest:
-        vertices, faces = largest_component(vertices, faces)
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
+        vertices, triangles = largest_component(vertices, triangles)
+    if faces is not None:
+        vertices, triangles = decimate(vertices, triangles, faces)
+    mesh = trimesh.Trimesh(vertices, triangles, process=False)
     painted = None
     if colours and isinstance(field, RadianceField):
         painted = vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
-    write_mesh(out, vertices, faces, painted, overwrite=overwrite)
+    write_mesh(out, vertices, triangles, painted, overwrite=overwrite)
     return {
         "run": str(run),
         "out": str(out),
         "kind": field.kind,
         "vertices": len(vertices),
-        "faces": len(faces),
+        "faces": len(triangles),
         "watertight": bool(mesh.is_watertight),
-        "components": int(mesh.body_count) if len(faces) < 2_000_000 else None,
+        "components": int(mesh.body_count) if len(triangles) < 2_000_000 else None,
         "level": statistics["level"],
+        "level_note": statistics["level_note"],
         "range": [statistics["minimum"], statistics["maximum"]],
         "resolution": resolution,
         "evaluations": statistics["evaluations"],

@@ -112,6 +112,10 @@ class RadianceField(nn.Module):
         """World points as points of the field's space."""
         return points_to_ndc(points, self.frame[:14]) if self.config.space == "ndc" else points
 
+    def unplace(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Inverse of `place`, float64."""
+        return from_ndc(points, self.frame[:14]) if self.config.space == "ndc" else points.double()
+
     def span(self, eyes: Float[Tensor, "n 3"]) -> tuple[float, float]:
         """Nearest and farthest distance that is worth a colour of its own, seen from any of some points of the world.
 

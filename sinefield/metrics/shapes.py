@@ -4,7 +4,10 @@ Lengths are in the input's units and not normalised; divide by the reported `dia
 size. All surface scores come from area-uniform samples, so that a mesh scores alike however it is triangulated.
 """
 
+import igl
 import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
@@ -14,6 +17,9 @@ from sinefield.errors import SinefieldError
 
 FSCORE_FRACTION = 0.01
 """Threshold of the F-score as a fraction of the reference's bounding-box diagonal."""
+
+LIFT = 1e-4
+"""How far above a surface a look at it ends, in halves of its diagonal, lest the surface hide itself."""
 
 
 def iou(predicted_inside: Bool[np.ndarray, "n"], inside: Bool[np.ndarray, "n"]) -> float:
@@ -87,3 +93,71 @@ def compare_meshes(
     seed_a, seed_b = np.random.SeedSequence(seed).spawn(2)
     scores = chamfer(*surface_samples(mesh, n, seed_a), *surface_samples(reference, n, seed_b), threshold)
     return scores | {"threshold": threshold, "diagonal": diagonal, "samples": n}
+
+
+def compare_visible(
+    vertices: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    reference: Surface,
+    eyes: Float[np.ndarray, "k 3"],
+    n: int = 100_000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """How far a mesh lies from a reference mesh where photographers could see either of them.
+
+    Photographs say nothing of undersides and insides: of `n` area-uniform points on each mesh, those count that at
+    least one of the `eyes`, positions outside both, sees from the front. Distances go to the whole of the other
+    surface, and are exact: those of identical surfaces are 0.
+
+    Returns:
+        accuracy, completeness: mean distance of visible points of the mesh, of the reference, to the other.
+        chamfer_l1: their mean. diagonal: of the reference's box. All in input units.
+
+    Raises:
+        SinefieldError: the mesh has no faces, or nothing of one of them is visible.
+    """
+    if len(faces) == 0:
+        raise SinefieldError("the mesh to compare has no faces; extract a surface first")
+    mesh = Surface(np.asarray(vertices, np.float64), np.asarray(faces, np.int32), None, None, "mesh", {})
+    means = []
+    seeds = np.random.SeedSequence(seed).spawn(2)
+    for surface, other, seed_of in zip((mesh, reference), (reference, mesh), seeds, strict=True):
+        points, normals = surface_samples(surface, n, seed_of)
+        points = points[visible(points, normals, surface, eyes)]
+        if len(points) == 0:
+            raise SinefieldError(f"{surface.source}: no camera sees any of its surface; check the poses' coordinates")
+        triangles = np.asarray(other.faces, np.int64)
+        squared = igl.point_mesh_squared_distance(points, np.asarray(other.vertices), triangles)[0]
+        means.append(float(np.sqrt(squared).mean()))
+    diagonal = float(np.linalg.norm(reference.aabb[3:] - reference.aabb[:3]))
+    return {
+        "accuracy": means[0],
+        "completeness": means[1],
+        "chamfer_l1": sum(means) / 2,
+        "diagonal": diagonal,
+    }
+
+
+def visible(
+    points: Float[np.ndarray, "n 3"],
+    normals: Float[np.ndarray, "n 3"],
+    surface: Surface,
+    eyes: Float[np.ndarray, "k 3"],
+) -> Bool[np.ndarray, "n"]:
+    """Which points (n, 3) on a mesh, with outward normals, at least one of the eyes outside it sees from the front."""
+    centre = (surface.aabb[:3] + surface.aabb[3:]) / 2
+    half = float(np.linalg.norm(surface.aabb[3:] - surface.aabb[:3])) / 2
+    # Embree works in float32: give it a mesh of about unit size around 0.
+    scene = EmbreeScene()
+    corners = ((surface.vertices - centre) / half).astype(np.float32)
+    TriangleMesh(scene=scene, vertices=corners, indices=surface.faces.astype(np.int32))
+    points, eyes = (points - centre) / half, (eyes - centre) / half
+    raised = (points + LIFT * normals).astype(np.float32)
+    seen = np.zeros(len(points), bool)
+    for eye in eyes:
+        toward = eye - points
+        asked = np.flatnonzero(~seen & ((toward * normals).sum(1) > 0))
+        if len(asked):
+            rays = (toward[asked] / np.linalg.norm(toward[asked], axis=1, keepdims=True)).astype(np.float32)
+            seen[asked] = scene.run(raised[asked], rays, query="OCCLUDED") < 0
+    return seen

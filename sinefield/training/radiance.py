@@ -8,6 +8,7 @@ from sinefield.data.images import PosedScene, Views, composite, load_posed, refe
 from sinefield.data.orbits import usual_orbit
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance import RadianceField
+from sinefield.fields.surface import SurfaceField, make_radiance_field
 from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
 from sinefield.render.march import Samples
@@ -15,6 +16,7 @@ from sinefield.render.occupancy import marcher, visual_hull
 from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 from sinefield.training.backend import chunk_for, training_device
 from sinefield.training.loop import kept
+from sinefield.training.surface import Regularity, fit_hull
 from sinefield.training.view_fit import ViewFit
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
@@ -55,7 +57,7 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
     if space == "box" and levels > 1:  # the data's box is all there is; the grid refines its middle
         centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2 / 2 ** (levels - 1)
         box = torch.cat([centre - half, centre + half])
-    field = RadianceField(config.field, box)
+    field = make_radiance_field(config.field, box)
     if near is None:
         near = MARGIN * scene.bounds[0] if space == "contracted" and scene.bounds else 0.0
     field.frame[14] = near
@@ -89,6 +91,8 @@ class RadianceTask:
         self.fit = ViewFit(len(self.cameras), length, *fits).to(self.device) if any(fits) else None
         self.step_size = self.field.render_step_size  # asked for before the box is on a GPU
         self.field.to(self.device)
+        surface = isinstance(self.field, SurfaceField)
+        self.regularity = Regularity(self.field, config) if surface else None
 
     def _start_from_hull(self, views: Views) -> None:
         grid = self.field.grid
@@ -97,6 +101,8 @@ class RadianceTask:
         hull = visual_hull(grid.centres(), views.cameras.project, masks, half_diagonal * views.cameras.focal.amax(1))
         if hull.any():  # masks that contradict the poses leave nothing; then the images have to say where it is
             grid.restrict(hull.view(grid.allowed.shape))
+            if isinstance(self.field, SurfaceField):
+                fit_hull(self.field, self.config.seed)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.trunk.hidden_matrices() + self.field.head.hidden_matrices()
@@ -120,6 +126,8 @@ class RadianceTask:
         the occupancy grid is updated, once in `grid_every` steps, and where one chunk does not hold the batch.
         """
         field, training = self.field, self.config.training
+        if self.grid_moves and self.regularity:
+            self.regularity.move_to(self.progress)
         if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):
                 field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
@@ -129,7 +137,8 @@ class RadianceTask:
         rays_o, rays_d, gain = (None if x is None else x.detach().requires_grad_(x.requires_grad) for x in fitted)
         jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
         # The cap is hard: memory is bounded even when the grid suddenly fills.
-        samples = field.sampling(rays_o.detach(), rays_d.detach(), self.step_size, jitter, 2 * training.batch)
+        asked = rays_o.detach(), rays_d.detach()
+        samples = field.sampling(*asked, self.step_size, jitter, 2 * training.batch)
         n_samples = len(samples.t_starts)
         used = samples.n_rays
         growth = training.batch / max(n_samples, 1)
@@ -147,6 +156,8 @@ class RadianceTask:
                 if len(part.t_starts):
                     error.backward()
                 loss += kept(error)
+            if self.regularity:
+                loss += self.regularity.backward(samples.points(*asked), generator)
         self._pass_on(fitted, (rays_o, rays_d, gain))
         return loss
 

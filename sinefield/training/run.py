@@ -24,8 +24,8 @@ from sinefield.config import Config, make_config
 from sinefield.data.images import MAX_SIDE
 from sinefield.errors import SinefieldError
 from sinefield.fields.image import ImageField
-from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
+from sinefield.fields.surface import make_radiance_field
 from sinefield.files import atomic_path, check_output, require_file, write_error, write_text
 from sinefield.strict import dump_yaml, load_yaml, to_plain
 from sinefield.training.sine_file import from_packed, is_sine, load_packed
@@ -273,6 +273,6 @@ def _blank(note: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> nn.M
             return ShapeField(config, tensors["centre"], tensors["scale"], tensors["aabb"])
         if kind == "image":
             return ImageField(config, *_size_of(tensors["size"], path))
-        return RadianceField(config, tensors["grid.aabb"])
+        return make_radiance_field(config, tensors["grid.aabb"])
     except KeyError as error:
         raise SinefieldError(f"{path}: {error} is missing; the file is damaged, train again") from error

@@ -16,6 +16,7 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.image import ImageField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
+from sinefield.fields.surface import make_radiance_field
 from sinefield.files import require_file, write_bytes
 
 SUFFIX = ".sine"
@@ -120,7 +121,7 @@ def _build(packed: Packed, config: Config) -> Field:
     if packed.kind == "image":
         return ImageField(config.field, *packed.size)
     if packed.kind == "radiance":
-        return RadianceField(config.field, torch.from_numpy(packed.box).float())
+        return make_radiance_field(config.field, torch.from_numpy(packed.box).float())
     normalisation = Normalisation.fit(packed.box)
     centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
     return ShapeField(config.field, centre, scale, torch.from_numpy(packed.box))
@@ -132,7 +133,7 @@ def _shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         zero = torch.zeros((), dtype=torch.float64)
         if kind == "radiance":
-            field: nn.Module = RadianceField(config.field, torch.zeros(6))
+            field: nn.Module = make_radiance_field(config.field, torch.zeros(6))
         elif kind == "image":
             field = ImageField(config.field, 1, 1)
         else:

@@ -44,8 +44,8 @@ def extract_field(
     surroundings of the surface are evaluated, unless `dense` asks for every point: of a distance nothing is missed
     while its slope stays below `SLOPE`, of an occupancy specks that lie within `BLOCK` cells may be.
 
-    Vertices are in the field's space (`RadianceField.unplace` brings them to the world); in contracted space only the box
-    is meshed.
+    Vertices are in the field's space, which `RadianceField.unplace` brings to the world. Of contracted space only the
+    box is meshed.
 
     Arguments:
         crop: xmin ymin zmin xmax ymax zmax, input units; what is outside it is left out, and cut ends are closed.

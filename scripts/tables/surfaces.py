@@ -149,7 +149,7 @@ def main() -> None:
         "levels, all as density × half the box.\n\n"
         "![Truth, density mesh, zero level](surfaces.png)\n\n"
         "## Where it fails\n\n"
-        "On the demo's table of toys the distance does worse than the density: in a trial, not of the final settings (1,000\n"
+        "On the demo's table of toys it does worse than the density: in a trial without the final settings (1,000\n"
         "steps, no row above) its zero level was 1.06 % off, the density mesh of 1,500 steps 0.62 % at level 10, at\n"
         "31.9 and 30.8 dB. The surface starts as the visual hull, which fills the gaps between the toys, and what it\n"
         "fills there is painted rather than carved away. Starting from a density trained first removed most of that\n"

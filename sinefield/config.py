@@ -353,7 +353,7 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = locate(data["path"], Path(path).resolve().parent)
     for key, text in (overrides or {}).items():
-        value = locate(text) if key == "data.path" else text
+        value = locate(str(text)) if key == "data.path" else text
         set_dotted(content, key, value)
     return make_config(content, str(path))
 

@@ -223,7 +223,7 @@ BAD = {
     "what.blend": (b"x", "unknown kind '.blend'"),
     "bare": (b"x", "unknown kind 'without extension'"),
     "pickle.npz": (b"PK\x03\x04", "unknown kind"),
-    "junk.obj": (b"hello\x00\xff\xfe", "cannot be read as OBJ"),
+    "junk.obj": (b"hello\x00\xff\xfe", "cannot be read as OBJ|holds neither"),
     "junk.ply": (b"hello", "no PLY header"),
     "junk.stl": (b"hello", "no STL header"),
     "solid.stl": (b"solid nothing", "no endsolid"),

@@ -10,6 +10,7 @@ from PIL import Image
 from small import CENTRE, RADIUS
 
 from sinefield.cli import main
+from sinefield.config import RadianceFieldConfig
 from sinefield.data.cameras import orbit
 from sinefield.data.images import load_posed, reference
 from sinefield.data.orbits import orbit_cameras, pinholes
@@ -17,6 +18,7 @@ from sinefield.export.orbit import export_video
 from sinefield.export.views import RadianceViews, ShapeViews, _edges
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
+from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.volume import Pixels
 from sinefield.training.radiance import render_view
 from sinefield.training.run import load_field
@@ -31,6 +33,9 @@ class SoftBall(RadianceField):
 
     def __init__(self):
         torch.nn.Module.__init__(self)
+        self.config = RadianceFieldConfig()
+        self.grid = OccupancyGrid(self.aabb, 4)
+        self.frame = torch.zeros(15)
 
     def density(self, x):
         return 50 * torch.exp(-(x.norm(dim=1) - 1) / 0.03)

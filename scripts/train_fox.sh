@@ -8,6 +8,6 @@ scene=fox
 sinefield train "scenes/$scene.yaml" --out "runs/$scene" --overwrite "$@"
 sinefield eval "runs/$scene"
 sinefield mesh "runs/$scene" "runs/$scene/mesh.glb" --resolution 192 --largest --overwrite
-sinefield video "runs/$scene" "runs/$scene/turn.mp4" --overwrite
-sinefield video "runs/$scene" "runs/$scene/depth.mp4" --channel depth --overwrite
+sinefield video "runs/$scene" "runs/$scene/flight.mp4" --path ellipse --overwrite
+sinefield video "runs/$scene" "runs/$scene/depth.mp4" --path ellipse --channel depth --overwrite
 sinefield info "runs/$scene"

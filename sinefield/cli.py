@@ -33,6 +33,7 @@ CONTROL = {
     "compare": ("put runs and packed files beside each other", "sinefield compare runs/* --out sizes.png"),
     "report": ("write a run as one web page", "sinefield report runs/armadillo"),
     "view": ("look at a run in the browser, finished or in training", "sinefield view runs/demo"),
+    "poses": ("find the poses of photographs by COLMAP", "sinefield poses my_photos"),
     "inspect": ("say what a folder of photographs holds, and whether its cameras fit", "sinefield inspect my_photos"),
     "doctor": ("say what this machine can run, and why the rest is not used", "sinefield doctor"),
 }
@@ -166,6 +167,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in (127.0.0.1)"
     )
     p.add_argument("--no-browser", action="store_true", help="print the address only")
+    p = made["poses"]
+    p.add_argument("folder", help="folder of photographs, or one with a folder 'images' of them")
+    p.add_argument("--quality", default="medium", help="COLMAP's preset: low, medium, high, extreme (medium)")
+    p.add_argument("--overwrite", action="store_true", help="replace poses found earlier")
     p = made["inspect"]
     p.add_argument("scene", help="data folder, its pose file, or scene file (YAML)")
     p.add_argument("--out", help="picture of cameras, box and sparse points: .png .jpg .pdf .svg")
@@ -396,6 +401,17 @@ def _view(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
     return report, f"{report['visitors']} visits, {report['pictures']} pictures, {report['seconds']:.0f} s"
 
 
+def _poses(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.data.reconstruct import reconstruct
+
+    report = reconstruct(options.folder, options.quality, options.overwrite)
+    others = f"; {report['models'] - 1} smaller models left out" if report["models"] > 1 else ""
+    return report, (
+        f"{report['model']}: {report['registered']} of {report['images']} photographs placed, "
+        f"{report['points']:,} points, {report['seconds']:.0f} s{others}"
+    )
+
+
 def _inspect(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.data.inspect import inspect
 
@@ -422,6 +438,7 @@ COMMANDS: dict[str, Command] = {
     "compare": _compare,
     "report": _report,
     "view": _view,
+    "poses": _poses,
     "inspect": _inspect,
     "doctor": _doctor,
 }

@@ -50,8 +50,6 @@ def read_listing(path: str | Path, splits: Sequence[str] = SPLITS, holdout: int 
     problem = f"{path}: has neither transforms*.json nor poses_bounds.npy nor cameras_sphere.npz nor a COLMAP model"
     if folders := image_folders(path):
         images = folders[min(folders)]
-        raise SinefieldError(
-            f"{problem}, but images without poses in {images.name or images}; find these by "
-            f"'colmap automatic_reconstructor --workspace_path {path} --image_path {images}'"
-        )
+        where = images.name or images
+        raise SinefieldError(f"{problem}, but images without poses in {where}; find these by 'sinefield poses {path}'")
     raise SinefieldError(f"{problem}; give a data folder")

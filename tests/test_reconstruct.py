@@ -1,0 +1,116 @@
+"""`sinefield poses` with a stand-in for COLMAP; and COLMAP itself where it is installed."""
+
+import json
+import shutil
+import sys
+
+import captures
+import numpy as np
+import pytest
+
+from sinefield.cli import main
+from sinefield.data.images import load_posed
+from sinefield.data.reconstruct import reconstruct
+from sinefield.errors import SinefieldError
+
+STAND_IN = """#!{python}
+import shutil, sys
+arguments = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+assert sys.argv[1] == "automatic_reconstructor" and arguments["--dense"] == "0" and arguments["--single_camera"] == "1"
+for i in range(5):
+    print(f"I2025 feature_extraction.cc:245] Processed file [{{i + 1}}/5]", flush=True)
+{then}
+"""
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    captures.write_images(tmp_path / "photos" / "images", captures.names(5))
+    return tmp_path / "photos"
+
+
+def install(tmp_path, monkeypatch, then):
+    """A program named colmap, first in the path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "colmap"
+    program.write_text(STAND_IN.format(python=sys.executable, then=then))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_the_largest_model_is_kept(photographs, tmp_path, monkeypatch, capsys):
+    poses = captures.poses(5)
+    captures.write_model(tmp_path / "made/0", poses[:2], files=captures.names(5)[:2])
+    captures.write_model(tmp_path / "made/1", poses, files=captures.names(5))
+    then = f"shutil.copytree({str(tmp_path / 'made')!r}, arguments['--workspace_path'] + '/sparse')"
+    install(tmp_path, monkeypatch, then)
+    assert main(["poses", str(photographs), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (report["images"], report["registered"], report["models"], report["points"]) == (5, 5, 2, 40)
+    scene = load_posed(photographs, holdout=0)
+    np.testing.assert_allclose(scene.train.cameras.c2w.numpy(), poses, atol=1e-5)
+    assert sorted(p.name for p in photographs.iterdir()) == ["images", "sparse"]
+    with pytest.raises(SinefieldError, match="already; use --overwrite"):
+        reconstruct(photographs)
+    assert reconstruct(photographs, overwrite=True)["registered"] == 5
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        (
+            "print('E2025 no memory left'); sys.exit(3)",
+            r"COLMAP failed \(E2025 no memory left\); run it by hand: .*colmap",
+        ),
+        ("pass", "placed none of 5 photographs"),
+        ("sys.exit(1)", r"COLMAP failed \(.*Processed file \[5/5\]\)"),
+    ],
+)
+def test_what_fails_leaves_nothing(photographs, tmp_path, monkeypatch, then, said):
+    install(tmp_path, monkeypatch, then)
+    with pytest.raises(SinefieldError, match=said):
+        reconstruct(photographs)
+    assert [p.name for p in photographs.iterdir()] == ["images"]
+
+
+def test_bad_input_is_one_line(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SinefieldError, match="is not installed; apt install colmap"):
+        reconstruct(photographs)
+    for folder, said in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "has no photographs")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(SinefieldError, match=said):
+            reconstruct(folder)
+    with pytest.raises(SinefieldError, match="one of low, medium"):
+        reconstruct(photographs, quality="best")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("colmap") is None, reason="COLMAP is not installed")
+def test_colmap_agrees_with_known_poses(data_folder, tmp_path):
+    """Some of the fox's photographs, reduced: the poses its makers found, up to a similarity."""
+    from PIL import Image
+
+    known = load_posed(data_folder / "fox", downscale=8, holdout=0).train
+    folder = tmp_path / "fox"
+    (folder / "images").mkdir(parents=True)
+    for name in known.names[::4]:
+        picture = Image.open(data_folder / "fox" / name)
+        picture.resize((540, 960), Image.Resampling.BOX).save(folder / "images" / name.rsplit("/", 1)[-1])
+    report = reconstruct(folder, "low")
+    assert report["registered"] >= 0.7 * report["images"]
+    found = load_posed(folder, holdout=0).train
+    rows = [[n.rsplit("/", 1)[-1] for n in known.names].index(n.rsplit("/", 1)[-1]) for n in found.names]
+    truth, ours = known.cameras.c2w[rows].double().numpy(), found.cameras.c2w.double().numpy()
+    # Umeyama: the similarity that brings our camera centres to the known ones.
+    a, b = ours[:, :, 3] - ours[:, :, 3].mean(0), truth[:, :, 3] - truth[:, :, 3].mean(0)
+    u, s, vt = np.linalg.svd(b.T @ a)
+    sign = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
+    turn = u @ sign @ vt
+    scale = (s * np.diag(sign)).sum() / (a**2).sum()
+    off = np.linalg.norm(scale * a @ turn.T - b, axis=1)
+    assert np.median(off) < 0.03 * np.linalg.norm(np.ptp(b, 0))
+    between = np.einsum("ij,njk,nlk->nil", turn, ours[:, :, :3], truth[:, :, :3])
+    angles = np.degrees(np.arccos(np.clip((np.trace(between, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+    assert np.median(angles) < 1.5

@@ -412,8 +412,8 @@ def write(stored: dict) -> None:
         parts.append(
             f"{'; '.join(sorted(origins))}.\n"
             "Seconds of training until the held-out score is reached: PSNR over 5 of the 25 test views, IoU on\n"
-            "300,000 points. Both sides of a pair take turns in one run, each with the settings of its sweep and the budget\n"
-            "that serves it best of those tried (see the head of scripts/benchmarks/peers.py); `rate` of sinefield\n"
+            "300,000 points. Both sides of a pair take turns in one run, each with the settings of its sweep and the\n"
+            "budget that serves it best of those tried (see the head of scripts/benchmarks/peers.py); `rate` of sinefield\n"
             "multiplies its scene's learning rates."
         )
         parts += [table(list(rows[0]), rows, markdown=True), "![Quality over time](peers.png)"]

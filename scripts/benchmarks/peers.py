@@ -16,7 +16,7 @@ hash    Lego 200 × 200 to 28 dB: scenes/lego_hash.yaml against a hash grid by i
 A schedule that decays depends on its budget, so both sides of a pair choose it: each is trained anew for budgets of
 4 s · 1.5^k, k rising until the target is reached (falling where 4 s suffice), then once more in the middle of the last
 bracket. Rates rise linearly over the first 2 % and, unless the settings say constant, fall as a cosine over the budget.
-Every run is scored 20 times with the clock stopped, and gives the moment at which the line between two scores meets the
+Every run is scored 20 times (in sweeps once, at the end) with the clock stopped, and gives the moment at which the line between two scores meets the
 target; the earliest of all runs counts. Set-up other than reading and labelling data (the visual hull) is on the clock.
 The two sides take turns, run by run. A baseline that never reaches the target within --limit seconds gives a lower
 bound. Several seeds: medians.
@@ -84,9 +84,11 @@ class Ours:
         self.scene_file, self.data, self.swept = scene_file, data, swept
         self.usual = {"rate": 1.0, "batch": load_config(scene_file).training.batch}
 
-    def train(self, settings: Settings, seed: int, score: Score, **budget: float) -> list[tuple[float, float]]:
+    def train(
+        self, settings: Settings, seed: int, score: Score, scores: int = SCORES, **budget: float
+    ) -> list[tuple[float, float]]:
         """(seconds, score) over one run for `seconds`, or for `steps`, which are scored at the end only."""
-        every = budget["seconds"] / SCORES if "seconds" in budget else 1e9
+        every = budget["seconds"] / scores if "seconds" in budget else 1e9
         training = {"batch": settings["batch"], "score_seconds": every, "save_seconds": 1e9, **budget}
         if settings.get("schedule") == "constant":
             training["final_lr"] = 1.0
@@ -131,7 +133,9 @@ class Peer:
         self.name, self.make, self.usual, self.rates = name, make, usual, rates
         self.variants, self.swept = variants, swept
 
-    def train(self, settings: Settings, seed: int, score: Score, **budget: float) -> list[tuple[float, float]]:
+    def train(
+        self, settings: Settings, seed: int, score: Score, scores: int = SCORES, **budget: float
+    ) -> list[tuple[float, float]]:
         """As `Ours.train`."""
         torch.manual_seed(seed)
         begin = time.perf_counter()
@@ -153,7 +157,7 @@ class Peer:
                 optimizer.step()
             index += 1
             clock += time.perf_counter() - begin
-            mark = SCORES * (clock - ready) / seconds
+            mark = scores * (clock - ready) / seconds
             if mark >= scored + 1 or index >= steps:
                 curve.append((clock, score(peer.field())))
                 scored = math.floor(mark)
@@ -253,7 +257,7 @@ def sweep(contender: Ours | Peer, judge: Score, by_samples: bool) -> list[dict]:
     def attempt(settings: Settings) -> None:
         seconds, samples = contender.swept
         budget = {"steps": samples // settings["batch"]} if by_samples else {"seconds": seconds}
-        found = contender.train(settings, 0, judge, **budget)[-1][1]
+        found = contender.train(settings, 0, judge, 1, **budget)[-1][1]
         rows.append({"contender": contender.name, "settings": settings, **budget, "judged": found})
         print(json.dumps(rows[-1]), flush=True)
 
@@ -413,8 +417,8 @@ def write(stored: dict) -> None:
             f"{'; '.join(sorted(origins))}.\n"
             "Seconds of training until the held-out score is reached: PSNR over 5 of the 25 test views, IoU on\n"
             "300,000 points. Both sides of a pair take turns in one run, each with the settings of its sweep and the\n"
-            "budget that serves it best of those tried (see the head of scripts/benchmarks/peers.py); `rate` of sinefield\n"
-            "multiplies its scene's learning rates."
+            "budget that serves it best of those tried (see the head of scripts/benchmarks/peers.py); `rate` of\n"
+            "sinefield multiplies its scene's learning rates."
         )
         parts += [table(list(rows[0]), rows, markdown=True), "![Quality over time](peers.png)"]
     parts.append("## Sweeps")

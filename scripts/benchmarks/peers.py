@@ -16,10 +16,10 @@ hash    Lego 200 × 200 to 28 dB: scenes/lego_hash.yaml against a hash grid by i
 A schedule that decays depends on its budget, so both sides of a pair choose it: each is trained anew for budgets of
 4 s · 1.5^k, k rising until the target is reached (falling where 4 s suffice), then once more in the middle of the last
 bracket. Rates rise linearly over the first 2 % and, unless the settings say constant, fall as a cosine over the budget.
-Every run is scored 20 times (in sweeps once, at the end) with the clock stopped, and gives the moment at which the line between two scores meets the
-target; the earliest of all runs counts. Set-up other than reading and labelling data (the visual hull) is on the clock.
-The two sides take turns, run by run. A baseline that never reaches the target within --limit seconds gives a lower
-bound. Several seeds: medians.
+Every run is scored 20 times (in sweeps once, at the end) with the clock stopped, and gives the moment at which the line
+between two scores meets the target; the earliest of all runs counts. Set-up other than reading and labelling data (the
+visual hull) is on the clock. The two sides take turns, run by run. A baseline that never reaches the target within
+--limit seconds gives a lower bound. Several seeds: medians.
 
 --sweep redoes the sweeps: first variants (both sides: smaller batches, constant rates), then rates, judged by training
 views or by other held-out points than those reported; each run has as many seconds, or with --by-samples as many

@@ -1,5 +1,7 @@
 """Extracted surfaces against formulas: place, size, orientation, closedness; files read back."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -226,3 +228,20 @@ def test_a_bound_on_the_slope_finds_what_no_corner_shows():
     both = extract(shell_and_dust, CUBE, 83, 0.0, "below", block=8, slope=1.0)
     pieces = [len(trimesh.Trimesh(*found[:2], process=False).split()) for found in (ring, both)]
     assert pieces == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["glb", "ply", "obj", "stl"])
+def test_a_file_says_what_it_is(kind, tmp_path):
+    vertices, faces, _ = extract(sphere((0, 0, 0), 0.5), CUBE, 9, 0.0, "below")
+    colours = np.full((len(vertices), 3), 200, np.uint8)
+    path = tmp_path / f"a.{kind}"
+    write_mesh(path, vertices, faces, colours, about={"frame": "the input's own", "generator": "test"})
+    content = path.read_bytes()
+    if kind == "glb":
+        length = int.from_bytes(content[12:16], "little")
+        tree = json.loads(content[20 : 20 + length])
+        assert tree["asset"]["extras"] == {"frame": "the input's own", "generator": "test"}
+    else:
+        assert (b"frame: the input's own" in content) == (kind != "stl")
+    back = trimesh.load(path, force="mesh", process=False)
+    assert len(back.faces) == len(faces) and np.abs(back.bounds).max() == pytest.approx(0.5, abs=0.02)

@@ -11,6 +11,7 @@ import trimesh
 from jaxtyping import Float
 from torch import Tensor
 
+from sinefield import __version__
 from sinefield.errors import SinefieldError
 from sinefield.export.decimate import check_budget, decimate
 from sinefield.export.levels import suggest_level
@@ -193,7 +194,12 @@ def export_mesh(
     painted = None
     if colours and isinstance(field, RadianceField):
         painted = vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
-    write_mesh(out, vertices, triangles, painted, overwrite=overwrite)
+    about = {
+        "generator": f"sinefield {__version__}",
+        "frame": "axes, origin and unit of length are those of the data that the field was trained on",
+        "surface": f"{statistics['level']:.6g} level of a {field.kind} field",
+    }
+    write_mesh(out, vertices, triangles, painted, overwrite=overwrite, about=about)
     return {
         "run": str(run),
         "out": str(out),

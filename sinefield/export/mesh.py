@@ -13,6 +13,7 @@ import trimesh
 from jaxtyping import Float, Int, Real, UInt8
 from skimage.measure import marching_cubes
 from torch import Tensor
+from trimesh.exchange.gltf import export_glb
 
 from sinefield.data.mesh_repair import component_of_faces
 from sinefield.errors import SinefieldError
@@ -136,10 +137,14 @@ def write_mesh(
     colours: UInt8[np.ndarray, "v 3"] | None = None,
     normals: Float[np.ndarray, "v 3"] | None = None,
     overwrite: bool = False,
+    about: dict[str, str] | None = None,
 ) -> None:
     """Write .ply, .obj, .stl or .glb, all of it or nothing.
 
-    STL holds triangles alone: colours and normals stay out. Numbers are single precision; OBJ has nine digits.
+    STL holds triangles alone: colours, normals and `about` stay out. Numbers are single precision; OBJ has nine digits.
+
+    Arguments:
+        about: what the file says of itself: `asset.extras` of a GLB, comments of a PLY and an OBJ.
 
     Raises:
         SinefieldError: see `check_mesh_path`; no faces; the disk is full.
@@ -149,13 +154,23 @@ def write_mesh(
         raise SinefieldError(f"{path}: there are no faces to write; choose another level")
     mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, vertex_colors=colours, process=False)
     kind = path.suffix.lower()[1:]
+    comments = [f"{key}: {value}" for key, value in (about or {}).items()]
     with atomic_path(path, overwrite) as temporary:
         if kind == "obj":
-            _write_obj(temporary, vertices, faces, colours, normals)
+            _write_obj(temporary, vertices, faces, colours, normals, comments)
         elif kind == "glb":
-            temporary.write_bytes(mesh.export(file_type="glb", include_normals=normals is not None))
+
+            def add(tree: dict) -> None:
+                tree["asset"]["extras"] = about
+
+            content = export_glb(
+                trimesh.Scene(mesh), include_normals=normals is not None, tree_postprocessor=add if about else None
+            )
+            temporary.write_bytes(content)
         elif kind == "ply":
-            temporary.write_bytes(mesh.export(file_type="ply", vertex_normal=normals is not None))
+            content = mesh.export(file_type="ply", vertex_normal=normals is not None)
+            lines = "".join(f"comment {line}\n" for line in comments).encode()
+            temporary.write_bytes(content.replace(b"\nelement vertex", b"\n" + lines + b"element vertex", 1))
         else:
             temporary.write_bytes(mesh.export(file_type="stl"))
 
@@ -202,12 +217,18 @@ def _no_surface(core: np.ndarray, level: float, inside: str, minimum: float, max
 
 
 def _write_obj(
-    path: Path, vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray | None, normals: np.ndarray | None
+    path: Path,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    colours: np.ndarray | None,
+    normals: np.ndarray | None,
+    comments: list[str],
 ) -> None:
     """OBJ with nine significant digits at any scale (trimesh writes decimals) and colours after the coordinates."""
     numbers = vertices if colours is None else np.column_stack([vertices, colours / 255])
     corners = np.asarray(faces) + 1
-    with path.open("w") as stream:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(f"# {line}\n" for line in comments)
         np.savetxt(stream, numbers, fmt="v" + " %.9g" * numbers.shape[1])
         if normals is None:
             np.savetxt(stream, corners, fmt="f %d %d %d")

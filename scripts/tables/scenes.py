@@ -42,6 +42,12 @@ def measure(name: str) -> dict:
     scene, overrides = ROWS[name]
     out = ROOT / "runs" / "tables" / re.sub(r"\W+", "_", name)
     report = train(load_config(ROOT / "scenes" / f"{scene}.yaml", overrides), out, overwrite=True)
+    return row_of(name, out, report)
+
+
+def row_of(name: str, out: Path, report: dict) -> dict:
+    """What the table says of a run."""
+    scene, overrides = ROWS[name]
     mesh = export_mesh(out, out / "mesh.ply", resolution=256, overwrite=True)
     more = "".join(f" --{key} {value}" for key, value in overrides.items())
     keep = ("kind", "params", "bytes", "steps", "seconds", "seed", "psnr", "ssim", "iou", "chamfer_l1", "machine")

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sinefield.adapters.layouts import Layout, layout_of
+from sinefield.compress.adapter_table import ADAPTER_KINDS
 from sinefield.errors import SinefieldError
 
-KINDS = ("sine", "lora", "sine-dora", "dora")
 ROWS = 256
 """Rows of a weight that are worked on at a time, so that what is between two matrices stays small and in the cache."""
 
@@ -45,8 +45,8 @@ class AdapterSpec:
     omega: float | None = 200.0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise SinefieldError(f"unknown kind of adapter {self.kind!r}; one of {', '.join(KINDS)}")
+        if self.kind not in ADAPTER_KINDS:
+            raise SinefieldError(f"unknown kind of adapter {self.kind!r}; one of {', '.join(ADAPTER_KINDS)}")
         if self.rank < 1:
             raise SinefieldError(f"an adapter's rank is {self.rank}; it must be at least 1")
         if not self.sine:
@@ -75,10 +75,10 @@ def delta(spec: AdapterSpec, a: Float[Tensor, "rank in"], b: Float[Tensor, "out 
 
 
 class Adapter(nn.Module):
-    """The trained numbers of one delta: `a` (rank, in), `b` (out, rank), and of DoRA `magnitude` (out,); float32.
+    """The trained numbers of one delta: `a` (rank, in), `b` (out, rank), of DoRA also `magnitude` (out,); float32.
 
-    A starts Kaiming-uniform (a=√5, so U(±1/√in)), B zero, the magnitudes as the lengths of the weight's rows: an adapted
-    layer starts as its base.
+    A starts Kaiming-uniform (a=√5, so U(±1/√in)), B zero, the magnitudes as the lengths of the weight's rows: an
+    adapted layer starts as its base.
     """
 
     def __init__(self, spec: AdapterSpec, matrix: Float[Tensor, "out in"]) -> None:
@@ -150,8 +150,8 @@ class Adapted(nn.Module):
     def _chosen(self) -> list[Adapter]:
         return [self.adapters[name] for name in self.active]
 
-    def add(self, name: str, spec: AdapterSpec) -> Adapter:
-        """Add an adapter, inactive, that leaves the layer as it is.
+    def make(self, name: str, spec: AdapterSpec) -> Adapter:
+        """A new adapter that leaves the layer as it is, for `adapters[name]`; not put there yet.
 
         Raises:
             SinefieldError: the name is taken or no identifier, the rank does not fit, or the adapters are merged.
@@ -162,8 +162,7 @@ class Adapted(nn.Module):
             raise SinefieldError(f"there is an adapter named {name} already; choose another name")
         if self.merged:
             raise SinefieldError("adapters are merged into the weight; unmerge them first")
-        self.adapters[name] = Adapter(spec, self.layout.matrix(self.base.weight))
-        return self.adapters[name]
+        return Adapter(spec, self.layout.matrix(self.base.weight))
 
     def activate(self, names: Iterable[str]) -> None:
         """Make these adapters the active ones; those a layer does not have are passed over.
@@ -175,7 +174,9 @@ class Adapted(nn.Module):
             raise SinefieldError("adapters are merged into the weight; unmerge them first")
         active = tuple(name for name in names if name in self.adapters)
         if len(active) > 1 and any(self.adapters[name].spec.dora for name in active):
-            raise SinefieldError(f"DoRA sets the lengths of rows, so it is active alone; not {', '.join(active)} at once")
+            raise SinefieldError(
+                f"DoRA sets the lengths of rows, so it is active alone; not {', '.join(active)} at once"
+            )
         self.active = active
 
     def merge(self) -> None:
@@ -183,7 +184,7 @@ class Adapted(nn.Module):
         if not self.merged and self.active:
             with torch.no_grad():
                 chosen = self._chosen()
-                matrix = _effective(self.layout.matrix(self.base.weight), *_parts(chosen), self.base.weight.dtype)
+                matrix = effective(self.layout.matrix(self.base.weight), *_parts(chosen), self.base.weight.dtype)
                 merged = self.layout.shaped(matrix, self.base.weight)
             # A new parameter, not a change in place: a tied weight elsewhere must not change along.
             self._kept, self.base.weight = self.base.weight, nn.Parameter(merged, requires_grad=False)
@@ -225,7 +226,7 @@ def folded(
     low_gradient: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """The layer's output with the adapters folded into its weight; only inputs, weight and factors are kept for backward.
+    """The layer's output with the adapters folded into its weight; backward keeps inputs, weight and factors alone.
 
     Arguments:
         weight: of the base, in its own shape; None for the deltas' output alone.
@@ -257,7 +258,9 @@ def _blocks(n: int) -> list[slice]:
     return [slice(i, i + ROWS) for i in range(0, n, ROWS)]
 
 
-def _effective(matrix: Tensor | None, specs, magnitude, factors, dtype: torch.dtype) -> Float[Tensor, "out in"]:
+def effective(
+    matrix: Tensor | None, specs, magnitude, factors, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "out in"]:
     """The whole effective weight, rounded once to `dtype`."""
     (a, b), *_ = factors
     out = torch.empty(len(b), a.shape[1], dtype=dtype, device=a.device)
@@ -279,17 +282,17 @@ class _Folded(torch.autograd.Function):
     def forward(ctx, options, x, weight, bias, magnitude, *factors):
         specs, layout, _, dtype = options
         ctx.options = options
-        ctx.save_for_backward(x, weight, bias, magnitude, *factors)
+        ctx.save_for_backward(x, weight, magnitude, *factors)
         pairs = list(zip(factors[::2], factors[1::2], strict=True))
         with _plain(x):
             matrix = None if weight is None else layout.matrix(weight)
-            return layout.apply(x, _effective(matrix, specs, magnitude, pairs, dtype), bias)
+            return layout.apply(x, effective(matrix, specs, magnitude, pairs, dtype), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         specs, layout, low, dtype = ctx.options
-        x, weight, bias, magnitude, *factors = ctx.saved_tensors
+        x, weight, magnitude, *factors = ctx.saved_tensors
         pairs = list(zip(factors[::2], factors[1::2], strict=True))
         needs = ctx.needs_input_grad
         of_x = of_weight = of_bias = of_magnitude = None
@@ -297,7 +300,7 @@ class _Folded(torch.autograd.Function):
         with _plain(x):
             matrix = None if weight is None else layout.matrix(weight)
             if needs[1]:
-                of_x = layout.grad_input(grad, x, _effective(matrix, specs, magnitude, pairs, dtype))
+                of_x = layout.grad_input(grad, x, effective(matrix, specs, magnitude, pairs, dtype))
             if needs[3]:
                 of_bias = layout.grad_bias(grad)
             if needs[2] or any(needs[4:]):

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,9 @@ from sinefield.adapters.layouts import Layout, layout_of
 from sinefield.compress.adapter_table import ADAPTER_KINDS
 from sinefield.errors import SinefieldError
 
-ROWS = 256
-"""Rows of a weight that are worked on at a time, so that what is between two matrices stays small and in the cache."""
+ROWS = {"cpu": 256, "cuda": 2048}
+"""Rows of a weight that are worked on at a time, by device, so that what is between two matrices stays small: on the
+CPU within the cache, on CUDA not so small that its launches take the time."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,15 @@ class Adapter(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v}" for k, v in vars(self.spec).items() if v is not None)
+
+
+class Part(NamedTuple):
+    """What `folded` needs of an adapter, wherever its numbers live; see `Adapter`."""
+
+    spec: AdapterSpec
+    a: Tensor
+    b: Tensor
+    magnitude: Tensor | None = None
 
 
 class Adapted(nn.Module):
@@ -221,7 +232,7 @@ def folded(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    adapters: Sequence[Adapter],
+    adapters: Sequence[Adapter | Part],
     layout: Layout,
     low_gradient: bool = False,
     dtype: torch.dtype | None = None,
@@ -238,7 +249,7 @@ def folded(
     return _Folded.apply(options, x, weight, bias, magnitude, *(t for pair in factors for t in pair))
 
 
-def _parts(adapters: Sequence[Adapter]):
+def _parts(adapters: Sequence[Adapter | Part]):
     return [c.spec for c in adapters], adapters[0].magnitude, [(c.a, c.b) for c in adapters]
 
 
@@ -254,8 +265,9 @@ def _rows(matrix: Tensor | None, specs, factors, rows: slice) -> Tensor:
     return total if matrix is None else total.add_(matrix[rows])
 
 
-def _blocks(n: int) -> list[slice]:
-    return [slice(i, i + ROWS) for i in range(0, n, ROWS)]
+def _blocks(b: Tensor) -> list[slice]:
+    rows = ROWS.get(b.device.type, ROWS["cuda"])
+    return [slice(i, i + rows) for i in range(0, len(b), rows)]
 
 
 def effective(
@@ -264,7 +276,7 @@ def effective(
     """The whole effective weight, rounded once to `dtype`."""
     (a, b), *_ = factors
     out = torch.empty(len(b), a.shape[1], dtype=dtype, device=a.device)
-    for rows in _blocks(len(b)):
+    for rows in _blocks(b):
         part = _rows(matrix, specs, factors, rows)
         if magnitude is not None:
             part.mul_((magnitude[rows] / part.norm(dim=1))[:, None])
@@ -299,16 +311,12 @@ class _Folded(torch.autograd.Function):
         of_factors: list[Tensor | None] = [None] * len(factors)
         with _plain(x):
             matrix = None if weight is None else layout.matrix(weight)
-            if needs[1]:
-                of_x = layout.grad_input(grad, x, effective(matrix, specs, magnitude, pairs, dtype))
-            if needs[3]:
-                of_bias = layout.grad_bias(grad)
             if needs[2] or any(needs[4:]):
                 small = (grad.bfloat16(), x.bfloat16()) if low else (grad, x)
                 whole = layout.grad_matrix(*small)
                 of_factors = [torch.zeros_like(t) for t in factors]
                 of_magnitude = None if magnitude is None else torch.empty_like(magnitude)
-                for rows in _blocks(len(whole)):
+                for rows in _blocks(factors[1]):
                     part = whole[rows].to(factors[0].dtype)
                     if magnitude is not None:  # the rows' lengths count as constants: DoRA, section 4.3
                         value = _rows(matrix, specs, pairs, rows)
@@ -325,4 +333,9 @@ class _Folded(torch.autograd.Function):
                         of_factors[2 * i].addmm_(b[rows].T, slope)
                         torch.mm(slope, a.T, out=of_factors[2 * i + 1][rows])
                 of_weight = layout.shaped(whole.to(weight.dtype), weight) if needs[2] else None
+                del small, whole, part  # before the input's gradient, the largest thing here, is made
+            if needs[1]:
+                of_x = layout.grad_input(grad, x, effective(matrix, specs, magnitude, pairs, dtype))
+            if needs[3]:
+                of_bias = layout.grad_bias(grad)
         return None, of_x, of_weight, of_bias, of_magnitude, *of_factors

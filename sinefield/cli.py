@@ -35,6 +35,10 @@ CONTROL = {
     "view": ("look at a run in the browser, finished or in training", "sinefield view runs/demo"),
     "poses": ("find the poses of photographs by COLMAP", "sinefield poses my_photos"),
     "inspect": ("say what a folder of photographs holds, and whether its cameras fit", "sinefield inspect my_photos"),
+    "adapter": (
+        "pack, describe or merge an adapter saved by sinefield.adapters",
+        "sinefield adapter pack adapter.safetensors adapter.sine --bits 4",
+    ),
     "doctor": ("say what this machine can run, and why the rest is not used", "sinefield doctor"),
 }
 
@@ -175,7 +179,30 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("scene", help="data folder, its pose file, or scene file (YAML)")
     p.add_argument("--out", help="picture of cameras, box and sparse points: .png .jpg .pdf .svg")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    _adapter_parsers(made["adapter"])
     return parser, made
+
+
+def _adapter_parsers(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    pack = actions.add_parser("pack", help="quantise an adapter into one small file", allow_abbrev=False)
+    pack.add_argument("adapter", help="adapter: .safetensors")
+    pack.add_argument("out", help="packed adapter: .sine")
+    pack.add_argument("--bits", type=int, required=True, help="bits an entry before entropy coding, 1 to 8")
+    pack.add_argument("--quantiser", default="kmeans", help="kmeans or uniform (kmeans)")
+    info = actions.add_parser("info", help="list an adapter's layers, ranks and sizes", allow_abbrev=False)
+    info.add_argument("adapter", help="adapter: .safetensors or .sine")
+    merge = actions.add_parser(
+        "merge", help="write a base model's weights with the adapter in them", allow_abbrev=False
+    )
+    merge.add_argument("adapter", help="adapter: .safetensors or .sine")
+    merge.add_argument("base", help="base model: a .safetensors file or a folder of them")
+    merge.add_argument("out", help="file or folder to make, as the base is")
+    for action in (pack, merge):
+        action.add_argument("--overwrite", action="store_true", help="replace OUT")
+    for action in (pack, info, merge):
+        # Given after the action too; it must not undo what was given before.
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -418,6 +445,20 @@ def _inspect(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
     return inspect(options.scene, options.out, options.overwrite)
 
 
+def _adapter(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.adapters.file import describe_adapter, merge_files, pack_adapter
+
+    if options.action == "info":
+        return describe_adapter(options.adapter)
+    if options.action == "merge":
+        report = merge_files(options.adapter, options.base, options.out, options.overwrite)
+        return report, f"{options.out}: {report['layers']} layers merged, {report['files']} files"
+    report = pack_adapter(options.adapter, options.out, options.bits, options.quantiser, options.overwrite)
+    error = "" if report["delta_error"] is None else f"; ΔW is off by {100 * report['delta_error']:.3g} %"
+    smaller = report["float_bytes"] / report["bytes"]
+    return report, f"{options.out}: {report['bytes']:,} bytes, {smaller:.1f} times smaller than float32{error}"
+
+
 def _doctor(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.doctor import examine
 
@@ -440,6 +481,7 @@ COMMANDS: dict[str, Command] = {
     "view": _view,
     "poses": _poses,
     "inspect": _inspect,
+    "adapter": _adapter,
     "doctor": _doctor,
 }
 

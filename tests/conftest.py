@@ -18,7 +18,7 @@ CHECKED += ["fields", "metrics", "data", "render.march", "render.volume", "rende
 CHECKED += ["render.surface", "export.channels", "export.views"]
 CHECKED += ["render.march_triton", "render.composite_triton"]
 CHECKED += ["export.mesh", "export.field_mesh", "export.grid", "export.report", "export.page", "export.image"]
-CHECKED += ["viewer.picture"]
+CHECKED += ["viewer.picture", "adapters", "compress.adapter_table"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")
 
 

@@ -153,11 +153,37 @@ def bfloat16(data):
     return np.frombuffer(b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2)), "<f4")
 
 
+def layers_of(r):
+    """An adapter's layers by name, and the shapes of its tensors."""
+    names = zlib.decompressobj(-15).decompress(r.take(r.varint())).decode().split("\n")
+    forms = []
+    for _ in range(r.varint()):
+        kind, flags = ["sine", "lora", "sine-dora", "dora"][r.byte()], r.byte()
+        rank = r.varint()
+        alpha, omega = r.take(4), r.take(4) if "sine" in kind else None
+        alpha, omega = (x and float(str(np.float32(struct.unpack("<f", x)[0]))) for x in (alpha, omega))
+        form = {"kind": kind, "rank": rank, "alpha": alpha, "omega": omega, "transposed": bool(flags & 1)}
+        forms.append({**form, "rows": r.varint(), "columns": r.varint()})
+    layers = {name: forms[r.varint()] for name in names}
+    shapes = {}
+    for name, f in layers.items():
+        shapes |= {f"{name}.a": (f["rank"], f["columns"]), f"{name}.b": (f["rows"], f["rank"])}
+        if "dora" in f["kind"]:
+            shapes[f"{name}.magnitude"] = (f["rows"],)
+    return layers, shapes
+
+
 def decode(data):
     """Settings, box (of an image width and height), {name: float32 array}, cells or None, note."""
     assert data[:5] == b"SINE\x01" and struct.unpack("<I", data[5:9])[0] == zlib.crc32(data[9:])
     r = Bytes(data[9:])
     kind = r.byte()
+    if kind == 4:
+        layers, shapes = layers_of(r)
+        assert r.varint() == 0  # no note
+        values, coder, _ = tensors(r, shapes, 0, 0, 0)
+        assert coder.state == 0 and not coder.words
+        return layers, None, values, None, {}
     s = settings_of(r, {1: SHAPE, 2: RADIANCE, 3: IMAGE}[kind])
     if kind == 3:
         box = r.varint(), r.varint()
@@ -181,6 +207,14 @@ def decode(data):
     else:
         shapes |= mlp("trunk", inputs, 1 + s["features"], s, s["width"], s["depth"], not low_rank)
         shapes |= mlp("head", s["features"] + 16, 3, {"skips": []}, s["head_width"], s["head_depth"], True)
+    values, coder, contexts = tensors(r, shapes, d, s["frequencies"], 60 if kind == 2 else 0)
+    cells = grid(coder, s["grid_levels"] * s["grid"], s["grid"], contexts) if kind == 2 else None
+    assert coder.state == 0 and not coder.words
+    return s, np.array(box), values, cells, note
+
+
+def tensors(r, shapes, d, f, n_contexts):
+    """{name: float32 array}, the coder after them, and the bytes between rows and payload."""
     rows = {}
     for name, shape in shapes.items():
         form = r.byte()
@@ -193,7 +227,6 @@ def decode(data):
             how = step, offset
         columns = [list(range(shape[-1]))]
         if form & 8:
-            f = s["frequencies"]
             columns = [list(range(d))]
             columns += [[k * f * d + d + d * i + a for k in (0, 1) for a in range(d)] for i in range(f)]
         tables = []
@@ -201,7 +234,7 @@ def decode(data):
             least, n = r.signed(), r.varint() + 1
             tables.append((group, least, table(n, r.varint(), r.byte(), r.byte()) if n > 1 else None))
         rows[name] = how, tables
-    contexts = r.take(60) if kind == 2 else b""
+    contexts = r.take(n_contexts)
     coder = Coder(r.take(len(r.data) - r.at))
     values = {}
     for name, (how, tables) in rows.items():
@@ -215,9 +248,7 @@ def decode(data):
         else:
             step, offset = (x.reshape((-1,) + (1,) * (levels.ndim - 1)) for x in how)
             values[name] = (levels.astype(np.float32) * step + offset).reshape(shapes[name])
-    cells = grid(coder, s["grid_levels"] * s["grid"], s["grid"], contexts) if kind == 2 else None
-    assert coder.state == 0 and not coder.words
-    return s, np.array(box), values, cells, note
+    return values, coder, contexts
 
 
 def grid(coder, rows, n, contexts):

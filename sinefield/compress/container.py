@@ -1,4 +1,5 @@
-"""The `.sine` file: a field's settings, box and coded tensors in as few bytes as they take. docs/format.md is its text.
+"""The `.sine` file: a field's settings, box and coded tensors in as few bytes as they take, or an adapter's layers and
+tensors. docs/format.md is its text.
 
 Everything a file claims is checked before anything of its size is made.
 """
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sinefield.compress.adapter_table import table_in, table_out
 from sinefield.compress.entropy import MAX_SYMBOLS, Decoder, Encoder, fit_table, frequencies
 from sinefield.compress.grid import CONTEXTS, decode_grid, encode_grid
 from sinefield.compress.header import (
@@ -32,7 +34,7 @@ from sinefield.errors import SinefieldError
 
 MAGIC = b"SINE"
 VERSION = 1
-KINDS = {"shape": 1, "radiance": 2, "image": 3}
+KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4}
 MAX_FILE = 256 << 20
 MAX_SIDE = 16384  # pixels of the orbit's own pictures, and of an image
 MAX_NUMBERS = 1 << 26
@@ -82,9 +84,9 @@ class Packed:
     """What a `.sine` file holds.
 
     Attributes:
-        kind: "shape", "radiance" or "image".
-        settings: the field's configuration, complete.
-        box: (6,) float64, world or input units; None for an image.
+        kind: "shape", "radiance", "image" or "adapter".
+        settings: the field's configuration, complete; of an adapter its layers, see `adapter_table`.
+        box: (6,) float64, world or input units; None for an image or an adapter.
         tensors: by the parameter's name, in the order of the network.
         background: (3,) of 0 … 1, radiance only.
         cells: (levels · n, n, n) bool occupied cells, radiance only.
@@ -111,8 +113,11 @@ class Packed:
 def encode(packed: Packed) -> bytes:
     """The file's bytes; sets `bytes` of each tensor and `sizes`."""
     head = bytearray([KINDS[packed.kind]])
-    head += settings_out(packed.kind, packed.settings)
-    head += varint(packed.size[0]) + varint(packed.size[1]) if packed.kind == "image" else box_out(packed.box)
+    head += table_out(packed.settings) if packed.kind == "adapter" else settings_out(packed.kind, packed.settings)
+    if packed.kind == "image":
+        head += varint(packed.size[0]) + varint(packed.size[1])
+    elif packed.kind != "adapter":
+        head += box_out(packed.box)
     if packed.kind == "radiance":
         head += bytes(np.round(np.asarray(packed.background) * 255).astype(np.uint8))
         head += np.asarray(packed.view, "<f4").tobytes()
@@ -123,7 +128,7 @@ def encode(packed: Packed) -> bytes:
     encoder = Encoder()
     tables = bytearray()
     for name, coded in packed.tensors.items():
-        row, bits = _tensor_out(coded, encoder, octaves(packed.kind, name, packed.settings["frequencies"]))
+        row, bits = _tensor_out(coded, encoder, octaves(packed.kind, name, packed.settings.get("frequencies", 0)))
         coded.bytes = len(row) + bits / 8
         tables += row
     grid = encode_grid(encoder, packed.cells) if packed.kind == "radiance" else b""
@@ -169,13 +174,13 @@ def _decode_body(reader: "Reader", shapes, where: str, length: int) -> Packed:
     kind = {number: name for name, number in KINDS.items()}.get(reader.byte())
     if kind is None:
         raise SinefieldError(f"{where}: holds an unknown kind of field; update sinefield")
-    settings = settings_in(kind, reader)
+    settings = table_in(reader) if kind == "adapter" else settings_in(kind, reader)
     box = background = view = frame = size = None
     if kind == "image":
         size = reader.varint(MAX_SIDE), reader.varint(MAX_SIDE)
         if not all(size):
             raise ValueError("its image has no pixels")
-    else:
+    elif kind != "adapter":
         box = box_in(reader)
     if kind == "radiance":
         background = np.frombuffer(reader.take(3), np.uint8).astype(np.float32) / np.float32(255)
@@ -196,7 +201,7 @@ def _decode_body(reader: "Reader", shapes, where: str, length: int) -> Packed:
             f"{where}: claims {numbers:,} numbers and {cells:,} cells in {length:,} bytes; it is no proper .sine file"
         )
     heads = {
-        name: _tensor_in(reader, shape, octaves(kind, name, settings["frequencies"]))
+        name: _tensor_in(reader, shape, octaves(kind, name, settings.get("frequencies", 0)))
         for name, shape in expected.items()
     }
     table = reader.take(CONTEXTS) if kind == "radiance" else b""

@@ -10,13 +10,10 @@ report.html        all of that as one page, where `sinefield report` made it
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sinefield import __version__
@@ -26,8 +23,9 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.image import ImageField
 from sinefield.fields.shape import ShapeField
 from sinefield.fields.surface import make_radiance_field
-from sinefield.files import atomic_path, check_output, require_file, write_error, write_text
+from sinefield.files import check_output, require_file, write_error, write_text
 from sinefield.strict import dump_yaml, load_yaml, to_plain
+from sinefield.tensor_files import load_tensors, save_tensors
 from sinefield.training.sine_file import from_packed, is_sine, load_packed
 
 MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds"}
@@ -150,31 +148,6 @@ def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def save_tensors(path: str | Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
-    """Write tensors and a JSON note as one safetensors file, atomically."""
-    with atomic_path(path) as temporary:
-        contents = {name: t.detach().contiguous() for name, t in tensors.items()}
-        try:
-            save_file(contents, temporary, metadata={"sinefield": json.dumps(note, sort_keys=True)})
-        except SafetensorError as error:
-            # The library turns a full disk into its own error; ask the disk which it was.
-            free = os.statvfs(temporary.parent)
-            full = free.f_bavail * free.f_frsize < sum(t.nbytes for t in contents.values())
-            problem = "the disk is full; free some space" if full else f"cannot be written ({error}); check the folder"
-            raise SinefieldError(f"{path}: {problem} and run again") from error
-
-
-def load_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and note; raises SinefieldError if the file is missing, damaged or not ours."""
-    path = require_file(path, what)
-    try:
-        with safe_open(path, framework="pt") as stream:
-            note = json.loads((stream.metadata() or {})["sinefield"])
-            return {name: stream.get_tensor(name) for name in stream.keys()}, note  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise SinefieldError(f"{path}: not a {what} of sinefield, or damaged ({error}); train again") from error
 
 
 def pack_bits(mask: Tensor) -> Tensor:

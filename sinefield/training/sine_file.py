@@ -129,6 +129,8 @@ def _build(packed: Packed, config: Config) -> Field:
 
 def _shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a field's parameters, without the memory for them."""
+    if kind not in BASE:
+        raise SinefieldError(f"holds an {kind}, not a field; see sinefield adapter info")
     config = make_config({"kind": kind, "field": settings, "data": {"path": "-"}}, "its settings")
     with torch.device("meta"):
         zero = torch.zeros((), dtype=torch.float64)

@@ -1,0 +1,111 @@
+"""Sine adapters through Hugging Face PEFT: `SineLoraConfig` in place of `LoraConfig`.
+
+Importing this makes `PeftModel.from_pretrained` know the saved configurations. PEFT's own files, names of tensors, and
+merging are used; what changes is the delta. docs/adapters.md says what PEFT leaves no room for.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sinefield.adapters.layers import AdapterSpec, Part, delta, folded
+from sinefield.adapters.layouts import layout_of
+from sinefield.errors import SinefieldError
+
+try:
+    from peft import LoraConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.tuners import lora
+    from transformers.pytorch_utils import Conv1D
+except ImportError as _error:
+    raise SinefieldError(f"PEFT is not installed ({_error}); pip install 'sinefield[adapters]'") from _error
+
+NAME = "SINELORA"
+"""What a saved configuration calls itself. PEFT alone does not know it and refuses, rather than load plain LoRA."""
+
+
+@dataclass
+class SineLoraConfig(LoraConfig):
+    """`LoraConfig` with ΔW = (α/r)·sin(ω·B A)/√in; r, lora_alpha, target_modules and the rest mean what they did.
+
+    Raises:
+        SinefieldError: an option that the sine cannot honour.
+    """
+
+    omega: float = field(default=200.0, metadata={"help": "ω of sin(ω·B A)"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        AdapterSpec("sine", self.r, self.lora_alpha, self.omega)  # its checks
+        for name, usual in (("use_dora", False), ("lora_dropout", 0.0), ("lora_bias", False)):
+            if getattr(self, name) != usual:
+                raise SinefieldError(f"SineLoraConfig takes no {name}; leave it at {usual} or use sinefield.adapters")
+        if self.init_lora_weights not in (True, False):
+            raise SinefieldError(f"SineLoraConfig: init_lora_weights is {self.init_lora_weights!r}; True or False")
+        self._register_custom_module({nn.Linear: SineLinear, Conv1D: SineLinear, nn.Conv2d: SineConv2d})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "peft_type": NAME}
+
+
+class _Sine:
+    """What both layers share: the delta, and a forward pass with it folded into the weight."""
+
+    lora_variants = {(): None}  # noqa: RUF012  (PEFT reads it as a property; any variant asked for is an error there)
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, *, config: SineLoraConfig, **kwargs) -> None:
+        layer = getattr(base_layer, "base_layer", base_layer)
+        if not layer.weight.is_floating_point() or getattr(layer, "groups", 1) > 1:
+            raise SinefieldError(
+                f"{type(layer).__name__} with quantised weights or groups takes no sine adapter in PEFT"
+            )
+        self.__dict__["omega"] = {}  # before nn.Module's own initialisation, within which the first adapter comes
+        super().__init__(base_layer, adapter_name, config=config, **kwargs)
+
+    def update_layer(self, adapter_name: str, r: int, lora_alpha: int, config: SineLoraConfig, **kwargs) -> None:
+        if not isinstance(config, SineLoraConfig):
+            raise SinefieldError(f"adapter {adapter_name} is no SineLoraConfig; mix them in models of their own")
+        self.omega[adapter_name] = config.omega
+        super().update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
+
+    def _part(self, adapter: str) -> Part:
+        a, b = (factor[adapter].weight.flatten(1) for factor in (self.lora_A, self.lora_B))
+        a, b = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (a, b))
+        spec = AdapterSpec("sine", len(a), self.scaling[adapter] * len(a), self.omega[adapter])
+        return Part(spec, a, b)
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """What PEFT adds to the weight in merging and takes off in unmerging."""
+        part, layer = self._part(adapter), self.get_base_layer()
+        return layout_of(layer).shaped(delta(part.spec, part.a, part.b), layer.weight)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if kwargs.get("adapter_names") is not None:
+            raise SinefieldError("sine adapters cannot be mixed within a batch (adapter_names); run them one by one")
+        parts = [self._part(name) for name in self.active_adapters if name in self.lora_A]
+        if self.disable_adapters or self.merged or not parts:
+            return super().forward(x, *args, **kwargs)
+        layer = self.get_base_layer()
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else layer.weight.dtype
+        bias = None if layer.bias is None else layer.bias.to(dtype)
+        return folded(x.to(dtype), layer.weight, bias, parts, layout_of(layer), dtype=dtype)
+
+
+class SineLinear(_Sine, lora.Linear):
+    """PEFT's layer for `nn.Linear` and `Conv1D`."""
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, *, config: SineLoraConfig, **kwargs) -> None:
+        transposed = isinstance(getattr(base_layer, "base_layer", base_layer), Conv1D)
+        kwargs["is_target_conv_1d_layer"] = transposed
+        super().__init__(base_layer, adapter_name, config=config, **kwargs)
+        self.fan_in_fan_out = transposed
+
+
+class SineConv2d(_Sine, lora.Conv2d):
+    """PEFT's layer for `nn.Conv2d`."""
+
+
+PEFT_TYPE_TO_CONFIG_MAPPING[NAME] = SineLoraConfig

@@ -94,7 +94,8 @@ def dump_yaml(content: dict[str, Any]) -> str:
 def nearest(name: str, known: list[str]) -> str:
     """', did you mean …?' or the list of what there is."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    more = f", … ({len(known)} in all)" if len(known) > 60 else ""
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:60])}{more}"
 
 
 def _convert(value: Any, kind: Any, where: str, key: str) -> Any:

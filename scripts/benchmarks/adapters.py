@@ -144,10 +144,10 @@ def text(report: dict) -> str:
         f"`python scripts/benchmarks/adapters.py`: {report['width']} wide, {report['tokens']:,} tokens, rank "
         f"{report['rank']}, median of {report['rounds']} steps that take turns, {report['threads']} threads.\n\n"
         f"{table(list(rows[0]), rows, markdown=True)}\n\n"
-        "Plain LoRA needs two products of the weight's size a step, one that folds the delta into the weight three: the "
-        "gradient of ΔW is gᵀx, whatever its rank. In bf16 the small rest hardly counts and the ratio nears 3/2; PEFT's "
-        "LoRA keeps its factors in float32 and pays for that with copies of its inputs. No gain in speed from the "
-        "function of our own over plain torch, only in memory.\n"
+        "Plain LoRA needs two products of the weight's size a step, a delta that is folded into the weight three:\n"
+        "the gradient of ΔW is gᵀx, whatever its rank. In bf16 the small rest hardly counts and the ratio nears 3/2;\n"
+        "PEFT's LoRA keeps its factors in float32 and pays for that with copies of its inputs. The function of our\n"
+        "own is no faster than plain torch, it only takes less memory.\n"
     )
 
 

@@ -119,7 +119,7 @@ def load_adapter(path: str | Path) -> dict[str, Target]:
         packed = load_packed(path)
         values = {name: coded.values() for name, coded in packed.tensors.items()}
         return _targets(packed.settings, values, str(path))
-    tensors, note = load_tensors(path, "adapter")
+    tensors, note = load_tensors(path, "saved adapter")
     rows = note.get("targets") if isinstance(note, dict) and note.get("adapter") == 1 else None
     if not isinstance(rows, dict) or not rows:
         raise SinefieldError(f"{path}: holds no adapter; save one with sinefield.adapters.save_adapter")
@@ -338,8 +338,14 @@ def _key_of(name: str, keys: dict[str, Path], where: str) -> str:
         key for key in keys if key.endswith(f".{wanted}") or (key.endswith(".weight") and wanted.endswith(f".{key}"))
     ]
     if len(near) != 1:
-        what = f"several of the base's weights end like {wanted}" if near else f"the base has no {wanted}"
-        raise SinefieldError(f"{where}: {what}; {nearest(wanted, list(keys)[:1000])}")
+        if near:
+            raise SinefieldError(
+                f"{where}: {near[0]} and {near[1]} of the base both end like {wanted}; rename the layer"
+            )
+        raise SinefieldError(
+            f"{where}: the base has no {wanted}; give the model it was trained on (a weight tied to another may be "
+            f"stored only there: such a layer is merged in memory alone)"
+        )
     return near[0]
 
 

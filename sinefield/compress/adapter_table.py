@@ -11,6 +11,7 @@ from sinefield.compress.header import Reader, varint
 ADAPTER_KINDS = ("sine", "lora", "sine-dora", "dora")
 """A kind's number in the file is its place here; only ever appended to."""
 MAX_NAMES = 1 << 20  # bytes of all names
+MAX_LAYERS = 1 << 16
 MAX_SIDE = 1 << 20
 _TRANSPOSED = 1
 
@@ -33,6 +34,8 @@ def table_in(reader: Reader) -> dict[str, Any]:
     if not opener.eof or opener.unused_data:
         raise ValueError("its list of layers is damaged")
     names = text.decode().split("\n")
+    if len(names) > MAX_LAYERS:
+        raise ValueError(f"it names {len(names):,} layers, at most {MAX_LAYERS:,} can be")
     if len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
         raise ValueError("its list of layers has a name twice, or one that is none")
     forms = [_form_in(reader) for _ in range(reader.varint(len(names)))]

@@ -54,8 +54,8 @@ def attention(
         bias: added to the scaled scores, as Swin's relative positions are.
         scale: of the scores, 1/√d by default.
         divisor: a fixed number in √N's place, e.g. 14 for the paper's 196 tokens.
-        method: "quadratic", "linear" (O(N), no mask and no bias, p only), "triton" (O(N²) time and O(N) memory, no bias,
-            p only), or "auto": see `choose_method`. Softmax is torch's own scaled_dot_product_attention.
+        method: "quadratic", "linear" (O(N), no mask and no bias, p only), "triton" (O(N²) time and O(N) memory, no
+            bias, p only), or "auto": see `choose_method`. Softmax is torch's own scaled_dot_product_attention.
 
     Raises:
         SinefieldError: an unknown power or method, heads that do not divide, or a method that cannot do this.

@@ -85,7 +85,6 @@ class DCTGraying(nn.Module):
 
 def dct(x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n"]:
     """The orthonormal cosine transform (DCT-II) along the last axis, of any length, by one FFT of that length."""
-    n = x.shape[-1]
     # Even places forwards, then odd ones backwards: the cosine transform is the real part of this one's FFT, turned.
     y = torch.fft.fft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1)) * _turn(x, -1)
     return y.real * _lengths(x)

@@ -55,14 +55,14 @@ def attention(
         scale: of the scores, 1/√d by default.
         divisor: a fixed number in √N's place, e.g. 14 for the paper's 196 tokens.
         method: "quadratic", "linear" (O(N), no mask and no bias, p only), "triton" (O(N²) time and O(N) memory, no
-            bias, p only), or "auto": see `choose_method`. Softmax is torch's own scaled_dot_product_attention.
+            bias, no float64, p only), or "auto": see `choose_method`. Softmax is torch's own
+            scaled_dot_product_attention.
 
     Raises:
         SinefieldError: an unknown power or method, heads that do not divide, or a method that cannot do this.
     """
     _check(q, k, power, divisor, method)
-    if k.shape[1] != q.shape[1]:
-        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    k, v = spread(k, q.shape[1]), spread(v, q.shape[1])
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if power is None:
         if method not in ("auto", "quadratic"):
@@ -72,8 +72,8 @@ def attention(
         method = choose_method(q, k, v, power, causal, mask is not None, bias is not None)
     if method == "linear" and (mask is not None or bias is not None):
         raise SinefieldError("attention in O(N) takes no mask and no bias; use keys, causal or method auto")
-    if method == "triton" and bias is not None:
-        raise SinefieldError("the Triton kernel takes no bias; use method auto")
+    if method == "triton" and (bias is not None or q.dtype == torch.float64):
+        raise SinefieldError("the Triton kernel takes no bias and no float64; use method auto")
     factor = _factor(k, keys, divisor)
     if method == "triton":
         from sinefield.nn.attention_triton import attention_triton
@@ -117,7 +117,7 @@ def choose_method(
 
 def attention_matrix(
     q: Float[Tensor, "b h n d"],
-    k: Float[Tensor, "b h m d"],
+    k: Float[Tensor, "b g m d"],
     power: int | None = None,
     mask: Bool[Tensor, "#b #h #n #m"] | None = None,
     keys: Bool[Tensor, "b m"] | None = None,
@@ -128,6 +128,7 @@ def attention_matrix(
 ) -> Float[Tensor, "b h n m"]:
     """What `attention` multiplies v by, float32 or float64: for diagnostics, O(n·m) memory."""
     _check(q, k, power, divisor, "quadratic")
+    k = spread(k, q.shape[1])
     kind = torch.promote_types(q.dtype, torch.float32)
     x = _scores(q.to(kind) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale), k.to(kind), bias)
     joined = _joined(mask, keys)
@@ -197,6 +198,11 @@ class Attention(nn.Module):
         context = x if context is None else context
         pairs = (self.query, x), (self.key, context), (self.value, context)
         return tuple(f(t).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for f, t in pairs)
+
+
+def spread(k: Float[Tensor, "b g m d"], heads: int) -> Float[Tensor, "b h m d"]:
+    """Each of g heads for the heads/g heads of queries that it serves."""
+    return k if k.shape[1] == heads else k.repeat_interleave(heads // k.shape[1], dim=1)
 
 
 def monomials(d: int, power: int) -> int:

@@ -76,7 +76,6 @@ def forward(
     P: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
-    HALF: tl.constexpr,
     PRECISION: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
@@ -94,8 +93,8 @@ def forward(
         a, _ = _power(x, P)
         a = tl.where(_seen(mask, batch, h, i, j, n, m, sb, sh, sn, sm, CAUSAL, MASKED), a, 0.0)
         values = _rows(v, head, j, m, C, PAD_C)
-        # Powers overflow fp16: there the second product is of float32. bf16 holds them.
-        total += _dot(a.to(values.dtype), values, PRECISION) if HALF else _dot(a, values.to(tl.float32), PRECISION)
+        # Powers overflow fp16: the second product is of float32.
+        total += _dot(a, values.to(tl.float32), PRECISION)
     _put(out, head, i, n, total * tl.load(factor + batch), C, PAD_C)
 
 
@@ -123,7 +122,6 @@ def backward_queries(
     P: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
-    HALF: tl.constexpr,
     PRECISION: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
@@ -142,7 +140,7 @@ def backward_queries(
         _, slope = _power(_dot(queries, tl.trans(keys), PRECISION) * scale, P)
         by_x = slope * _dot(g, tl.trans(_rows(v, head, j, m, C, PAD_C)), PRECISION)
         by_x = tl.where(_seen(mask, batch, h, i, j, n, m, sb, sh, sn, sm, CAUSAL, MASKED), by_x, 0.0)
-        total += _dot(by_x.to(keys.dtype), keys, PRECISION) if HALF else _dot(by_x, keys.to(tl.float32), PRECISION)
+        total += _dot(by_x, keys.to(tl.float32), PRECISION)
     _put(grad_q, head, i, n, total * (scale * tl.load(factor + batch)), D, PAD_D)
 
 
@@ -171,7 +169,6 @@ def backward_keys(
     P: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
-    HALF: tl.constexpr,
     PRECISION: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
@@ -191,12 +188,8 @@ def backward_keys(
         seen = _seen(mask, batch, h, i, j, n, m, sb, sh, sn, sm, CAUSAL, MASKED)
         by_x = tl.trans(tl.where(seen, slope * _dot(g, tl.trans(values), PRECISION), 0.0))
         a = tl.trans(tl.where(seen, a, 0.0))
-        if HALF:
-            total_v += _dot(a.to(g.dtype), g, PRECISION)
-            total_k += _dot(by_x.to(queries.dtype), queries, PRECISION)
-        else:
-            total_v += _dot(a, g.to(tl.float32), PRECISION)
-            total_k += _dot(by_x, queries.to(tl.float32), PRECISION)
+        total_v += _dot(a, g.to(tl.float32), PRECISION)
+        total_k += _dot(by_x, queries.to(tl.float32), PRECISION)
     f = tl.load(factor + batch)
     _put(grad_k, head, j, m, total_k * (scale * f), D, PAD_D)
     _put(grad_v, head, j, m, total_v * f, C, PAD_C)

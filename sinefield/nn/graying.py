@@ -44,8 +44,7 @@ def dct_graying(x: Float[Tensor, "*b n d"], epsilon: float = 0.95, keep_scale: b
     with torch.autocast(x.device.type, enabled=False):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         y = dct(dct(wide).transpose(-1, -2)).transpose(-1, -2)
-        tiny = torch.finfo(wide.dtype).tiny
-        largest = y.abs().amax(dim=(-1, -2), keepdim=True).clamp_min(tiny)
+        largest = _or_one(y.abs().amax(dim=(-1, -2), keepdim=True))
         unit = y / largest
         y = unit * unit.abs().clamp_min(_floor(wide)) ** (epsilon - 1)
         if keep_scale:
@@ -125,6 +124,11 @@ def _floor(x: Tensor) -> float:
     return torch.finfo(x.dtype).eps * max(x.shape[-2:])
 
 
+def _or_one(largest: Tensor) -> Tensor:
+    """A matrix of zeros has no scale to divide by."""
+    return torch.where(largest > 0, largest, 1.0)
+
+
 class _SVDGraying(torch.autograd.Function):
     """x = c·U·diag(s)·Vᵀ with c the largest singular value → U·diag(f(s))·Vᵀ, times c if the scale is kept.
 
@@ -136,7 +140,7 @@ class _SVDGraying(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, epsilon, keep_scale, floor):
         u, s, vh = torch.linalg.svd(x, full_matrices=False)
-        largest = s[..., :1].clamp_min(torch.finfo(x.dtype).tiny)
+        largest = _or_one(s[..., :1])
         s = s / largest
         ctx.save_for_backward(u, s, vh, largest)
         ctx.settings = epsilon, keep_scale, floor
@@ -172,7 +176,7 @@ class _SVDGraying(torch.autograd.Function):
             by_x = by_x + (u * ratio[..., None, :]) @ (u.mT @ g - inner @ vh)
         # The largest value moves too; where several are largest, the mean of their directions is a subgradient.
         top = (s >= 1 - floor).to(s.dtype)
-        direction = (u * (top / top.sum(-1, keepdim=True))[..., None, :]) @ vh
+        direction = (u * (top / top.sum(-1, keepdim=True).clamp_min(1))[..., None, :]) @ vh
         by_largest = -((u.mT @ by_x @ v).diagonal(dim1=-2, dim2=-1) * s).sum(-1, keepdim=True)
         if keep_scale:
             by_largest = by_largest + (inner.diagonal(dim1=-2, dim2=-1) * f.to(s.dtype)).sum(-1, keepdim=True)

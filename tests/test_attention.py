@@ -1,7 +1,9 @@
 """Attention against loops in float64, torch's own softmax and autograd; its fast ways against its plain one."""
 
 import math
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from sinefield.errors import SinefieldError
 from sinefield.nn import attention_triton as tritons
 from sinefield.nn.attention import Attention, attention, attention_matrix, choose_method
 from sinefield.nn.norms import attention_norms, bounds, condition_number
+
+ROOT = Path(__file__).parents[1]
 
 
 def tokens(b=2, h=4, n=5, m=7, d=3, c=2, g=None, dtype=torch.float64, seed=0):
@@ -225,10 +229,12 @@ def test_auto_on_cuda_asks_whether_triton_runs(monkeypatch):
     """With tensors that only say they are there."""
     with FakeTensorMode():
         q = torch.empty(1, 2, 196, 64, device="cuda", dtype=torch.float16)
-        wide = q.double()
+        half, single = (torch.empty(1, 2, 196, 100, device="cuda", dtype=x) for x in (torch.float16, torch.float32))
+        double = q.double()
     monkeypatch.setattr(tritons, "why_not_triton", lambda: None)
     assert choose_method(q, q, q, 3) == choose_method(q, q, q, 3, masked=True) == "triton"
-    assert choose_method(q, q, q, 3, biased=True) == choose_method(wide, wide, wide, 3) == "quadratic"
+    assert choose_method(q, q, q, 3, biased=True) == choose_method(double, double, double, 3) == "quadratic"
+    assert choose_method(half, half, half, 3) == "triton" and choose_method(single, single, single, 3) == "quadratic"
     assert choose_method(q, q, q, 1) == "linear"
     monkeypatch.setattr(tritons, "why_not_triton", lambda: "no")
     assert choose_method(q, q, q, 3) == "quadratic"
@@ -386,3 +392,17 @@ def test_condition_numbers():
         np.testing.assert_allclose(condition_number(x.to(dtype)).numpy(), truth, rtol=1e-9)
     x[0, :, 1] = x[0, :, 0]
     assert condition_number(x)[0] == math.inf and condition_number(torch.zeros(2, 2)) == math.inf
+
+
+def test_the_documents_example_and_thresholds(capsys):
+    """What docs/attention.md shows runs, and the lengths it names are those where the choice changes."""
+    text = (ROOT / "docs" / "attention.md").read_text()
+    names = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    assert names["y"].shape == names["x"].shape and "tensor(" in capsys.readouterr().out
+    lengths = re.search(r"O\(N\) pays beyond ([\d,]+), ([\d,]+) and ([\d,]+) tokens", text).groups()
+    for power, length in enumerate(int(x.replace(",", "")) for x in lengths):
+        with FakeTensorMode():
+            few, more = (torch.empty(1, 1, n, 64) for n in (length, length + 1))
+        assert choose_method(few, few, few, power + 1) == "quadratic"
+        assert choose_method(more, more, more, power + 1) == "linear"

@@ -99,7 +99,8 @@ def choose_method(
     """The method that takes the fewest multiplications: "linear", or else "triton" where it runs, or "quadratic".
 
     Quadratic: n·m·(d + c). Linear: (n + m)·D·(c + 1), D = (d+p−1 choose p) monomials, and for causal ones the quadratic
-    form within chunks. Any mask, or a bias, keeps it quadratic.
+    form within chunks. Any mask, or a bias, keeps it quadratic. Triton's blocks must fit in the shared memory of small
+    GPUs: up to 128 channels a head in fp16, else 64.
     """
     n, d, m, c = q.shape[-2], q.shape[-1], k.shape[-2], v.shape[-1]
     within = (n * CHUNK * (d + c)) if causal else 0
@@ -107,7 +108,8 @@ def choose_method(
     linear = (n + m) * monomials(d, power) * (c + (power > 1)) + within
     if not masked and not biased and linear < quadratic:
         return "linear"
-    if not biased and q.device.type == "cuda" and q.dtype != torch.float64:
+    widest = 128 if {q.dtype, k.dtype, v.dtype} == {torch.float16} else 64
+    if not biased and q.device.type == "cuda" and q.dtype != torch.float64 and max(d, c) <= widest:
         from sinefield.nn.attention_triton import why_not_triton
 
         if why_not_triton() is None:

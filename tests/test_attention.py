@@ -174,6 +174,25 @@ def test_gradients_are_difference_quotients(power):
     )
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("method", ["quadratic", "linear"])
+def test_second_derivatives(monkeypatch, method, causal):
+    monkeypatch.setattr(ours, "CHUNK", 2)
+    inputs = [x.requires_grad_() for x in tokens(b=1, h=1, n=3, m=3, d=2, c=1)]
+    assert torch.autograd.gradgradcheck(lambda *x: attention(*x, 3, causal=causal, method=method), inputs)
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 5), (5, 0)])
+@pytest.mark.parametrize("method", ["auto", "quadratic", "linear"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_no_tokens(n, m, method, causal):
+    q, k, v = (x.requires_grad_() for x in tokens(n=n, m=m))
+    out = attention(q, k, v, 3, causal=causal, method=method)
+    assert out.shape == (2, 4, n, 2) and not out.any()
+    out.sum().backward()
+    assert not any(x.grad.any() for x in (q, k, v))
+
+
 @pytest.mark.parametrize("power", [1, 2, 3])
 @pytest.mark.parametrize(("n", "m"), [(23, 23), (9, 30), (30, 9)])
 def test_linear_is_quadratic_with_gradients(monkeypatch, power, n, m):
@@ -210,11 +229,11 @@ def test_linear_holds_no_matrix_of_pairs():
 
 @pytest.mark.parametrize("power", [1, 2, 3])
 def test_auto_takes_the_fewest_multiplications(power):
-    """As torch's own counter finds them, in products of matrices; monomials are a few per cent more."""
+    """As torch's own counter finds them in products of matrices; forming monomials is one channel more."""
     chosen = set()
-    for n, m, d, c, causal in product((4, 64, 300, 1100), (64, 1100), (2, 8, 16), (8, 24), (False, True)):
-        if causal and n != m:
-            continue
+    cases = [(n, m, False) for n in (4, 64, 300, 1100) for m in (64, 1100)]
+    cases += [(n, n, True) for n in (64, 128, 150, 230, 256, 400, 1100)]
+    for (n, m, causal), d, c in product(cases, (2, 8, 16), (8, 24)):
         q, k, v = tokens(1, 1, n, m, d, c, dtype=torch.float32)
         counts = {}
         for method in ("quadratic", "linear"):
@@ -223,7 +242,7 @@ def test_auto_takes_the_fewest_multiplications(power):
             counts[method] = counter.get_total_flops()
         choice = choose_method(q, k, v, power, causal)
         other = {"quadratic": "linear", "linear": "quadratic"}[choice]
-        assert counts[choice] < 1.3 * counts[other], (n, m, d, c, causal, counts)
+        assert counts[choice] <= (1 + (power > 1) / c) * counts[other], (n, m, d, c, causal, counts)
         chosen.add((choice, causal))
         assert choose_method(q, k, v, power, causal, masked=True) == "quadratic"
         assert choose_method(q, k, v, power, causal, biased=True) == "quadratic"

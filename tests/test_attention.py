@@ -117,22 +117,39 @@ def test_softmax_is_torchs_with_gradients():
             torch.testing.assert_close(x, y)
 
 
-@pytest.mark.parametrize("power", [None, 1, 2, 3])
-@pytest.mark.parametrize("method", ["quadratic", "linear"])
+@pytest.mark.parametrize(("power", "method"), [(None, "quadratic"), *product((1, 2, 3), ("quadratic", "linear"))])
 def test_queries_without_keys_get_zeros_and_finite_gradients(power, method):
     q, k, v = (x.requires_grad_() for x in tokens(dtype=torch.float32))
     keys = torch.tensor([[False] * 7, [True] * 7])
     mask = torch.ones(1, 1, 5, 7, dtype=torch.bool)
     mask[..., 2, :] = False
     if method == "linear":
-        if power is None:
-            pytest.skip("softmax is quadratic")
         mask = None
     out = attention(q, k, v, power, mask=mask, keys=keys, method=method)
     assert not out[0].any() and out[1, :, [0, 1, 3, 4]].all()
     assert method == "linear" or not out[1, :, 2].any()
     gradients = torch.autograd.grad(out.square().sum(), [q, k, v])
     assert all(torch.isfinite(g).all() and not g[0].any() and g[1].any() for g in gradients)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_softmax_is_sound_with_kernels_that_are_not(monkeypatch, biased):
+    """Of a row without keys some of torch's kernels make numbers that are none, as the textbook's formula does."""
+
+    def textbook(q, k, v, attn_mask, scale):
+        added = torch.where(attn_mask, 0.0, -math.inf) if attn_mask.dtype == torch.bool else attn_mask
+        return torch.softmax(scale * q @ k.transpose(-1, -2) + added, -1) @ v
+
+    q, k, v = (x.requires_grad_() for x in tokens())
+    mask = coin(2, 4, 5, 7)
+    mask[0, 1, 2] = mask[1, 3] = False
+    bias = SETTINGS["bias"]["bias"] if biased else None
+    truth = attention(q, k, v, mask=mask, bias=bias)
+    monkeypatch.setattr(ours.F, "scaled_dot_product_attention", textbook)
+    out = attention(q, k, v, mask=mask, bias=bias)
+    torch.testing.assert_close(out, truth)
+    gradients = torch.autograd.grad(out.sum(), [q, k, v])
+    assert all(torch.isfinite(g).all() and g.any() for g in gradients)
 
 
 @pytest.mark.parametrize("method", ["quadratic", "linear"])
@@ -155,6 +172,25 @@ def test_gradients_are_difference_quotients(power):
     assert torch.autograd.gradcheck(
         lambda *x: attention(*x[:3], power, mask=mask, causal=True, bias=x[3]), (q, k, v, bias)
     )
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("method", ["quadratic", "linear"])
+def test_second_derivatives(monkeypatch, method, causal):
+    monkeypatch.setattr(ours, "CHUNK", 2)
+    inputs = [x.requires_grad_() for x in tokens(b=1, h=1, n=3, m=3, d=2, c=1)]
+    assert torch.autograd.gradgradcheck(lambda *x: attention(*x, 3, causal=causal, method=method), inputs)
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 5), (5, 0)])
+@pytest.mark.parametrize("method", ["auto", "quadratic", "linear"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_no_tokens(n, m, method, causal):
+    q, k, v = (x.requires_grad_() for x in tokens(n=n, m=m))
+    out = attention(q, k, v, 3, causal=causal, method=method)
+    assert out.shape == (2, 4, n, 2) and not out.any()
+    out.sum().backward()
+    assert not any(x.grad.any() for x in (q, k, v))
 
 
 @pytest.mark.parametrize("power", [1, 2, 3])
@@ -193,11 +229,11 @@ def test_linear_holds_no_matrix_of_pairs():
 
 @pytest.mark.parametrize("power", [1, 2, 3])
 def test_auto_takes_the_fewest_multiplications(power):
-    """As torch's own counter finds them, in products of matrices; monomials are a few per cent more."""
+    """As torch's own counter finds them in products of matrices; forming monomials is one channel more."""
     chosen = set()
-    for n, m, d, c, causal in product((4, 64, 300, 1100), (64, 1100), (2, 8, 16), (8, 24), (False, True)):
-        if causal and n != m:
-            continue
+    cases = [(n, m, False) for n in (4, 64, 300, 1100) for m in (64, 1100)]
+    cases += [(n, n, True) for n in (64, 128, 150, 230, 256, 400, 1100)]
+    for (n, m, causal), d, c in product(cases, (2, 8, 16), (8, 24)):
         q, k, v = tokens(1, 1, n, m, d, c, dtype=torch.float32)
         counts = {}
         for method in ("quadratic", "linear"):
@@ -206,7 +242,7 @@ def test_auto_takes_the_fewest_multiplications(power):
             counts[method] = counter.get_total_flops()
         choice = choose_method(q, k, v, power, causal)
         other = {"quadratic": "linear", "linear": "quadratic"}[choice]
-        assert counts[choice] < 1.3 * counts[other], (n, m, d, c, causal, counts)
+        assert counts[choice] <= (1 + (power > 1) / c) * counts[other], (n, m, d, c, causal, counts)
         chosen.add((choice, causal))
         assert choose_method(q, k, v, power, causal, masked=True) == "quadratic"
         assert choose_method(q, k, v, power, causal, biased=True) == "quadratic"
@@ -332,12 +368,11 @@ def test_module_with_powers_shared_keys_and_context():
     assert all(p.grad.any() for p in module.parameters())
 
 
-@pytest.mark.parametrize("power", [None, 1, 2, 3])
-@pytest.mark.parametrize("name", ["plain", "all", "fixed divisor"])
+@pytest.mark.parametrize(
+    ("power", "name"), [(None, "plain"), (None, "all"), *product((1, 2, 3), ("plain", "all", "fixed divisor"))]
+)
 def test_norms_are_what_they_say(power, name):
     """‖A‖ entry by entry through the identity for values; ‖∂A/∂x‖ by autograd, through a bias added to the scores."""
-    if power is None and name == "fixed divisor":
-        pytest.skip("softmax has none")
     q, k, _ = tokens(g=2)
     identity = torch.eye(7).double().expand(2, 2, 7, 7)
     truth = loop(q, k, identity, power, **SETTINGS[name]).square().sum((-1, -2)).sqrt()

@@ -131,7 +131,7 @@ def test_zero_singular_values_stay_zero_with_finite_gradients(shape):
 @pytest.mark.parametrize("keep_scale", [True, False])
 def test_nothing_stays_nothing(function, keep_scale):
     """And a batch's other matrices do not notice."""
-    x = torch.stack([torch.zeros(5, 3).double(), normal(5, 3)]).requires_grad_()
+    x = torch.stack([torch.zeros(5, 3), normal(5, 3).float()]).requires_grad_()
     out = function(x, 0.5, keep_scale)
     assert not out[0].any()
     torch.testing.assert_close(out[1], function(x[1], 0.5, keep_scale))

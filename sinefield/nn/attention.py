@@ -103,9 +103,12 @@ def choose_method(
     GPUs: up to 128 channels a head in fp16, else 64.
     """
     n, d, m, c = q.shape[-2], q.shape[-1], k.shape[-2], v.shape[-1]
-    within = (n * CHUNK * (d + c)) if causal else 0
-    quadratic = n * m * (d + c)
-    linear = (n + m) * monomials(d, power) * (c + (power > 1)) + within
+    quadratic, within, through = n * m * (d + c), 0, n + m
+    if causal:  # n = m; no chunk before the first, none after the last
+        whole, rest = divmod(n, CHUNK)
+        within = (whole * CHUNK**2 + rest**2) * (d + c)
+        through = max(n - CHUNK, 0) + (n - (rest or CHUNK) if whole else 0)
+    linear = through * monomials(d, power) * (c + (power > 1)) + within
     if not masked and not biased and linear < quadratic:
         return "linear"
     widest = 128 if {q.dtype, k.dtype, v.dtype} == {torch.float16} else 64

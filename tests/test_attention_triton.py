@@ -49,10 +49,10 @@ def test_causal(n, m):
     assert_same(tokens(b=1, h=2, n=n, m=m, d=8, c=16), 5, power=3, causal=True)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 70, 66), (1, 1, 70, 66), (2, 1, 1, 66), (1, 4, 70, 1)])
+@pytest.mark.parametrize("shape", [(2, 2, 70, 66), (1, 1, 70, 66), (2, 1, 1, 66), (1, 2, 70, 1)])
 def test_masks_of_every_shape(shape):
     """And padding, causality, a scale and a divisor at once; heads share keys."""
-    inputs = tokens(b=2, h=4, g=2, n=70, m=66, d=5, c=3)
+    inputs = tokens(b=2, h=2, g=1, n=70, m=66, d=5, c=3)
     mask = coin(*shape)
     assert_same(inputs, 5, power=3, mask=mask)
     assert_same(inputs, 5, power=2, mask=mask, keys=coin(2, 66), causal=True, scale=0.3, divisor=14.0)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sinefield.config import ImageFieldConfig
 from sinefield.nn.encodings import position_encoding
-from sinefield.nn.mlp import MLP, WeightSpec
+from sinefield.nn.mlp import MLP
 from sinefield.nn.weights import materialised
 
 
@@ -24,18 +24,7 @@ class ImageField(nn.Module):
         super().__init__()
         self.config = config
         self.encoding = position_encoding(config, dimensions=2)
-        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase, config.bound)
-        self.network = MLP(
-            self.encoding.out_features,
-            3,
-            config.width,
-            config.depth,
-            spec,
-            config.activation,
-            config.skips,
-            config.sigma,
-            config.omega0,
-        )
+        self.network = MLP.of(config, self.encoding.out_features, 3)
         self.register_buffer("size", torch.tensor([width, height]))
 
     @property

@@ -41,20 +41,9 @@ class RadianceField(nn.Module):
         super().__init__()
         self.config = config
         self.grid = OccupancyGrid(aabb, config.grid, config.grid_levels, config.cone_angle)
-        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase, config.bound)
         self.encoding = position_encoding(config)
         self.directions = SphericalHarmonics()
-        self.trunk = MLP(
-            self.encoding.out_features,
-            1 + config.features,
-            config.width,
-            config.depth,
-            spec,
-            config.activation,
-            config.skips,
-            config.sigma,
-            config.omega0,
-        )
+        self.trunk = MLP.of(config, self.encoding.out_features, 1 + config.features)
         self.head = MLP(
             config.features + self.directions.out_features,
             3,
@@ -78,6 +67,7 @@ class RadianceField(nn.Module):
 
     @property
     def near_plane(self) -> float:
+        """Distance from a ray's origin before which it sees nothing, in units of the field's space."""
         return float(self.frame[14]) if self.config.space != "ndc" else 0.0
 
     @property
@@ -136,11 +126,15 @@ class RadianceField(nn.Module):
         step_size: float | None = None,
         jitter: Float[Tensor, "r"] | None = None,
         max_samples: int = 2**31,
+        near_plane: float | None = None,
     ) -> Samples:
-        """Samples of world rays in the grid's occupied cells; `t_starts` and `t_ends` are of the field's space."""
+        """Samples of world rays in the grid's occupied cells; `t_starts` and `t_ends` are of the field's space.
+
+        Step size and near plane are the field's where they are not given; reading them off it waits for its device.
+        """
         step = self.render_step_size if step_size is None else step_size
-        entered = self.enter(rays_o, rays_d)
-        return self.grid.sampling(*entered, step, jitter, max_samples, near_plane=self.near_plane)
+        near = self.near_plane if near_plane is None else near_plane
+        return self.grid.sampling(*self.enter(rays_o, rays_d), step, jitter, max_samples, near_plane=near)
 
     def density(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """Density per unit of the field's space; the box is not enforced."""

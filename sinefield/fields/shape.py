@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sinefield.config import ShapeFieldConfig
 from sinefield.nn.encodings import position_encoding
-from sinefield.nn.mlp import MLP, WeightSpec
+from sinefield.nn.mlp import MLP
 
 
 class ShapeField(nn.Module):
@@ -33,18 +33,7 @@ class ShapeField(nn.Module):
         super().__init__()
         self.config = config
         self.encoding = position_encoding(config)
-        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase, config.bound)
-        self.network = MLP(
-            self.encoding.out_features,
-            1,
-            config.width,
-            config.depth,
-            spec,
-            config.activation,
-            config.skips,
-            config.sigma,
-            config.omega0,
-        )
+        self.network = MLP.of(config, self.encoding.out_features, 1)
         # float64: an object far from its origin keeps its place.
         self.register_buffer("centre", torch.as_tensor(centre, dtype=torch.float64))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))

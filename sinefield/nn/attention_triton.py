@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sinefield.nn.triton_trial import tried
+
 QUERIES, KEYS = 64, 64
 """Rows and columns of the block of scores that a program holds at a time."""
 
@@ -16,17 +18,7 @@ QUERIES, KEYS = 64, 64
 @cache
 def why_not_triton() -> str | None:
     """None where the kernels do on CUDA what torch does, else the reason. Found by trying, which compiles them."""
-    try:
-        import sinefield.nn.attention_kernels  # noqa: F401
-    except ImportError as error:
-        return f"not installed ({error})"
-    if not torch.cuda.is_available():
-        return "no CUDA device"
-    try:
-        with torch.enable_grad():
-            return _try_on(torch.device("cuda"))
-    except Exception as error:  # the compiler's, the driver's and the launcher's failures are of many types
-        return f"its kernels do not run ({' '.join(str(error).split())[:120]})"
+    return tried("sinefield.nn.attention_kernels", _try_on)
 
 
 def _try_on(device: torch.device) -> str | None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sinefield.config import NetworkConfig
 from sinefield.errors import SinefieldError
 from sinefield.nn.fused import Activation, FusedNetwork
 from sinefield.nn.weights import Dense, LowRank, SineLowRank, Weight
@@ -69,6 +70,13 @@ class MLP(nn.Module):
         sigma: σ of the Gaussian activation.
         omega0: ω₀ of the sine activation.
     """
+
+    @classmethod
+    def of(cls, config: NetworkConfig, in_features: int, out_features: int) -> "MLP":
+        """The network that a field's settings describe, between inputs and outputs of their own widths."""
+        spec = WeightSpec(config.weights, config.rank, config.omega, config.phase, config.bound)
+        sizes = (config.width, config.depth, spec, config.activation, config.skips, config.sigma, config.omega0)
+        return cls(in_features, out_features, *sizes)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sinefield.nn.triton_trial import tried
 from sinefield.render.kernels import BLOCK, SOLID_DEPTH
 from sinefield.render.march import Samples, march_reference
 from sinefield.render.march_cuda import pack
@@ -26,17 +27,7 @@ def why_not_triton() -> str | None:
 
     Found by trying; the first call compiles them, seconds, and Triton keeps them on disk.
     """
-    try:
-        import sinefield.render.triton_kernels  # noqa: F401
-    except ImportError as error:
-        return f"not installed ({error})"
-    if not torch.cuda.is_available():
-        return "no CUDA device"
-    try:
-        with torch.enable_grad():  # the first call may come from rendering
-            return _try_on(torch.device("cuda"))
-    except Exception as error:  # the compiler's, the driver's and the launcher's failures are of many types
-        return f"its kernels do not run ({' '.join(str(error).split())[:120]})"
+    return tried("sinefield.render.triton_kernels", _try_on)
 
 
 def _try_on(device: torch.device) -> str | None:

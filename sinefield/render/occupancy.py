@@ -63,6 +63,8 @@ class OccupancyGrid(nn.Module):
     @property
     def outer_box(self) -> Float[Tensor, "6"]:
         """The largest of the nested boxes."""
+        if self.levels == 1:
+            return self.aabb
         centre, half = (self.aabb[:3] + self.aabb[3:]) / 2, (self.aabb[3:] - self.aabb[:3]) / 2
         half = half * 2 ** (self.levels - 1)
         return torch.cat([centre - half, centre + half])

@@ -10,10 +10,10 @@ from sinefield.fields.image import ImageField, pixel_centres
 from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
 from sinefield.training.backend import chunk_for, training_device
-from sinefield.training.loop import kept
+from sinefield.training.loop import Task, kept
 
 
-class ImageTask:
+class ImageTask(Task):
     """One image field being fitted to random pixels. Nothing is held out: the pixels themselves are what is stored."""
 
     def __init__(self, config: ImageConfig, image: UInt8[Tensor, "h w 3"]) -> None:
@@ -27,15 +27,6 @@ class ImageTask:
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.network.hidden_matrices()
-
-    def own_parameters(self) -> list[nn.Parameter]:
-        return []
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        pass
 
     def points(self, pixels: Tensor) -> Tensor:
         """Field coordinates of pixels counted row by row."""

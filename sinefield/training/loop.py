@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ from sinefield.training.muon import Muon
 from sinefield.training.run import Run, load_tensors, save_tensors
 
 
-class Task(Protocol):
-    """What a kind of field brings to the loop."""
+class Task:
+    """What a kind of field brings to the loop; a kind overrides what it has to say about."""
 
     field: nn.Module
     device: torch.device
@@ -35,20 +35,26 @@ class Task(Protocol):
 
         On CUDA the loss is a tensor, so that the step need not wait for it.
         """
+        raise NotImplementedError
 
     def quick_score(self) -> dict[str, float]:
         """A cheap held-out score, its name first."""
+        raise NotImplementedError
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Parameters that Muon takes."""
+        raise NotImplementedError
 
     def own_parameters(self) -> list[nn.Parameter]:
         """Parameters that are learned with the field but do not belong to it, at the rate `fit_lr`."""
+        return []
 
     def state(self) -> dict[str, Tensor]:
         """What, beside parameters and optimisers, the next step depends on."""
+        return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None: ...
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
 
 
 LOOK_EVERY = 32

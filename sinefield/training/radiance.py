@@ -15,7 +15,7 @@ from sinefield.render.march import Samples
 from sinefield.render.occupancy import marcher, visual_hull
 from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 from sinefield.training.backend import chunk_for, training_device
-from sinefield.training.loop import kept
+from sinefield.training.loop import Task, kept
 from sinefield.training.surface import Regularity, fit_hull
 from sinefield.training.view_fit import ViewFit
 
@@ -64,7 +64,7 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
     return field
 
 
-class RadianceTask:
+class RadianceTask(Task):
     """One radiance field being fitted to posed images, a bounded number of samples a step."""
 
     def __init__(self, config: RadianceConfig, scene: PosedScene) -> None:
@@ -89,7 +89,8 @@ class RadianceTask:
             raise SinefieldError("training.fit_poses needs field.encoding frequency: hash grids are not smooth enough")
         length = float((scene.aabb[3:] - scene.aabb[:3]).max())
         self.fit = ViewFit(len(self.cameras), length, *fits).to(self.device) if any(fits) else None
-        self.step_size = self.field.render_step_size  # asked for before the box is on a GPU
+        # Asked for before the box is on a GPU.
+        self.step_size, self.near_plane = self.field.render_step_size, self.field.near_plane
         self.field.to(self.device)
         surface = isinstance(self.field, SurfaceField)
         self.regularity = Regularity(self.field, config) if surface else None
@@ -138,7 +139,7 @@ class RadianceTask:
         jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
         # The cap is hard: memory is bounded even when the grid suddenly fills.
         asked = rays_o.detach(), rays_d.detach()
-        samples = field.sampling(*asked, self.step_size, jitter, 2 * training.batch)
+        samples = field.sampling(*asked, self.step_size, jitter, 2 * training.batch, self.near_plane)
         n_samples = len(samples.t_starts)
         used = samples.n_rays
         growth = training.batch / max(n_samples, 1)

@@ -16,7 +16,7 @@ from sinefield.metrics.shapes import iou
 from sinefield.nn.weights import materialised
 from sinefield.training.backend import chunk_for, training_device
 from sinefield.training.graph import GraphedStep
-from sinefield.training.loop import kept
+from sinefield.training.loop import Task, kept
 
 QUICK_POINTS = 30_000
 HELDOUT_SEED = 1_000_003
@@ -29,7 +29,7 @@ ENCODED_BYTES = 1 << 29
 """Encoded points are kept up to this size; 2 million take 132 MB."""
 
 
-class ShapeTask:
+class ShapeTask(Task):
     """One shape field being fitted to labelled points, prepared before training and drawn at random."""
 
     def __init__(self, config: ShapeConfig, surface: Surface) -> None:
@@ -71,15 +71,6 @@ class ShapeTask:
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.network.hidden_matrices()
-
-    def own_parameters(self) -> list[nn.Parameter]:
-        return []
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        pass
 
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
         """Accumulate the gradient of the mean loss over a random batch of the prepared points.

@@ -176,9 +176,7 @@ class RadianceDataConfig:
     empty.
     """
 
-    path: str = (
-        ""  # folder with transforms*.json, poses_bounds.npy, cameras_sphere.npz or a COLMAP model, or one of these
-    )
+    path: str = ""  # folder of photographs and poses (docs/captures.md has the kinds), or its pose file
     downscale: int = 1  # average blocks of this many pixels
     background: Literal["white", "black", "random"] = "white"
     aabb: list[float] | None = None  # box as [xmin, ymin, zmin, xmax, ymax, zmax]; from the data when absent

@@ -104,8 +104,8 @@ def test_colmap_agrees_with_known_poses(data_folder, tmp_path):
     found = load_posed(folder, holdout=0).train
     rows = [[n.rsplit("/", 1)[-1] for n in known.names].index(n.rsplit("/", 1)[-1]) for n in found.names]
     truth, ours = known.cameras.c2w[rows].double().numpy(), found.cameras.c2w.double().numpy()
-    # One rotation brings all our cameras' axes to the known ones. Places are not compared: at this quality COLMAP now and
-    # then joins groups of cameras at different scales, turned right; what is read of places test_colmap.py knows.
+    # One rotation brings all our cameras' axes to the known ones. Places are not compared: at this quality COLMAP now
+    # and then joins groups of cameras at different scales, turned right; test_colmap.py knows how places are read.
     between = Rotation.from_matrix(np.einsum("nij,nkj->nik", truth[:, :, :3], ours[:, :, :3]))
     off = np.degrees((between.mean().inv() * between).magnitude())
     assert np.median(off) < 1.0

@@ -89,25 +89,24 @@ def test_bad_input_is_one_line(photographs, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("colmap") is None, reason="COLMAP is not installed")
 def test_colmap_agrees_with_known_poses(data_folder, tmp_path):
-    """Some of the fox's photographs, reduced: turned as its makers found, and seen through the same lens."""
+    """Twelve photographs of the fox in a row, reduced: turned as its makers found, and seen through the same lens."""
     from PIL import Image
     from scipy.spatial.transform import Rotation
 
     known = load_posed(data_folder / "fox", downscale=8, holdout=0).train
     folder = tmp_path / "fox"
     (folder / "images").mkdir(parents=True)
-    for name in known.names[::4]:
+    for name in known.names[10:22]:
         picture = Image.open(data_folder / "fox" / name)
         picture.resize((540, 960), Image.Resampling.BOX).save(folder / "images" / name.rsplit("/", 1)[-1])
     report = reconstruct(folder, "low")
-    assert report["registered"] >= 0.7 * report["images"]
+    assert report["registered"] == report["images"]
     found = load_posed(folder, holdout=0).train
     rows = [[n.rsplit("/", 1)[-1] for n in known.names].index(n.rsplit("/", 1)[-1]) for n in found.names]
     truth, ours = known.cameras.c2w[rows].double().numpy(), found.cameras.c2w.double().numpy()
-    # One rotation brings all our cameras' axes to the known ones. Places are not compared: at this quality COLMAP now
-    # and then joins groups of cameras at different scales, turned right; test_colmap.py knows how places are read.
+    # One rotation brings all our cameras' axes to the known ones; test_colmap.py knows how places are read.
     between = Rotation.from_matrix(np.einsum("nij,nkj->nik", truth[:, :, :3], ours[:, :, :3]))
     off = np.degrees((between.mean().inv() * between).magnitude())
-    assert np.median(off) < 1.0
+    assert off.max() < 0.5
     focal = found.cameras.focal[0] / (known.cameras.focal[0] * 540 / known.cameras.width)
     assert float((focal - 1).abs().max()) < 0.02

@@ -1,10 +1,11 @@
 """Bytes against quality: packed shape fields of several kinds, and decimated meshes under Draco.
 
-    python scripts/benchmarks/rate_shapes.py [MESH ...] [--all] [--steps 1500] [--kinds sine lowrank dense]
+    python scripts/benchmarks/rate_shapes.py [MESH ...] [--all] [--steps 1500] [--kinds sine lowrank dense wide]
 
 Every contender sees the same points for the same number of steps, a third of them before rounding starts, and is packed
-to the same sizes. Its learning rates are swept on the first mesh at the middle size; what is kept is
-judged on other held-out points than what is reported. "dense" is the narrower dense network of about equal bytes. The
+to the same sizes. Its learning rate, and how sharp the distances get in the end, are swept on the armadillo at the
+middle size; what is kept is judged on other held-out points than what is reported. "dense" is the narrower dense
+network of about equal bytes, "wide" one as wide as the sine network, packed to the same bytes with fewer bits. The
 curve of decimation and Draco is that of scripts/benchmarks/draco.py. Writes docs/results/rate_shapes.* .
 """
 
@@ -13,6 +14,7 @@ import csv
 import json
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 from draco import STORE as DRACO
@@ -39,12 +41,28 @@ OUT = ROOT / "docs" / "results" / "rate_shapes"
 # bytes aimed at: settings of each kind whose file at that size uses about 5.5 bits a parameter
 SINE = {"phase": 0.5, "bound": 4.0}  # the best of a few on the armadillo
 SIZES = {
-    2000: {"sine": {"width": 44, "rank": 8, **SINE}, "lowrank": {"width": 44, "rank": 8}, "dense": {"width": 30}},
-    3774: {"sine": {"width": 72, "rank": 8, **SINE}, "lowrank": {"width": 72, "rank": 8}, "dense": {"width": 42}},
-    6861: {"sine": {"width": 104, "rank": 12, **SINE}, "lowrank": {"width": 104, "rank": 12}, "dense": {"width": 58}},
+    2000: {
+        "sine": {"width": 44, "rank": 8, **SINE},
+        "lowrank": {"width": 44, "rank": 8},
+        "dense": {"width": 30},
+        "wide": {"width": 44},
+    },
+    3774: {
+        "sine": {"width": 72, "rank": 8, **SINE},
+        "lowrank": {"width": 72, "rank": 8},
+        "dense": {"width": 42},
+        "wide": {"width": 72},
+    },
+    6861: {
+        "sine": {"width": 104, "rank": 12, **SINE},
+        "lowrank": {"width": 104, "rank": 12},
+        "dense": {"width": 58},
+        "wide": {"width": 104},
+    },
 }
 MIDDLE = 3774
-COLUMNS = ["mesh", "kind", "bytes", "params", "bits", "iou", "float_iou", "chamfer_l1", "rate", "steps", "cpu_seconds"]
+COLUMNS = ["mesh", "kind", "bytes", "params", "bits", "iou", "float_iou", "chamfer_l1", "rate", "sharpen", "steps"]
+COLUMNS += ["cpu_seconds"]
 
 
 def contend(config: ShapeConfig, surface, target: int, steps: int) -> dict:
@@ -74,7 +92,7 @@ def contend(config: ShapeConfig, surface, target: int, steps: int) -> dict:
         }
 
 
-def config_for(mesh: str, kind: str, size: int, steps: int, rate: float) -> ShapeConfig:
+def config_for(mesh: str, kind: str, size: int, steps: int, rate: float, sharpen: float) -> ShapeConfig:
     path = next((data_folder() / "meshes").glob(f"{mesh}.*"))
     base = load_config(
         ROOT / "scenes" / "armadillo.yaml",
@@ -86,9 +104,10 @@ def config_for(mesh: str, kind: str, size: int, steps: int, rate: float) -> Shap
         },
     )
     plain = to_plain(base)
-    plain["field"] |= {"weights": kind, **SIZES[size][kind]}
+    plain["field"] |= {"weights": "dense" if kind == "wide" else kind, **SIZES[size][kind]}
     plain["training"]["lr"] *= rate
     plain["training"]["adam_lr"] *= rate
+    plain["training"]["sharpen"] = sharpen
     return make_config(plain, mesh)
 
 
@@ -97,27 +116,31 @@ def main() -> None:
     parser.add_argument("meshes", nargs="*", default=[])
     parser.add_argument("--all", action="store_true", help="every watertight mesh of the data folder")
     parser.add_argument("--steps", type=int, default=1500, help="before rounding, and twice as many after (1500)")
-    parser.add_argument("--kinds", nargs="*", default=["sine", "lowrank", "dense"], help="none: write the tables anew")
+    parser.add_argument(
+        "--kinds", nargs="*", default=["sine", "lowrank", "dense", "wide"], help="none: write the tables anew"
+    )
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 2.0, 4.0])
+    parser.add_argument("--sharpen", type=float, nargs="+", default=[6.0, 10.0])
     options = parser.parse_args()
     meshes = WATERTIGHT if options.all else options.meshes or ["armadillo"]
     store = OUT.with_suffix(".csv")
     rows = list(csv.DictReader(store.open())) if store.exists() else []
-    rates: dict[str, float] = {}
+    best: dict[str, tuple[float, float]] = {}
     for mesh in meshes:
         surface = load_shape(next((data_folder() / "meshes").glob(f"{mesh}.*")))
         for kind in options.kinds:
             for size in sorted(SIZES, key=lambda s: s != MIDDLE):  # the size that the rates are swept at comes first
                 tried = []
-                for rate in [rates[kind]] if kind in rates else options.rates:
-                    config = config_for(mesh, kind, size, options.steps, rate)
+                sweep = product(options.rates, options.sharpen)
+                for rate, sharpen in [best[kind]] if kind in best else sweep:
+                    config = config_for(mesh, kind, size, options.steps, rate, sharpen)
                     found = contend(config, surface, size, options.steps)
-                    tried.append({"mesh": mesh, "kind": kind, "rate": rate, **found})
+                    tried.append({"mesh": mesh, "kind": kind, "rate": rate, "sharpen": sharpen, **found})
+                    print(json.dumps(tried[-1]), flush=True)
                 row = max(tried, key=lambda r: r["chosen_by"])
-                rates.setdefault(kind, row["rate"])
+                best.setdefault(kind, (row["rate"], row["sharpen"]))
                 rows = [r for r in rows if not (r["mesh"] == mesh and r["kind"] == kind and same_size(r, size))]
                 rows.append(row)
-                print(json.dumps(row), flush=True)
                 write(store, rows)
     report(rows, options.steps)
 
@@ -158,7 +181,8 @@ def report(rows: list[dict], steps: int) -> None:
     about = [
         f"`python scripts/benchmarks/rate_shapes.py`: {steps} steps of 16,384 points, {2 * steps} with rounded",
         f"weights, seed 0, {machine['cpu']}, {machine['threads']} threads, {time.strftime('%Y-%m-%d')}.",
-        "`rate` multiplies the scene's learning rates, swept for each kind on the first mesh at the middle size.",
+        "`rate` multiplies the scene's learning rates; it and `sharpen` were swept for each kind on the first mesh",
+        "at the middle size. `dense` is narrower than `sine`, of about equal bytes; `wide` as wide, with fewer bits.",
         "Negative BD-rate: so much",
         "smaller than the best of two decimators and four position widths under Draco (draco.csv) at equal IoU.",
     ]
@@ -182,7 +206,7 @@ def plot(mesh: str, rows: list[dict], draco: list[dict]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.plot(*curve(draco), color="#888888", marker="x", label="decimation + Draco")
-    looks = {"sine": ("#b5482a", "o"), "lowrank": ("#1f6f8b", "s"), "dense": ("#111111", "^")}
+    looks = {"sine": ("#b5482a", "o"), "lowrank": ("#1f6f8b", "s"), "dense": ("#111111", "^"), "wide": ("#7a8f2a", "v")}
     for kind, (colour, mark) in looks.items():
         own = [r for r in rows if r["kind"] == kind]
         if own:

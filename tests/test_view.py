@@ -274,7 +274,10 @@ def test_bad_input_is_one_line(photo_run, tmp_path, capfd, monkeypatch):
 def test_the_command_serves_a_page_until_ctrl_c(ball_run):
     pytest.importorskip("viser")
     command = [sys.executable, "-m", "sinefield.cli", "view", str(ball_run[0]), "--port", "0", "--json", "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A suite started in the background has SIGINT ignored, and its children would have so too.
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, **pipes, preexec_fn=heard) as process:
         line = process.stdout.readline()
         url = line.split("look at it on ")[1].split()[0]
         with urllib.request.urlopen(url) as answer:

@@ -6,7 +6,8 @@ Every contender sees the same points for the same number of steps, a third of th
 to the same sizes. Its learning rate, and how sharp the distances get in the end, are swept on the armadillo at the
 middle size; what is kept is judged on other held-out points than what is reported. "dense" is the narrower dense
 network of about equal bytes, "wide" one as wide as the sine network, packed to the same bytes with fewer bits. The
-curve of decimation and Draco is that of scripts/benchmarks/draco.py. Writes docs/results/rate_shapes.* .
+curve of decimation and Draco is that of scripts/benchmarks/draco.py. Writes docs/results/rate_shapes.*, or NAME.* after
+`--name NAME`.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from sinefield.training.shape import ShapeTask, load_shape
 from sinefield.training.sine_file import save_sine, to_packed
 
 ROOT = Path(__file__).parents[2]
-OUT = ROOT / "docs" / "results" / "rate_shapes"
+RESULTS = ROOT / "docs" / "results"
 # bytes aimed at: settings of each kind whose file at that size uses about 5.5 bits a parameter
 SINE = {"phase": 0.5, "bound": 4.0}  # the best of a few on the armadillo
 SIZES = {
@@ -121,9 +122,10 @@ def main() -> None:
     )
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     parser.add_argument("--sharpen", type=float, nargs="+", default=[6.0, 10.0])
+    parser.add_argument("--name", default="rate_shapes", help="of the results in docs/results")
     options = parser.parse_args()
     meshes = WATERTIGHT if options.all else options.meshes or ["armadillo"]
-    store = OUT.with_suffix(".csv")
+    store = RESULTS / f"{options.name}.csv"
     rows = list(csv.DictReader(store.open())) if store.exists() else []
     best: dict[str, tuple[float, float]] = {}
     for mesh in meshes:
@@ -142,7 +144,7 @@ def main() -> None:
                 rows = [r for r in rows if not (r["mesh"] == mesh and r["kind"] == kind and same_size(r, size))]
                 rows.append(row)
                 write(store, rows)
-    report(rows, options.steps)
+    report(rows, options.steps, options.name)
 
 
 def same_size(row: dict, size: int) -> bool:
@@ -159,7 +161,7 @@ def curve(rows: list[dict]) -> tuple[list[float], list[float]]:
     return list(rate), list(quality)
 
 
-def report(rows: list[dict], steps: int) -> None:
+def report(rows: list[dict], steps: int, name: str) -> None:
     """The table, the Bjøntegaard deltas against Draco, and a plot a mesh."""
     draco = [r for r in csv.DictReader(DRACO.open()) if r["frontier"] == "1"]
     meshes = list(dict.fromkeys(r["mesh"] for r in rows))
@@ -191,14 +193,15 @@ def report(rows: list[dict], steps: int) -> None:
         "\n".join(about),
         table(["mesh", "kind", "BD-rate %", "BD-IoU"], deltas, markdown=True),
         table(COLUMNS, shown, markdown=True),
-        "\n".join(f"![{mesh}](rate_shapes_{mesh}.png)" for mesh in meshes),
+        "\n".join(f"![{mesh}]({name}_{mesh}.png)" for mesh in meshes),
     ]
-    write_text(OUT.with_suffix(".md"), "\n\n".join(text) + "\n")
+    write_text(RESULTS / f"{name}.md", "\n\n".join(text) + "\n")
     for mesh in meshes:
-        plot(mesh, [r for r in rows if r["mesh"] == mesh], [r for r in draco if r["mesh"] == mesh])
+        own = [r for r in rows if r["mesh"] == mesh]
+        plot(RESULTS / f"{name}_{mesh}.png", own, [r for r in draco if r["mesh"] == mesh])
 
 
-def plot(mesh: str, rows: list[dict], draco: list[dict]) -> None:
+def plot(path: Path, rows: list[dict], draco: list[dict]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -212,11 +215,11 @@ def plot(mesh: str, rows: list[dict], draco: list[dict]) -> None:
         if own:
             axes.plot(*curve(own), color=colour, marker=mark, label=kind)
     low = min(float(r["iou"]) for r in rows)
-    axes.set(xlabel="bytes", ylabel="IoU on held-out points", title=mesh, xscale="log", xlim=(1000, 20000))
+    axes.set(xlabel="bytes", ylabel="IoU on held-out points", title=rows[0]["mesh"], xscale="log", xlim=(1000, 20000))
     axes.set_ylim(low - 0.03, None)
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
-    figure.savefig(f"{OUT}_{mesh}.png", dpi=110)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

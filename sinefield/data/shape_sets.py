@@ -23,7 +23,7 @@ from tqdm import tqdm
 from sinefield.config import FAMILIES, ShapesDataConfig
 from sinefield.data.families import FAMILIES as ALL_FAMILIES
 from sinefield.data.families import Shape, check_families, make_shape
-from sinefield.data.geometry import Normalisation, Surface, load_surface, signed_distance, winding_number
+from sinefield.data.geometry import Normalisation, Surface, distance_to_mesh, load_surface, winding_number
 from sinefield.data.sampling import cache_folder, surface_samples
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_path
@@ -33,6 +33,7 @@ HELD_OUT = 1_000_000
 """Seeds of held-out shapes of a family begin here, those of training at 0."""
 CELLS = 72
 """Cells along the box in which a family's shape is meshed, where its surface is followed to."""
+BLOCK = 4
 SURFACE, NEAR, VOLUME = 2048, 4096, 4096
 """Points of each shape: on its surface, near it, and anywhere."""
 NEAR_STD = 0.01, 0.04
@@ -181,7 +182,7 @@ def _label_one(entry: Entry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # Two kinds of nearness alternate, so that any run of points has both.
     points = np.concatenate([near, anywhere]).astype(np.float16)
     places = points.astype(np.float64)
-    values = np.abs(signed_distance(solid.surface, places)) * np.where(solid.inside(places), -1, 1)
+    values = distance_to_mesh(solid.surface, places) * np.where(solid.inside(places), -1, 1)
     return on_surface.astype(np.float16), points, values.astype(np.float16)
 
 
@@ -204,10 +205,10 @@ def _mesh_entry(path: Path, folder: Path) -> Entry:
 def _mesh(shape: Shape, cells: int) -> tuple[np.ndarray, np.ndarray]:
     """Marching cubes within the shape's reach, then vertices moved along the gradient onto the surface itself."""
     step = 2 * max(shape.reach) / cells
-    axes = [np.arange(-np.ceil(r / step) - 1, np.ceil(r / step) + 2) * step for r in shape.reach]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    halves = [BLOCK * int(np.ceil((r / step + 1) / BLOCK)) for r in shape.reach]
+    axes = [np.arange(-half, half + 1) * step for half in halves]
     # A value of exactly 0 at a grid point would give triangles without area.
-    values = shape.implicit(grid.reshape(-1, 3)).reshape(grid.shape[:3]) + 1e-9
+    values = _values(shape, axes, step) + 1e-9
     if not values.min() < 0 < values.max():
         raise SinefieldError(f"a {shape.family} is empty; choose another seed")
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(step,) * 3, gradient_direction="descent")
@@ -222,6 +223,21 @@ def _mesh(shape: Shape, cells: int) -> tuple[np.ndarray, np.ndarray]:
         length = np.linalg.norm(move, axis=1, keepdims=True)
         vertices = vertices + move * np.minimum(1, 0.4 * step / np.maximum(length, 1e-12))
     return vertices, faces
+
+
+def _values(shape: Shape, axes: list[np.ndarray], step: float) -> np.ndarray:
+    """Values on a grid; far from the surface, where only their sign counts, those of the nearest of a coarser grid."""
+
+    def of(points: list[np.ndarray]) -> np.ndarray:
+        grid = np.stack(np.meshgrid(*points, indexing="ij"), -1)
+        return shape.implicit(grid.reshape(-1, 3)).reshape(grid.shape[:3])
+
+    nearest = [(np.arange(len(axis)) + BLOCK // 2) // BLOCK for axis in axes]
+    values = of([axis[::BLOCK] for axis in axes])[np.ix_(*nearest)]
+    # No point is further from the coarser grid than 0.87 BLOCK steps; implicit functions are steeper than 1 in places.
+    close = np.nonzero(np.abs(values) < 2 * BLOCK * step)
+    values[close] = shape.implicit(np.stack([axis[i] for axis, i in zip(axes, close, strict=True)], 1))
+    return values
 
 
 def _read(path: Path, n: int) -> Labelled | None:

@@ -44,7 +44,7 @@ def extract_field(
     world unit, which is suggested by the field itself (`suggest_level`; the statistics then have its line as
     `level_note`). Such a field counts as empty where its occupancy grid says so. Of a shape or a distance only the
     surroundings of the surface are evaluated, unless `dense` asks for every point: of a distance nothing is missed
-    while its slope stays below `SLOPE`, of an occupancy specks that lie within `BLOCK` cells may be.
+    while its slope stays below `SLOPE`, of an occupancy and of what a cloud tells specks that lie within `BLOCK` cells may be.
 
     Vertices are in the field's space, which `RadianceField.unplace` brings to the world. Of contracted space only the
     box is meshed.
@@ -57,7 +57,7 @@ def extract_field(
         margin = MARGIN * float((field.aabb[3:] - field.aabb[:3]).max())
         box = cropped(field.aabb.numpy() + margin * np.repeat([-1.0, 1.0], 3), crop)
         level = field.default_level if level is None else level
-        slope = SLOPE if field.distance else None
+        slope = SLOPE if isinstance(field, ShapeField) and field.distance else None
         side = "below" if field.distance else "above"
         mesh = extract(field.evaluate, box, resolution, level, side, block=1 if dense else BLOCK, slope=slope)
     elif isinstance(field, SurfaceField):

@@ -106,7 +106,7 @@ class LatentShapeField(nn.Module):
             turns = self._turns(places)
             # Points have no content but their place.
             cloud = Latents(self.point.expand(len(points), 1, -1), self._turns(points))
-            tokens = self.read(self.token_place(self.encoding.reference(places)), turns, cloud)
+            tokens = self.read(self.token_place(self._encoded(places)), turns, cloud)
             for block in self.blocks:
                 tokens = block(tokens, turns)
             return Latents(self.settled(tokens), turns)
@@ -114,7 +114,7 @@ class LatentShapeField(nn.Module):
     def decode(self, latents: Latents, x: Float[Tensor, "b q 3"]) -> Float[Tensor, "b q"]:
         """Raw output at places in field coordinates."""
         with self._arithmetic():
-            h = self.answer(self.query_place(self.encoding.reference(x)), self._turns(x), latents)
+            h = self.answer(self.query_place(self._encoded(x)), self._turns(x), latents)
             return self.out(h)[..., 0].float()
 
     def hidden_matrices(self) -> list[nn.Parameter]:
@@ -137,7 +137,10 @@ class LatentShapeField(nn.Module):
         centre, scale = placement(points)
         device = self.kernels.device
         latents = self.encode(((points - centre) * scale).float().to(device))
-        return LatentShape(self, latents, centre[0, 0], scale[0, 0, 0])
+        return LatentShape(self, latents, centre[0, 0], scale[0, 0, 0], torch.cat([points[0].amin(0), points[0].amax(0)]))
+
+    def _encoded(self, places: Tensor) -> Tensor:
+        return self.encoding.reference(places.flatten(0, 1)).unflatten(0, places.shape[:2])
 
     def _arithmetic(self) -> torch.autocast:
         return torch.autocast(self.kernels.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
@@ -156,10 +159,8 @@ class LatentShape:
 
     kind = "shape"
 
-    def __init__(self, field: LatentShapeField, latents: Latents, centre: Tensor, scale: Tensor) -> None:
-        self.field, self.latents, self.centre, self.scale = field, latents, centre, scale
-        half = 1 / ((1 + MARGIN) * scale)
-        self.aabb = torch.cat([centre - half, centre + half])
+    def __init__(self, field: LatentShapeField, latents: Latents, centre: Tensor, scale: Tensor, aabb: Tensor) -> None:
+        self.field, self.latents, self.centre, self.scale, self.aabb = field, latents, centre, scale, aabb
         self.distance = field.distance
         self.default_level = 0.0 if field.distance else 0.5
 

@@ -1,16 +1,19 @@
-"""Many shapes: families against their meshes, the transformer's symmetries, training, scores, reconstruction, packing."""
+"""Many shapes: families against their meshes, the transformer's symmetries, training, scores, reconstructing, packing."""
 
 import json
 from functools import cache
 
 import numpy as np
 import pytest
+import second_decoder
 import torch
 import trimesh
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from sinefield.cli import main
+from sinefield.compress.container import encode
+from sinefield.compress.header import BASE
 from sinefield.config import ShapesFieldConfig, make_config
 from sinefield.data.families import FAMILIES, make_shape
 from sinefield.data.shape_sets import HELD_OUT, NEAR, label, scan, shape_set, solid_of_shape
@@ -19,9 +22,12 @@ from sinefield.export.reconstruct import reconstruct_shape
 from sinefield.fields.latent_shape import KERNELS, Block, LatentShapeField, PlacedAttention, Turns, placement
 from sinefield.nn.graying import svd_graying
 from sinefield.nn.points import farthest_points
+from sinefield.strict import to_plain
 from sinefield.training.evaluate import evaluate, evaluate_file
 from sinefield.training.pack import pack
+from sinefield.training.pack_shapes import rounded
 from sinefield.training.run import Run, load_field
+from sinefield.training.sine_file import to_packed
 from sinefield.training.train import train
 
 SMALL = {"points": 128, "dim": 32, "tokens": 24, "heads": 2, "blocks": 1, "expand": 2}
@@ -214,7 +220,9 @@ def test_a_shape_comes_in_the_clouds_own_coordinates():
     values = near.evaluate(torch.from_numpy(points))
     moved = far.evaluate(torch.from_numpy(points * 40 + [1000, -3, 7]))
     torch.testing.assert_close(moved, 40 * values, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(far.aabb.numpy().reshape(2, 3), [cloud.min(0) * 40 + [1000, -3, 7], cloud.max(0) * 40 + [1000, -3, 7]])
+    np.testing.assert_allclose(
+        far.aabb.numpy().reshape(2, 3), [cloud.min(0) * 40 + [1000, -3, 7], cloud.max(0) * 40 + [1000, -3, 7]]
+    )
     centre, scale = placement(torch.from_numpy(cloud)[None])
     placed = (torch.from_numpy(cloud) - centre[0]) * scale[0]
     assert float((placed.amax(0) - placed.amin(0)).max()) == pytest.approx(2 / 1.1)
@@ -297,6 +305,17 @@ def test_training_learns_unseen_shapes(run):
     assert (folder / "pictures" / "shapes.png").exists() and (folder / "scores.csv").read_text().count("\n") == 3
     again = evaluate(Run(folder))
     assert again["iou"] == report["iou"] and again["chamfer_l1"] == pytest.approx(report["chamfer_l1"])
+
+
+@pytest.mark.parametrize("weights", ["dense", "sine"])
+def test_a_second_decoder_reads_the_file(weights):
+    field = small_field(weights=weights, rank=3, dim=16, skip_attention=False, attention="x^3")
+    packed = to_packed(field, rounded(dict(field.named_parameters()), 5, "uniform"), {"iou": [0.5, 0.25]})
+    settings, _, values, _, note = second_decoder.decode(encode(packed))
+    assert settings == to_plain(field.config) and BASE["shapes"] == second_decoder.SHAPES
+    assert note == {"iou": [0.5, 0.25]} and list(values) == [name for name, _ in field.named_parameters()]
+    for name, coded in packed.tensors.items():
+        np.testing.assert_array_equal(values[name], coded.values().numpy())
 
 
 def evaluate_untrained(folder):

@@ -44,7 +44,7 @@ def extract_field(
     world unit, which is suggested by the field itself (`suggest_level`; the statistics then have its line as
     `level_note`). Such a field counts as empty where its occupancy grid says so. Of a shape or a distance only the
     surroundings of the surface are evaluated, unless `dense` asks for every point: of a distance nothing is missed
-    while its slope stays below `SLOPE`, of an occupancy and of what a cloud tells specks that lie within `BLOCK` cells may be.
+    while its slope stays below `SLOPE`, of others specks that lie within `BLOCK` cells may be.
 
     Vertices are in the field's space, which `RadianceField.unplace` brings to the world. Of contracted space only the
     box is meshed.

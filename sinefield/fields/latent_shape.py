@@ -137,7 +137,9 @@ class LatentShapeField(nn.Module):
         centre, scale = placement(points)
         device = self.kernels.device
         latents = self.encode(((points - centre) * scale).float().to(device))
-        return LatentShape(self, latents, centre[0, 0], scale[0, 0, 0], torch.cat([points[0].amin(0), points[0].amax(0)]))
+        return LatentShape(
+            self, latents, centre[0, 0], scale[0, 0, 0], torch.cat([points[0].amin(0), points[0].amax(0)])
+        )
 
     def _encoded(self, places: Tensor) -> Tensor:
         return self.encoding.reference(places.flatten(0, 1)).unflatten(0, places.shape[:2])

@@ -25,7 +25,7 @@ from sinefield.fields.latent_shape import KERNELS, Block, LatentShapeField, Plac
 from sinefield.nn.graying import svd_graying
 from sinefield.nn.points import farthest_points
 from sinefield.strict import to_plain
-from sinefield.training import loop
+from sinefield.training import loop, pack_shapes, score_shapes, shapes
 from sinefield.training.evaluate import evaluate, evaluate_file
 from sinefield.training.pack import pack
 from sinefield.training.pack_shapes import rounded
@@ -56,6 +56,17 @@ def config_of(path="families:superquadric,blob", steps=60, data=None, field=None
         },
         "test",
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse():
+    """What is small is scored by few points."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("POINTS", 4000), ("SAMPLES", 4000), ("RESOLUTION", 40)):
+            patch.setattr(score_shapes, name, value)
+        patch.setattr(pack_shapes, "JUDGED_POINTS", 4000)
+        patch.setattr(shapes, "PROBE_POINTS", 1000)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +104,11 @@ def test_seeds_make_shapes():
 
 
 def test_held_out_shapes_are_others():
-    shapes = shape_set(config_of("families:", data={"shapes": 50, "held_out": 3}).data)
-    assert len(shapes.train) == 50 and len(shapes.held_out) == 3 * len(FAMILIES)
-    assert {e.category for e in shapes.held_out} == set(FAMILIES)
-    assert all(int(e.name.split()[1]) >= HELD_OUT for e in shapes.held_out)
-    assert all(int(e.name.split()[1]) < HELD_OUT for e in shapes.train)
+    found = shape_set(config_of("families:", data={"shapes": 50, "held_out": 3}).data)
+    assert len(found.train) == 50 and len(found.held_out) == 3 * len(FAMILIES)
+    assert {e.category for e in found.held_out} == set(FAMILIES)
+    assert all(int(e.name.split()[1]) >= HELD_OUT for e in found.held_out)
+    assert all(int(e.name.split()[1]) < HELD_OUT for e in found.train)
 
 
 def test_a_scan_lies_on_the_surface_but_for_noise():
@@ -281,10 +292,10 @@ def test_folders_of_meshes(tmp_path):
         folder.mkdir(exist_ok=True)
         mesh = trimesh.creation.box((1 + i, 1, 1)) if i % 2 else trimesh.creation.icosphere(2, radius=1 + i)
         mesh.apply_translation((5, 6, 7)).export(folder / f"{i}.ply")
-    shapes = shape_set(config_of(tmp_path, data={"held_out": 3}).data)
-    assert len(shapes.train) == 4 and {e.category for e in shapes.held_out} == {"ball", "box"}
-    assert not {e.name for e in shapes.train} & {e.name for e in shapes.held_out}
-    ball = next(e for e in shapes.held_out if e.category == "ball").make()
+    found = shape_set(config_of(tmp_path, data={"held_out": 3}).data)
+    assert len(found.train) == 4 and {e.category for e in found.held_out} == {"ball", "box"}
+    assert not {e.name for e in found.train} & {e.name for e in found.held_out}
+    ball = next(e for e in found.held_out if e.category == "ball").make()
     points = np.random.default_rng(0).uniform(-0.6, 0.6, (500, 3))
     radius = np.linalg.norm(points, axis=1)
     clear = np.abs(radius - 0.5) > 0.02
@@ -322,10 +333,10 @@ def test_a_second_decoder_reads_the_file(weights):
 
 
 def evaluate_untrained(folder):
-    from sinefield.training.score_shapes import score_shapes
-
     config = Run(folder).config()
-    return score_shapes(LatentShapeField(config.field).eval(), config, shape_set(config.data), None)["per_shape"]
+    return score_shapes.score_shapes(LatentShapeField(config.field).eval(), config, shape_set(config.data), None)[
+        "per_shape"
+    ]
 
 
 def test_resuming_goes_the_same_way(tmp_path, monkeypatch):

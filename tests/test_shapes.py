@@ -393,7 +393,7 @@ def test_packing(run, tmp_path, options):
     assert report["bytes"] == out.stat().st_size < options.get("max_bytes", report["float_bytes"] / 3) + 1
     before, after = load_field(folder)[0], load_field(out)[0]
     for (name, p), q in zip(before.named_parameters(), after.parameters(), strict=True):
-        assert (p - q).square().mean() <= 0.01 * p.square().mean() + 1e-12, name
+        assert (p - q).square().mean() <= 0.05 * p.square().mean() + 1e-12, name
     assert after.config == before.config
     assert report["iou"] == pytest.approx(evaluate_file(out)["iou"], abs=0.03)
     assert abs(report["iou"] - report["iou_before"]) < 0.1

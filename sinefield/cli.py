@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from sinefield import __version__
 from sinefield.errors import SinefieldError
 from sinefield.metrics import MAIN_SCORE, SCORES
+from sinefield.tables import table
 
 DESCRIPTION = "3D scenes, shapes and images as small, fast neural fields."
 CONTROL = {
@@ -23,6 +24,10 @@ CONTROL = {
     "mesh": ("extract a mesh", "sinefield mesh runs/armadillo armadillo.glb --resolution 256"),
     "video": ("render a video", "sinefield video runs/lego lego.mp4 --frames 90"),
     "image": ("render an image field, at its own or any size", "sinefield image runs/image large.png --width 2048"),
+    "reconstruct": (
+        "find the shape behind a sparse, noisy point cloud",
+        "sinefield reconstruct runs/shapes points.ply out.glb",
+    ),
     "pack": (
         "pack a trained field into one small file",
         "sinefield pack runs/armadillo armadillo.sine --max-bytes 8000",
@@ -127,6 +132,16 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     p.add_argument("run", help="run folder or .sine file")
     p.add_argument("out", help="picture: .png")
     p.add_argument("--width", type=int, help="pixels; default that of the data; the height follows")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    p = made["reconstruct"]
+    p.add_argument("run", help="run folder or .sine file of kind shapes")
+    p.add_argument(
+        "points", help="points on the shape's surface, no normals needed: .ply or .xyz; of a mesh its vertices"
+    )
+    p.add_argument("out", help="mesh file: .ply .obj .stl .glb")
+    p.add_argument("--resolution", type=int, default=96, help="samples along the longest side of the points' box (96)")
+    p.add_argument("--level", type=float, help="level of the surface; default 0 of a distance, 0.5 of an occupancy")
+    p.add_argument("--largest", action="store_true", help="keep the largest connected piece only")
     p.add_argument("--overwrite", action="store_true", help="replace OUT")
     p = made["pack"]
     p.add_argument("run", help="run folder")
@@ -293,6 +308,9 @@ def _summary(report: dict[str, Any]) -> str:
         f"{report['kind']}: {scores} | {report['params']:,} parameters, {report['bytes']:,} bytes, "
         f"{report['steps']} steps in {report['seconds'] or 0:.0f} s"
     )
+    if categories := report.get("categories"):
+        rows = [{"category": name, **scores} for name, scores in categories.items()]
+        line += "\n" + table(["category", "shapes", "iou", "chamfer_l1", "fscore", "normal_consistency"], rows)
     return "\n".join([line, *(f"note: {remark}" for remark in report.get("remarks", []))])
 
 
@@ -349,6 +367,24 @@ def _image(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
 
     report = export_image(options.run, options.out, width=options.width, overwrite=options.overwrite)
     return report, f"{options.out}: {report['width']}×{report['height']} pixels, {report['seconds']:.1f} s"
+
+
+def _reconstruct(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.export.reconstruct import reconstruct_shape
+
+    report = reconstruct_shape(
+        options.run,
+        options.points,
+        options.out,
+        resolution=options.resolution,
+        level=options.level,
+        largest=options.largest,
+        overwrite=options.overwrite,
+    )
+    return report, (
+        f"{options.out}: from {report['points']:,} points {report['vertices']:,} vertices, {report['faces']:,} faces, "
+        f"{'watertight' if report['watertight'] else 'open'}, {report['seconds']:.1f} s"
+    )
 
 
 def _pack(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
@@ -472,6 +508,7 @@ COMMANDS: dict[str, Command] = {
     "mesh": _mesh,
     "video": _video,
     "image": _image,
+    "reconstruct": _reconstruct,
     "pack": _pack,
     "unpack": _unpack,
     "synth": _synth,

@@ -155,6 +155,47 @@ class ImageFieldConfig(NetworkConfig):
 
 
 @dataclass
+class ShapesFieldConfig:
+    """A transformer from points to a shape: `fields.latent_shape`. Distances are learned by L1 between tanh(d/band)."""
+
+    points: int = 1024  # of a scan; larger ones are thinned to so many
+    dim: int = 128  # channels of a token
+    tokens: int = 192  # of a shape, each at one of the points
+    heads: int = 4  # of every attention
+    blocks: int = 5  # blocks of self-attention between reading the points and answering queries
+    expand: int = 3  # the feed-forward layers' hidden width in units of dim
+    attention: Literal["softmax", "x", "x^3"] = "softmax"  # what becomes of scores; powers are divided by √N
+    graying: Literal["none", "svd", "dct"] = "none"  # token graying before self-attention
+    epsilon: float = 0.9  # ε of the graying
+    skip_attention: bool = True  # skip connections round the blocks' self-attention
+    skip_feedforward: bool = True  # skip connections round the blocks' feed-forward layers
+    weights: Literal["sine", "lowrank", "dense"] = "dense"  # how the blocks' feed-forward matrices are stored
+    rank: int = 16  # k of the low-rank factors
+    omega: float | None = None  # ω of the sine; or give phase
+    phase: float | None = None  # ω·UV's standard deviation at the start; 0.5 when neither is given
+    bound: float = 4.0  # largest entry of a sine weight in units of 1/√inputs
+    represents: Literal["distance", "occupancy"] = "distance"
+    band: float = 0.06  # distance from the surface, in field units, within which distances are learned at first
+
+    def __post_init__(self) -> None:
+        _positive(self, "dim", "tokens", "heads", "expand", "rank", "omega", "phase", "bound", "band")
+        _check(self.dim <= 2048, f"dim is {self.dim}; at most 2048")
+        _check(
+            self.dim % (2 * self.heads) == 0,
+            f"dim is {self.dim} with {self.heads} heads; dim should be a multiple of twice the heads",
+        )
+        _check(self.points <= 65536, f"points is {self.points}; at most 65,536")
+        _check(8 <= self.tokens <= self.points, f"tokens is {self.tokens}; 8 to points, which is {self.points}")
+        _check(0 <= self.blocks <= 64, f"blocks is {self.blocks}; 0 to 64")
+        _check(self.expand <= 16, f"expand is {self.expand}; at most 16")
+        _check(0 < self.epsilon <= 1, f"epsilon is {self.epsilon}; should lie in (0, 1]")
+        _check(self.rank <= self.dim, f"rank is {self.rank}, larger than dim {self.dim}; choose at most {self.dim}")
+        _check(self.omega is None or self.phase is None, "omega and phase are both given; keep one")
+        if self.omega is None and self.phase is None:
+            self.phase = 0.5
+
+
+@dataclass
 class ShapeDataConfig:
     """A mesh or an oriented point cloud, and how training points are drawn from it."""
 
@@ -165,6 +206,24 @@ class ShapeDataConfig:
     def __post_init__(self) -> None:
         _check(1000 <= self.points <= 100_000_000, f"points is {self.points}; 1,000 to 100,000,000")
         _check(0 <= self.near_fraction <= 1, f"near_fraction is {self.near_fraction}; 0 to 1")
+
+
+@dataclass
+class ShapesDataConfig:
+    """Many shapes, some of them held out, and how each is scanned.
+
+    Lengths are shares of a shape's longest side.
+    """
+
+    path: str = ""  # folder of meshes, its subfolders being categories; or families:, or families:chair,vase
+    shapes: int = 1600  # of families: shapes to train on, as many of each family
+    held_out: int = 8  # of families: unseen shapes of each; of a folder: every so many-th mesh is held out
+    noise: float = 0.005  # standard deviation of a scanned point's place
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.shapes <= 100_000, f"shapes is {self.shapes}; 1 to 100,000")
+        _check(1 <= self.held_out <= 1000, f"held_out is {self.held_out}; 1 to 1,000")
+        _check(0 <= self.noise <= 0.1, f"noise is {self.noise}; 0 to 0.1")
 
 
 @dataclass
@@ -269,6 +328,23 @@ class ImageTrainingConfig(TrainingConfig):
 
 
 @dataclass
+class ShapesTrainingConfig(TrainingConfig):
+    """Training on many shapes."""
+
+    seconds: float | None = 2400.0
+    lr: float = 0.02
+    adam_lr: float = 2e-3
+    batch: int = 16  # shapes a step
+    queries: int = 1024  # points a step asks of each, half of them near its surface
+    sharpen: float = 3.0  # the band in which distances are learned ends so many times narrower than it began
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "queries")
+        _check(1 <= self.sharpen <= 100, f"sharpen is {self.sharpen}; 1 (the band stays as it is) to 100")
+
+
+@dataclass
 class ShapeConfig:
     """A scene file of kind `shape`."""
 
@@ -301,8 +377,26 @@ class ImageConfig:
     training: ImageTrainingConfig = setting(default_factory=ImageTrainingConfig)
 
 
-Config = ShapeConfig | RadianceConfig | ImageConfig
-KINDS: dict[str, type] = {"shape": ShapeConfig, "radiance": RadianceConfig, "image": ImageConfig}
+@dataclass
+class ShapesConfig:
+    """A scene file of kind `shapes`."""
+
+    kind: Literal["shapes"] = "shapes"
+    seed: int = 0
+    data: ShapesDataConfig = setting(default_factory=ShapesDataConfig)
+    field: ShapesFieldConfig = setting(default_factory=ShapesFieldConfig)
+    training: ShapesTrainingConfig = setting(default_factory=ShapesTrainingConfig)
+
+
+Config = ShapeConfig | RadianceConfig | ImageConfig | ShapesConfig
+KINDS: dict[str, type] = {
+    "shape": ShapeConfig,
+    "radiance": RadianceConfig,
+    "image": ImageConfig,
+    "shapes": ShapesConfig,
+}
+FAMILIES = "families:"
+"""What a `data.path` begins with that names no file but procedural families (`data.families`)."""
 
 
 def data_folder() -> Path:
@@ -321,6 +415,8 @@ FOLDERS = {"$SINEFIELD_DATA": data_folder, "${SINEFIELD_DATA}": data_folder, "sk
 
 def locate(path: str, base: Path | None = None) -> str:
     """A path as an absolute one, relative to `base` or the working directory, or to what it begins with (`FOLDERS`)."""
+    if path.startswith(FAMILIES):
+        return path
     for name, folder in FOLDERS.items():
         if path.startswith(name):
             return str((folder() / path[len(name) :].lstrip("/")).absolute())
@@ -330,6 +426,8 @@ def locate(path: str, base: Path | None = None) -> str:
 
 def portable(path: str) -> str | None:
     """An absolute path as one that means the same on another machine; None where there is none such."""
+    if path.startswith(FAMILIES):
+        return path
     for name, folder in FOLDERS.items():
         if Path(path).is_relative_to(folder().absolute()):
             inside = Path(path).relative_to(folder().absolute()).as_posix()

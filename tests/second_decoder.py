@@ -10,7 +10,7 @@ R = [4294967296, 3938502376, 3611622603, 3311872529, 3037000500, 2784941738, 255
 NAMES = (
     "width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band loss "
     "features head_width head_depth grid steps encoding levels log2_table coarsest finest space grid_levels cone_angle "
-    "density beta"
+    "density beta points dim tokens heads blocks expand attention graying epsilon skip_attention skip_feedforward"
 )
 CHOICES = {
     "weights": ["sine", "lowrank", "dense"],
@@ -20,6 +20,8 @@ CHOICES = {
     "encoding": ["frequency", "hash"],
     "space": ["box", "ndc", "contracted"],
     "density": ["free", "distance"],
+    "attention": ["softmax", "x", "x^3"],
+    "graying": ["none", "svd", "dct"],
 }
 HASH = {"encoding": "frequency", "levels": 12, "log2_table": 15, "coarsest": 16, "finest": 512}
 SHAPE = {"width": 64, "depth": 3, "skips": [], "weights": "sine", "rank": 10, "omega": None, "phase": 2.5, "bound": 1.0}
@@ -44,6 +46,9 @@ IMAGE = {
 }
 IMAGE |= {"activation": "gaussian", "sigma": 0.25, "omega0": 30.0, "frequencies": 7}
 IMAGE |= HASH
+SHAPES = {"weights": "dense", "rank": 16, "omega": None, "phase": 0.5, "bound": 4.0, "represents": "distance"}
+SHAPES |= {"band": 0.06, "points": 1024, "dim": 128, "tokens": 192, "heads": 4, "blocks": 5, "expand": 3}
+SHAPES |= {"attention": "softmax", "graying": "none", "epsilon": 0.9, "skip_attention": True, "skip_feedforward": True}
 WORDS = (
     b'{"seed":0,"steps":,"seconds":,"source":"$SINEFIELD_DATA/meshes/.obj","background":"white","downscale":8,'
     b'"holdout":8,"iou":[0.9,0.9],"psnr":[30.,"data":{"path":"lego'
@@ -131,6 +136,37 @@ def mlp(prefix, inputs, outputs, s, width, depth, dense):
     return shapes
 
 
+def linear(name, rows, columns):
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def norm(name, d):
+    return {f"{name}.weight": (d,), f"{name}.bias": (d,)}
+
+
+def reader(name, s, dense=True):
+    d, e, k = s["dim"], s["expand"] * s["dim"], s["rank"]
+    shapes = norm(f"{name}.norm", d)
+    for part in ("query", "key", "value", "out"):
+        shapes |= linear(f"{name}.attend.project.{part}", d, d)
+    shapes |= norm(f"{name}.forward_norm", d)
+    shapes |= {f"{name}.feed.up_bias": (e,), f"{name}.feed.down_bias": (d,)}
+    for part, rows, columns in (("up", e, d), ("down", d, e)):
+        if dense:
+            shapes[f"{name}.feed.{part}.weight"] = (rows, columns)
+        else:
+            shapes |= {f"{name}.feed.{part}.u": (rows, k), f"{name}.feed.{part}.v": (k, columns)}
+    return shapes
+
+
+def transformer(s):
+    d = s["dim"]
+    shapes = {"point": (d,)} | linear("token_place", d, 27) | linear("query_place", d, 27) | reader("read", s)
+    for i in range(s["blocks"]):
+        shapes |= reader(f"blocks.{i}", s, s["weights"] == "dense")
+    return shapes | norm("settled", d) | reader("answer", s) | norm("out.0", d) | linear("out.1", 1, d)
+
+
 def settings_of(r, base):
     s = dict(base)
     for _ in range(r.varint()):
@@ -142,6 +178,8 @@ def settings_of(r, base):
             s[name] = CHOICES[name][r.byte()]
         elif name == "skips":
             s[name] = [r.varint() for _ in range(r.varint())]
+        elif isinstance(base[name], bool):
+            s[name] = bool(r.varint())
         elif isinstance(base[name], int):
             s[name] = r.varint()
         else:
@@ -184,15 +222,20 @@ def decode(data):
         values, coder, _ = tensors(r, shapes, 0, 0, 0)
         assert coder.state == 0 and not coder.words
         return layers, None, values, None, {}
-    s = settings_of(r, {1: SHAPE, 2: RADIANCE, 3: IMAGE}[kind])
+    s = settings_of(r, {1: SHAPE, 2: RADIANCE, 3: IMAGE, 5: SHAPES}[kind])
+    box = None
     if kind == 3:
         box = r.varint(), r.varint()
-    else:
+    elif kind != 5:
         box = struct.unpack("<6d", r.take(48)) if r.byte() else struct.unpack("<6f", r.take(24))
     if kind == 2:
         r.take(3 + 44 + (0 if s["space"] == "box" else 60))
     note = r.take(r.varint())
     note = json.loads(zlib.decompressobj(-15, zdict=WORDS).decompress(note)) if note else {}
+    if kind == 5:
+        values, coder, _ = tensors(r, transformer(s), 0, 0, 0)
+        assert coder.state == 0 and not coder.words
+        return s, None, values, None, note
     d = 2 if kind == 3 else 3
     inputs = d * (1 + 2 * s["frequencies"])
     low_rank = s["weights"] != "dense"

@@ -34,7 +34,8 @@ from sinefield.errors import SinefieldError
 
 MAGIC = b"SINE"
 VERSION = 1
-KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4}
+KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4, "shapes": 5}
+BOXLESS = {"image", "adapter", "shapes"}
 MAX_FILE = 256 << 20
 MAX_SIDE = 16384  # pixels of the orbit's own pictures, and of an image
 MAX_NUMBERS = 1 << 26
@@ -84,9 +85,9 @@ class Packed:
     """What a `.sine` file holds.
 
     Attributes:
-        kind: "shape", "radiance", "image" or "adapter".
+        kind: "shape", "radiance", "image", "shapes" or "adapter".
         settings: the field's configuration, complete; of an adapter its layers, see `adapter_table`.
-        box: (6,) float64, world or input units; None for an image or an adapter.
+        box: (6,) float64, world or input units; None for an image, an adapter or a field of many shapes.
         tensors: by the parameter's name, in the order of the network.
         background: (3,) of 0 … 1, radiance only.
         cells: (levels · n, n, n) bool occupied cells, radiance only.
@@ -116,7 +117,7 @@ def encode(packed: Packed) -> bytes:
     head += table_out(packed.settings) if packed.kind == "adapter" else settings_out(packed.kind, packed.settings)
     if packed.kind == "image":
         head += varint(packed.size[0]) + varint(packed.size[1])
-    elif packed.kind != "adapter":
+    elif packed.kind not in BOXLESS:
         head += box_out(packed.box)
     if packed.kind == "radiance":
         head += bytes(np.round(np.asarray(packed.background) * 255).astype(np.uint8))
@@ -180,7 +181,7 @@ def _decode_body(reader: "Reader", shapes, where: str, length: int) -> Packed:
         size = reader.varint(MAX_SIDE), reader.varint(MAX_SIDE)
         if not all(size):
             raise ValueError("its image has no pixels")
-    elif kind != "adapter":
+    elif kind not in BOXLESS:
         box = box_in(reader)
     if kind == "radiance":
         background = np.frombuffer(reader.take(3), np.uint8).astype(np.float32) / np.float32(255)

@@ -8,15 +8,22 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from sinefield.config import ImageFieldConfig, RadianceFieldConfig, ShapeFieldConfig
+from sinefield.config import ImageFieldConfig, RadianceFieldConfig, ShapeFieldConfig, ShapesFieldConfig
 
-CONFIGS: dict[str, type] = {"shape": ShapeFieldConfig, "radiance": RadianceFieldConfig, "image": ImageFieldConfig}
+CONFIGS: dict[str, type] = {
+    "shape": ShapeFieldConfig,
+    "radiance": RadianceFieldConfig,
+    "image": ImageFieldConfig,
+    "shapes": ShapesFieldConfig,
+}
 MAX_NOTE = 1 << 16
 SETTINGS = (
     *("width", "depth", "skips", "weights", "rank", "omega", "phase", "bound", "activation", "sigma", "omega0"),
     *("frequencies", "represents", "band", "loss", "features", "head_width", "head_depth", "grid", "steps"),
     *("encoding", "levels", "log2_table", "coarsest", "finest", "space", "grid_levels", "cone_angle"),
     *("density", "beta"),
+    *("points", "dim", "tokens", "heads", "blocks", "expand", "attention", "graying", "epsilon"),
+    *("skip_attention", "skip_feedforward"),
 )
 """A setting's number in the file is its place here, from 1; only ever appended to."""
 _NETWORK = {
@@ -40,6 +47,12 @@ BASE: dict[str, dict[str, Any]] = {
         **_NETWORK,
         **{"width": 96, "depth": 3, "rank": 16, "phase": 0.25, "bound": 2.0, "activation": "gaussian", "sigma": 0.25},
         **{"frequencies": 7},
+    },
+    "shapes": {
+        **{"points": 1024, "dim": 128, "tokens": 192, "heads": 4, "blocks": 5, "expand": 3, "attention": "softmax"},
+        **{"graying": "none", "epsilon": 0.9, "skip_attention": True, "skip_feedforward": True},
+        **{"weights": "dense", "rank": 16, "omega": None, "phase": 0.5, "bound": 4.0},
+        **{"represents": "distance", "band": 0.06},
     },
 }
 """What a setting is when the file does not say. Frozen: part of version 1."""
@@ -138,8 +151,8 @@ def _value_out(hint: Any, value: Any) -> bytes:
         return bytes([get_args(hint).index(value)])
     if hint is float:
         return struct.pack("<f", value)
-    if hint is int:
-        return varint(value)
+    if hint is int or hint is bool:
+        return varint(int(value))
     return varint(len(value)) + b"".join(varint(v) for v in value)
 
 
@@ -148,6 +161,8 @@ def _value_in(hint: Any, reader: Reader) -> Any:
         return get_args(hint)[reader.byte()]
     if hint is float:
         return float(str(np.frombuffer(reader.take(4), "<f4")[0]))  # 0.03 is to be 0.03 again
+    if hint is bool:
+        return bool(reader.varint(1))
     if hint is int:
         return reader.varint(1 << 20)
     return [reader.varint(1 << 20) for _ in range(reader.varint(64))]

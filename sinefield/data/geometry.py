@@ -163,10 +163,7 @@ def signed_distance(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float
     # igl.signed_distance with fast winding numbers scales |d| by 1 − 2w, w inexact: so the two are asked apart.
     sign = np.where(winding_number(surface, points) > 0.5, -1.0, 1.0)
     if surface.faces is not None:
-        tree, faces = igl.AABB(), surface.faces.astype(np.int64)
-        tree.init(surface.vertices, faces)
-        squared = _chunked(lambda q: tree.squared_distance(surface.vertices, faces, q)[0], surface, points)
-        return sign * np.sqrt(squared)
+        return sign * distance_to_mesh(surface, points)
     tree, radii = cKDTree(surface.vertices), np.sqrt(surface.areas / np.pi)
 
     def to_disc(q: np.ndarray) -> np.ndarray:
@@ -176,6 +173,14 @@ def signed_distance(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float
         return np.hypot(along, np.maximum(across - radii[nearest], 0))
 
     return sign * _chunked(to_disc, surface, points)
+
+
+def distance_to_mesh(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
+    """Exact distance from points (n, 3) to a mesh, input units, never negative; raises as `signed_distance` does."""
+    tree, faces = igl.AABB(), surface.faces.astype(np.int64)
+    tree.init(surface.vertices, faces)
+    squared = _chunked(lambda q: tree.squared_distance(surface.vertices, faces, q)[0], surface, points)
+    return np.sqrt(squared)
 
 
 def _chunked(

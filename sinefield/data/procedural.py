@@ -41,9 +41,9 @@ def demo_shape(seed: int = 0, step: float = 0.022) -> trimesh.Trimesh:
 
     def implicit(p):
         ball = np.linalg.norm(p * (1, 1, 1.15), axis=1) - CORE
-        value = _join(tree.query(p)[0] - TUBE, ball, BLEND)
+        value = join(tree.query(p)[0] - TUBE, ball, BLEND)
         for corner, radius in zip(corners, knobs, strict=True):
-            value = _join(value, np.linalg.norm(p - corner, axis=1) - radius, BLEND)
+            value = join(value, np.linalg.norm(p - corner, axis=1) - radius, BLEND)
         return value
 
     def paint(p):
@@ -89,7 +89,7 @@ def demo_scene(seed: int = 0) -> trimesh.Trimesh:
 
 def _table() -> trimesh.Trimesh:
     def implicit(p):
-        return _meet(np.hypot(p[:, 0], p[:, 1]) - 0.97, np.abs(p[:, 2]) - 0.05, 0.05)
+        return meet(np.hypot(p[:, 0], p[:, 1]) - 0.97, np.abs(p[:, 2]) - 0.05, 0.05)
 
     def paint(p):
         r, angle = np.hypot(p[:, 0], p[:, 1]), np.arctan2(p[:, 1], p[:, 0])
@@ -126,7 +126,7 @@ def _rings() -> trimesh.Trimesh:
         return np.stack([np.hypot(r - major, p[:, 2] - z) - minor for z, major, minor, _ in levels])
 
     def implicit(p):
-        peg = _meet(np.hypot(p[:, 0], p[:, 1]) - 0.09, np.abs(p[:, 2] - 0.165) - 0.15, 0.01)
+        peg = meet(np.hypot(p[:, 0], p[:, 1]) - 0.09, np.abs(p[:, 2] - 0.165) - 0.15, 0.01)
         return np.minimum(distances(p).min(0), peg)
 
     def paint(p):
@@ -139,7 +139,7 @@ def _gear() -> trimesh.Trimesh:
     def implicit(p):
         r, angle = np.hypot(p[:, 0], p[:, 1]), np.arctan2(p[:, 1], p[:, 0])
         rim = r - 0.18 - 0.03 * np.tanh(2.5 * np.cos(10 * angle))
-        return _meet(_meet(rim, np.abs(p[:, 2]) - 0.06, 0.02), 0.07 - r, 0.02)
+        return meet(meet(rim, np.abs(p[:, 2]) - 0.06, 0.02), 0.07 - r, 0.02)
 
     def paint(p):
         r = np.hypot(p[:, 0], p[:, 1])
@@ -154,7 +154,7 @@ def _vase() -> trimesh.Trimesh:
     def implicit(p):
         r, angle = np.hypot(p[:, 0], p[:, 1]), np.arctan2(p[:, 1], p[:, 0])
         flutes = 0.018 * np.cos(6 * angle + 7 * p[:, 2])
-        return _meet(r - 0.125 - 0.04 * np.sin(9 * p[:, 2] + 0.3) - flutes, np.abs(p[:, 2]) - 0.25, 0.05)
+        return meet(r - 0.125 - 0.04 * np.sin(9 * p[:, 2] + 0.3) - flutes, np.abs(p[:, 2]) - 0.25, 0.05)
 
     def paint(p):
         return _mix(_plain(TEAL, p), MINT, p[:, 2] / 0.4)
@@ -207,15 +207,15 @@ def _trefoil() -> tuple[np.ndarray, cKDTree, np.ndarray]:
     return points, cKDTree(points), points[:: len(t) // 3]
 
 
-def _join(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
+def join(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
     """The union of two solids, with a fillet."""
     overlap = np.maximum(radius - np.abs(a - b), 0)
     return np.minimum(a, b) - overlap**2 / (4 * radius)
 
 
-def _meet(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
+def meet(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
     """The intersection of two solids, with its edge rounded."""
-    return -_join(-a, -b, radius)
+    return -join(-a, -b, radius)
 
 
 def _mix(first: np.ndarray, second: np.ndarray, where: np.ndarray) -> np.ndarray:

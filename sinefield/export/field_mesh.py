@@ -17,6 +17,7 @@ from sinefield.export.decimate import check_budget, decimate
 from sinefield.export.levels import suggest_level
 from sinefield.export.mesh import check_mesh_path, extract, largest_component, write_mesh
 from sinefield.fields.image import ImageField
+from sinefield.fields.latent_shape import LatentShape, LatentShapeField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.fields.surface import SurfaceField
@@ -31,7 +32,7 @@ CHUNK = 1 << 16
 
 
 def extract_field(
-    field: RadianceField | ShapeField,
+    field: RadianceField | ShapeField | LatentShape,
     resolution: int,
     level: float | None = None,
     dense: bool = False,
@@ -43,7 +44,7 @@ def extract_field(
     world unit, which is suggested by the field itself (`suggest_level`; the statistics then have its line as
     `level_note`). Such a field counts as empty where its occupancy grid says so. Of a shape or a distance only the
     surroundings of the surface are evaluated, unless `dense` asks for every point: of a distance nothing is missed
-    while its slope stays below `SLOPE`, of an occupancy specks that lie within `BLOCK` cells may be.
+    while its slope stays below `SLOPE`, of others specks that lie within `BLOCK` cells may be.
 
     Vertices are in the field's space, which `RadianceField.unplace` brings to the world. Of contracted space only the
     box is meshed.
@@ -52,11 +53,11 @@ def extract_field(
         crop: xmin ymin zmin xmax ymax zmax, input units; what is outside it is left out, and cut ends are closed.
     """
     note = None
-    if isinstance(field, ShapeField):
+    if isinstance(field, ShapeField | LatentShape):
         margin = MARGIN * float((field.aabb[3:] - field.aabb[:3]).max())
         box = cropped(field.aabb.numpy() + margin * np.repeat([-1.0, 1.0], 3), crop)
         level = field.default_level if level is None else level
-        slope = SLOPE if field.distance else None
+        slope = SLOPE if isinstance(field, ShapeField) and field.distance else None
         side = "below" if field.distance else "above"
         mesh = extract(field.evaluate, box, resolution, level, side, block=1 if dense else BLOCK, slope=slope)
     elif isinstance(field, SurfaceField):
@@ -148,10 +149,12 @@ def vertex_colours(field: RadianceField, vertices: np.ndarray, normals: np.ndarr
 
 
 def load_spatial(run: str | Path) -> RadianceField | ShapeField:
-    """The field of a run or `.sine` file that has a third dimension; raises SinefieldError for an image."""
+    """The field of a run or `.sine` file that has a third dimension; raises SinefieldError for others."""
     field, _ = load_field(run)
     if isinstance(field, ImageField):
         raise SinefieldError(f"{run}: is an image field, flat; sinefield image renders it")
+    if isinstance(field, LatentShapeField):
+        raise SinefieldError(f"{run}: knows many shapes; sinefield reconstruct makes one from points")
     return field
 
 

@@ -31,7 +31,9 @@ def export_image(run: str | Path, out: str | Path, width: int | None = None, ove
     begin = time.perf_counter()
     field, _ = load_field(run)
     if not isinstance(field, ImageField):
-        raise SinefieldError(f"{run}: is a {field.kind} field; sinefield video and sinefield mesh show it")
+        raise SinefieldError(
+            f"{run}: is a {field.kind} field, no image; see sinefield mesh, or of many shapes sinefield reconstruct"
+        )
     pixels = scaled(field, field.width if width is None else width)
     save_png(out, pixels)
     return {

@@ -21,6 +21,7 @@ from sinefield.export.image import scaled
 from sinefield.export.orbit import export_video
 from sinefield.export.page import curve, data_uri, html_table, page
 from sinefield.fields.image import ImageField
+from sinefield.fields.latent_shape import LatentShapeField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import check_output, write_text
@@ -74,7 +75,7 @@ def write_report(run: str | Path, out: str | Path | None = None, overwrite: bool
     vertices = 0
     if isinstance(field, ImageField):
         body += _image_part(field)
-    else:
+    elif not isinstance(field, LatentShapeField):
         shown, vertices = _mesh_part(field, left_out)
         body += [*shown, *_video_part(run, left_out)]
     body += ["<h2>Sizes</h2>", *_sizes(facts), "<h2>Configuration</h2>", f"<pre>{escape(settings)}</pre>"]
@@ -164,7 +165,8 @@ def _picture_parts(run: Run, kind: str, left_out: list[str]) -> list[str]:
         left_out.append(f"pictures: none in {run.pictures}")
         return []
     worse = "red is 1 % of the box diagonal or more" if kind == "shape" else "brighter is worse"
-    return ["<h2>Pictures</h2>", f'<p class="soft">Reference, prediction, error ({worse}).</p>', *figures]
+    legend = "Scan, shape found, truth." if kind == "shapes" else f"Reference, prediction, error ({worse})."
+    return ["<h2>Pictures</h2>", f'<p class="soft">{legend}</p>', *figures]
 
 
 def _image_part(field: ImageField) -> list[str]:

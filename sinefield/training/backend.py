@@ -21,6 +21,8 @@ def check_backend(config: Config) -> None:
     device = training_device(training.device)
     if training.backend != "tinycudann":
         return
+    if config.kind == "shapes":
+        raise SinefieldError("training.backend is tinycudann, which has no transformers; use torch or auto")
     bare = field.encoding == "frequency" and field.frequencies == 0
     why = why_not_network(field.activation, field.skips, bare, getattr(training, "eikonal", 0) > 0)
     if why is None and training.precision != "auto":

@@ -14,7 +14,7 @@ from sinefield.tables import table
 from sinefield.training.run import Run
 from sinefield.training.sine_file import is_sine, load_packed
 
-COLOURS = {"radiance": "#b5482a", "shape": "#1f6f8b", "image": "#6b7f2a"}
+COLOURS = {"radiance": "#b5482a", "shape": "#1f6f8b", "image": "#6b7f2a", "shapes": "#7a4a8c"}
 
 
 def compare(
@@ -89,7 +89,7 @@ def _number(value: Any) -> int | float | None:
 
 def _weights(field: Any) -> str:
     stored = "dense" if field.weights == "dense" else f"{field.weights}, rank {field.rank}"
-    return f"hash, {stored}" if field.encoding == "hash" else stored
+    return f"hash, {stored}" if getattr(field, "encoding", None) == "hash" else stored
 
 
 def _names(runs: Sequence[str | Path]) -> list[str]:

@@ -4,7 +4,7 @@ Image: every pixel it was fitted to, rendered at the image's own size and rounde
 Radiance: every test view (val, or train, where there is none) rendered on the run's background and rounded to 8 bits,
 against the 8-bit composited photograph; PSNR, SSIM and LPIPS are means of per-view values. Shape: IoU on points uniform
 in the object's box that training never saw; Chamfer distances, F-score and normal consistency between the
-extracted surface and the given one, by `metrics.shapes.compare_meshes`.
+extracted surface and the given one, by `metrics.shapes.compare_meshes`. Many shapes: see `training.score_shapes`.
 """
 
 import csv
@@ -23,9 +23,11 @@ from sinefield.data.cameras import look_at
 from sinefield.data.geometry import Surface, signed_distance
 from sinefield.data.images import PosedScene, Views, reference
 from sinefield.data.sampling import heldout_points
+from sinefield.data.shape_sets import ShapeSet
 from sinefield.errors import SinefieldError
 from sinefield.export.field_mesh import extract_field
 from sinefield.fields.image import ImageField
+from sinefield.fields.latent_shape import LatentShapeField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import write_text
@@ -36,6 +38,7 @@ from sinefield.training.image import image_psnr
 from sinefield.training.pictures import save_curves, save_png, side_by_side
 from sinefield.training.radiance import render_view
 from sinefield.training.run import Run, load_field
+from sinefield.training.score_shapes import score_shapes
 from sinefield.training.shape import HELDOUT_SEED
 from sinefield.training.sine_file import config_of, from_packed, load_packed
 from sinefield.training.tasks import load_data
@@ -43,9 +46,9 @@ from sinefield.training.tasks import load_data
 HELDOUT_POINTS = 300_000
 SURFACE_RESOLUTION = 192
 PICTURED_VIEWS = 4
-Data = PosedScene | Surface | torch.Tensor
+Data = PosedScene | Surface | torch.Tensor | ShapeSet
 """What a field is scored against; of an image its pixels."""
-Field = RadianceField | ShapeField | ImageField
+Field = RadianceField | ShapeField | ImageField | LatentShapeField
 
 
 def evaluate(run: Run, data: Data | None = None) -> dict[str, Any]:
@@ -118,6 +121,8 @@ def score(field: Field, config: Config, pictures: Path | None, data: Data | None
         return score_shape(field, data, pictures)
     if isinstance(field, ImageField):
         return score_image(field, config, data, pictures)
+    if isinstance(field, LatentShapeField):
+        return score_shapes(field, config, data, pictures)
     return score_radiance(field, config, data, pictures)
 
 
@@ -278,11 +283,19 @@ def shape_picture(surface: Surface, vertices: np.ndarray, faces: np.ndarray, siz
     return np.concatenate([np.concatenate(list(column), axis=0) for column in columns], axis=1)
 
 
+def _whole(rows: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Rows with the same columns in each, empty where a shape has no surface."""
+    columns = dict.fromkeys(key for row in rows or [] for key in row)
+    return rows and [{key: row.get(key) for key in columns} for row in rows]
+
+
 def _csv(report: dict[str, Any]) -> str:
-    """Per-view rows for radiance, one row for a shape or an image."""
-    rows = report.get("per_view") or [
-        {k: v for k, v in report.items() if isinstance(v, int | float | str) and not isinstance(v, bool)}
-    ]
+    """Rows by view for radiance, by shape for many shapes, one row for a shape or an image."""
+    rows = (
+        report.get("per_view")
+        or _whole(report.get("per_shape"))
+        or [{k: v for k, v in report.items() if isinstance(v, int | float | str) and not isinstance(v, bool)}]
+    )
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

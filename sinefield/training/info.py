@@ -52,11 +52,15 @@ def describe(path: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def _extent(field: Any) -> dict[str, Any]:
-    """The field's box, or of an image its size in pixels."""
+    """The field's box, of an image its size in pixels, of a field of many shapes what it reads."""
+    if field.kind == "shapes":
+        return {"points": field.config.points, "tokens": field.config.tokens}
     return {"size": field.size.tolist()} if field.kind == "image" else {"aabb": field.aabb.tolist()}
 
 
 def _extent_line(report: dict[str, Any]) -> str:
+    if "tokens" in report:
+        return f"{report['points']:,} points into {report['tokens']:,} tokens"
     if "size" in report:
         return "size {}×{} pixels".format(*report["size"])
     return "box " + " ".join(f"{v:.5g}" for v in report["aabb"])

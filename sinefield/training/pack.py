@@ -19,13 +19,14 @@ from sinefield.data.sampling import heldout_points
 from sinefield.errors import SinefieldError
 from sinefield.fields.image import ImageField
 from sinefield.fields.shape import ShapeField
-from sinefield.files import check_output
+from sinefield.files import check_output, write_bytes
 from sinefield.metrics import MAIN_SCORE
 from sinefield.metrics.shapes import iou
 from sinefield.training.backend import hidden_dtype
 from sinefield.training.evaluate import Data, heldout_iou, mean_psnr
 from sinefield.training.image import image_psnr
 from sinefield.training.loop import step_generator
+from sinefield.training.pack_shapes import pack_shapes
 from sinefield.training.refine import Budget, allocate, install, refine, sensitivities
 from sinefield.training.run import Run, load_field, load_tensors
 from sinefield.training.shape import HELDOUT_SEED
@@ -66,7 +67,8 @@ def pack(
     0.2 dB. What is lost is judged on held-out points other than those reported; for radiance on the validation views,
     or, where there are none beside the test views, on training views that refining leaves out. These a field may know
     by heart, as one with a hash grid does: then the judgement is too strict rather than too kind, the file larger. Of
-    an image it is the very score that is reported, on the pixels it was fitted to.
+    an image it is the very score that is reported, on the pixels it was fitted to. A field of
+    many shapes is only rounded: see `pack_shapes`.
 
     Arguments:
         quantiser: "uniform" or, with `bits`, "kmeans".
@@ -91,6 +93,10 @@ def pack(
         config.training.device = config.training.backend = "auto"
         if config.kind == "radiance":
             config.training.marcher = "auto"
+    if config.kind == "shapes":
+        content, before, after, params = pack_shapes(run, config, bits, max_bytes, min_quality, quantiser)
+        write_bytes(out, content, overwrite)
+        return _packed_report(run, out, config, len(content), params, before, after, begin)
     packer = Packer(run, config, apart=bits is None and max_bytes is None)
     # Where every byte counts, provenance is left out.
     packer.noted = max_bytes is None or max_bytes >= NOTED_FROM
@@ -111,17 +117,24 @@ def pack(
         quantisers = packer.reaching(packer.judge() - lost, budget)
     install(packer.field, quantisers)
     after = packer.report()
-    name = MAIN_SCORE[config.kind]
     size = save_sine(out, to_packed(packer.field, quantisers, packer.full_note(after)), overwrite)
+    params = sum(p.numel() for p in packer.field.parameters())
+    return _packed_report(run, out, config, size, params, packer.before, after, begin)
+
+
+def _packed_report(
+    run: Run, out: Path, config: Config, size: int, params: int, before: float, after: float, begin: float
+) -> dict[str, Any]:
+    name = MAIN_SCORE[config.kind]
     return {
         "run": str(run.folder),
         "out": str(out),
         "kind": config.kind,
         "bytes": size,
         "float_bytes": run.field_path.stat().st_size,
-        "params": sum(p.numel() for p in packer.field.parameters()),
+        "params": params,
         name: after,
-        f"{name}_before": packer.before,
+        f"{name}_before": before,
         "seconds": round(time.perf_counter() - begin, 2),
     }
 

@@ -21,6 +21,7 @@ from sinefield.config import Config, make_config
 from sinefield.data.images import MAX_SIDE
 from sinefield.errors import SinefieldError
 from sinefield.fields.image import ImageField
+from sinefield.fields.latent_shape import LatentShapeField
 from sinefield.fields.shape import ShapeField
 from sinefield.fields.surface import make_radiance_field
 from sinefield.files import check_output, require_file, write_error, write_text
@@ -244,6 +245,8 @@ def _blank(note: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> nn.M
     try:
         if kind == "shape":
             return ShapeField(config, tensors["centre"], tensors["scale"], tensors["aabb"])
+        if kind == "shapes":
+            return LatentShapeField(config)
         if kind == "image":
             return ImageField(config, *_size_of(tensors["size"], path))
         return make_radiance_field(config, tensors["grid.aabb"])

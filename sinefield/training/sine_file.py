@@ -10,17 +10,20 @@ from torch import nn
 from sinefield.compress.container import MAX_FILE, Coded, Packed, decode, encode
 from sinefield.compress.header import BASE
 from sinefield.compress.quantize import Quantiser
-from sinefield.config import FOLDERS, Config, locate, make_config, portable
+from sinefield.config import FAMILIES, FOLDERS, Config, locate, make_config, portable
 from sinefield.data.geometry import Normalisation
 from sinefield.errors import SinefieldError
 from sinefield.fields.image import ImageField
+from sinefield.fields.latent_shape import LatentShapeField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.fields.surface import make_radiance_field
 from sinefield.files import require_file, write_bytes
 
 SUFFIX = ".sine"
-Field = ShapeField | RadianceField | ImageField
+READING = ("downscale", 1), ("background", "white"), ("holdout", 8), ("held_out", 8), ("noise", 0.005)
+"""How data are read, and the usual way, which a file need not say."""
+Field = ShapeField | RadianceField | ImageField | LatentShapeField
 
 
 def is_sine(path: str | Path) -> bool:
@@ -33,7 +36,7 @@ def to_packed(field: Field, quantisers: dict[str, Quantiser], note: dict[str, An
     packed = Packed(
         field.kind,
         {name: getattr(field.config, name) for name in BASE[field.kind]},
-        None if isinstance(field, ImageField) else field.aabb.double().cpu().numpy(),
+        None if isinstance(field, ImageField | LatentShapeField) else field.aabb.double().cpu().numpy(),
         {name: Coded.of(quantiser) for name, quantiser in quantisers.items()},
         note=note,
     )
@@ -89,7 +92,7 @@ def note_of(config: Config, note: dict[str, Any]) -> dict[str, Any]:
     path = portable(config.data.path)
     data: dict[str, Any] = {} if path is None else {"path": path}
     if config.kind != "shape":
-        for name, usual in (("downscale", 1), ("background", "white"), ("holdout", 8)):
+        for name, usual in READING:
             if getattr(config.data, name, usual) != usual:
                 data[name] = getattr(config.data, name)
     kept = {key: note[key] for key in ("seed", "steps") if note.get(key) is not None}
@@ -109,15 +112,17 @@ def config_of(packed: Packed, where: str, data: str | None = None) -> Config:
     hint = hint if isinstance(hint, dict) else {}
     named = hint.get("path")
     if data is None:
-        if not isinstance(named, str) or not named.startswith(tuple(FOLDERS)) or ".." in re.split("[/:]", named):
+        if not isinstance(named, str) or not named.startswith((*FOLDERS, FAMILIES)) or ".." in re.split("[/:]", named):
             raise SinefieldError(f"{where}: does not say what it was trained on; give --data PATH")
         data = named
-    settings = {k: v for k, v in hint.items() if k in ("downscale", "background", "holdout")}
+    settings = {k: v for k, v in hint.items() if k in dict(READING)}
     content = {"kind": packed.kind, "field": packed.settings, "data": {"path": locate(data), **settings}}
     return make_config(content, where)
 
 
 def _build(packed: Packed, config: Config) -> Field:
+    if packed.kind == "shapes":
+        return LatentShapeField(config.field)
     if packed.kind == "image":
         return ImageField(config.field, *packed.size)
     if packed.kind == "radiance":
@@ -136,6 +141,8 @@ def _shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         zero = torch.zeros((), dtype=torch.float64)
         if kind == "radiance":
             field: nn.Module = make_radiance_field(config.field, torch.zeros(6))
+        elif kind == "shapes":
+            field = LatentShapeField(config.field)
         elif kind == "image":
             field = ImageField(config.field, 1, 1)
         else:

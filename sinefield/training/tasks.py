@@ -7,13 +7,19 @@ from sinefield.training.image import ImageTask, load_picture
 from sinefield.training.loop import Task
 from sinefield.training.radiance import RadianceTask, load_scene
 from sinefield.training.shape import ShapeTask, load_shape
+from sinefield.training.shapes import ShapesTask, load_shapes
 
-LOADERS = {"shape": lambda config: load_shape(config.data.path), "radiance": load_scene, "image": load_picture}
-TASKS = {"shape": ShapeTask, "radiance": RadianceTask, "image": ImageTask}
+LOADERS = {
+    "shape": lambda config: load_shape(config.data.path),
+    "radiance": load_scene,
+    "image": load_picture,
+    "shapes": load_shapes,
+}
+TASKS = {"shape": ShapeTask, "radiance": RadianceTask, "image": ImageTask, "shapes": ShapesTask}
 
 
 def load_data(config: Config) -> Any:
-    """The mesh or point cloud, the photographs or the image that a config names."""
+    """The mesh or point cloud, the photographs, the image or the shapes that a config names."""
     return LOADERS[config.kind](config)
 
 

@@ -80,6 +80,8 @@ class Follower:
     def _add(self, field: nn.Module, note: dict[str, Any]) -> None:
         if field.kind == "image":
             raise SinefieldError(f"{self.name}: is an image field, flat; sinefield image renders it")
+        if field.kind == "shapes":
+            raise SinefieldError(f"{self.name}: knows many shapes; sinefield reconstruct makes one from points")
         step, seconds = note.get("step", note.get("steps")), note.get("seconds")
         snapshot = Snapshot(
             field, step if isinstance(step, int) else 0, seconds if isinstance(seconds, int | float) else None

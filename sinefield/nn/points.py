@@ -1,0 +1,44 @@
+"""A few points that cover many."""
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def farthest_points(points: Float[Tensor, "b n 3"], k: int) -> Int[Tensor, "b k"]:
+    """Places of k of n points, k ≤ n, spread over all: each is the one farthest from those before it.
+
+    The first is the one farthest from the mean, so that the points chosen do not depend on the order they come in, ties
+    and rounding aside. (Farthest point sampling: Gonzalez, 1985.) On the CPU whatever the device of the points.
+    """
+    chosen = np.empty((len(points), k), np.int64)
+    _farthest(np.ascontiguousarray(points.detach().float().cpu().numpy()), chosen)
+    return torch.from_numpy(chosen).to(points.device)
+
+
+@numba.njit(cache=True, parallel=True, fastmath=True)
+def _farthest(points, chosen):
+    b, n, _ = points.shape
+    for i in numba.prange(b):
+        mean = np.zeros(3)
+        for j in range(n):
+            for a in range(3):
+                mean[a] += points[i, j, a] / n
+        nearest = np.full(n, np.inf, np.float32)
+        x, y, z = np.float32(mean[0]), np.float32(mean[1]), np.float32(mean[2])
+        for place in range(chosen.shape[1]):
+            best, far = 0, np.float32(-1.0)
+            for j in range(n):
+                dx, dy, dz = points[i, j, 0] - x, points[i, j, 1] - y, points[i, j, 2] - z
+                # The mean is no point: it only says where to begin.
+                d = dx * dx + dy * dy + dz * dz
+                if place > 1:
+                    d = min(d, nearest[j])
+                if place > 0:
+                    nearest[j] = d
+                if d > far:
+                    best, far = j, d
+            chosen[i, place] = best
+            x, y, z = points[i, best, 0], points[i, best, 1], points[i, best, 2]

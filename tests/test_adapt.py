@@ -94,6 +94,17 @@ def test_starts_as_the_base_and_trains_the_formula(weights, kind, generator):
         torch.testing.assert_close(p.grad.double(), factors[name].grad, rtol=2e-3, atol=2e-3)
 
 
+def test_a_hash_grid_stays_as_it_is(generator):
+    base = shape(encoding="hash", levels=2, log2_table=6, coarsest=4, finest=8)
+    field = put_on(copy.deepcopy(base))
+    assert all(name.startswith("network.weights.") for name, _ in field.named_parameters())
+    x = torch.rand(30, 3, generator=generator) * 2 - 1
+    before = field(x)
+    settle(field)
+    assert dict(field.named_parameters()).keys() >= {"encoding.table", "network.biases.0", "network.weights.1.weight"}
+    assert torch.equal(field.encoding.table, base.encoding.table) and torch.equal(field(x), before)
+
+
 def test_only_chosen_layers_change_and_ranks_fit(generator):
     base = radiance()
     field = put_on(copy.deepcopy(base), AdapterSpec("sine", 6, 4.0, 12.0), ["trunk.weights.1", "head.*"])
@@ -264,7 +275,7 @@ def test_bad_requests(ball_run, photo_run, egg, tmp_path, capfd):
         ([*start, "--data.path", str(tmp_path / "far.ply")], "beyond the cube"),
         ([*start, "--frames", "3"], "sinefield adapt: unrecognized"),
         (["adapt", str(photo_run[0]), str(scene), "--out", out], "is a radiance field"),
-        (["eval", str(photo_run[0]), "--adapter", str(folder / "egg.sine"), "--data", "x"], "x"),
+        (["eval", str(photo_run[0]), "--adapter", str(folder / "egg.sine"), "--data", "x"], "edits a shape"),
         (
             ["mesh", str(photo_run[0]), str(tmp_path / "out.ply"), "--adapter", str(folder / "egg.sine")],
             "edits a shape",

@@ -138,6 +138,12 @@ def adapt_field(field: nn.Module, specs: dict[str, AdapterSpec]) -> None:
         network.weights = nn.ModuleList(made)
         del network.biases
         network.biases = AdaptedBiases(biases, made)
+    for module in field.modules():  # what is left, a hash grid's table, is nobody's to train or to round
+        held = {} if isinstance(module, AdaptedWeight) else dict(module._parameters)
+        for name, parameter in held.items():
+            del module._parameters[name]
+            module.register_buffer(name, parameter.detach())
+        module.__dict__["_held"] = list(held)
 
 
 def adapted_weights(field: nn.Module) -> dict[str, AdaptedWeight]:
@@ -159,3 +165,6 @@ def settle(field: nn.Module) -> None:
         network.weights = nn.ModuleList(dense)
         del network.biases
         network.biases = nn.ParameterList(nn.Parameter(b.clone(), requires_grad=False) for b in biases)
+    for module in field.modules():
+        for name in module.__dict__.pop("_held", []):
+            module.register_parameter(name, nn.Parameter(module._buffers.pop(name), requires_grad=False))

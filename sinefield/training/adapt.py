@@ -20,6 +20,7 @@ from sinefield.config import Config
 from sinefield.data.geometry import Normalisation
 from sinefield.data.sampling import heldout_points
 from sinefield.errors import SinefieldError
+from sinefield.fields.image import ImageField
 from sinefield.fields.shape import ShapeField
 from sinefield.metrics import MAIN_SCORE
 from sinefield.training.evaluate import Data, mean_psnr
@@ -128,6 +129,10 @@ class Adaptation:
         self.base = fingerprint(field)
         self.data: Data = load_data(config)
         self.box = _fitting_box(field, self.data, str(base)) if isinstance(field, ShapeField) else None
+        if isinstance(field, ImageField) and self.data.shape[:2] != (field.height, field.width):
+            raise SinefieldError(
+                f"{config.data.path}: is not {field.width}×{field.height} pixels as {base} is; resize it"
+            )
         self.cells: np.ndarray | None = None
         self.unedited = main_score(field, self.data)
         self.done: dict[str, Any] = {}

@@ -115,9 +115,9 @@ def main() -> None:
         OUT.with_suffix(".md"),
         "# Edits of a radiance field: the demo's vase\n\n"
         f"`python scripts/benchmarks/scene_edits.py --steps {options.steps} --first {options.first}`: 100² pixels, "
-        f"{options.views} training\nviews, {options.steps} steps for each contender on a base of "
-        f"{options.first}, the better of rates {', '.join(f'{r:g}' for r in options.rates)} times the scene\nfile's by the score itself, seed "
-        f"0, {machine['cpu']}, {machine['threads']} threads. Bytes of fine-tuning are float32.\n\n"
+        f"{options.views} training\nviews, {options.steps} steps for each contender on a base of {options.first}, "
+        f"the better rate of {', '.join(f'{r:g}' for r in options.rates)} times\nthe scene file's by the score itself, "
+        f"seed 0, {machine['cpu']}, {machine['threads']} threads. Bytes of fine-tuning are float32.\n\n"
         f"{table(COLUMNS, rows, markdown=True)}\n\n"
         "Base, truth, edited by the adapter, fine-tuned; above the vase recoloured, below lifted:\n\n"
         "![Base, truth, edited, fine-tuned](adapters_scenes.png)\n",

@@ -10,6 +10,7 @@ import trimesh
 from PIL import Image
 from second_decoder import decode as second_decode
 from small import CENTRE, RADIUS, radiance_config, shape_config
+from test_compress import mutations
 from torch import nn
 
 from sinefield import adapters
@@ -27,6 +28,7 @@ from sinefield.nn.weights import materialised
 from sinefield.training.adapt import adapt
 from sinefield.training.run import load_field
 from sinefield.training.sine_file import save_sine
+from sinefield.viewer.follow import Follower
 
 SPEC = AdapterSpec("sine", 3, 4.0, 12.0)
 BOX = torch.tensor([-1.0, -1, -1, 1, 1, 1])
@@ -207,6 +209,28 @@ def test_what_an_edit_refuses(tmp_path):
             apply_edits(radiance(), [tmp_path / f"{name}.sine"], "base")
 
 
+def test_damaged_edits_are_one_line(tmp_path):
+    good = []
+    for base, extra in ((shape(), {"box": np.array([-0.5, -1, -1, 1, 1, 2.0])}), (radiance(), {})):
+        cells = None if extra else np.random.default_rng(0).random((8, 8, 8)) > 0.7
+        field = put_on(copy.deepcopy(base))
+        save_sine(
+            tmp_path / "a.sine",
+            to_packed_edit(field, fingerprint(base), rounded(field), {"steps": 3}, cells=cells, **extra),
+        )
+        good.append((tmp_path / "a.sine").read_bytes())
+    opened = 0
+    for data in mutations(good, 200):
+        (tmp_path / "bad.sine").write_bytes(data)
+        try:
+            kind = load_edit(tmp_path / "bad.sine").settings["edit"]["of"]
+            apply_edits(shape() if kind == "shape" else radiance(), [tmp_path / "bad.sine"], "base")
+            opened += 1  # a changed level or step is still an edit
+        except SinefieldError as error:
+            assert "\n" not in str(error) and len(str(error)) < 400
+    assert opened < 160
+
+
 @pytest.fixture(scope="module")
 def egg(ball_run, tmp_path_factory):
     """The ball pressed flat and shifted, as a mesh and as the run's edit; its half axes."""
@@ -251,6 +275,8 @@ def test_every_command_takes_the_edit(ball_run, egg, tmp_path, capfd):
     assert main(["video", run, str(tmp_path / "egg.gif"), "--frames", "2", "--width", "16", *edit]) == 0
     assert main(["report", run, "--out", str(tmp_path / "egg.html"), *edit]) == 0
     assert "network.weights.1" in (tmp_path / "egg.html").read_text()
+    (shown,) = Follower(run, edit[1:]).snapshots
+    np.testing.assert_allclose(shown.field.aabb[3:].numpy(), CENTRE + axes, atol=0.02)
     assert main(["adapter", "info", str(folder / "egg.sine")]) == 0
     assert "edit of a shape field" in capfd.readouterr().out
     assert main(["unpack", run, str(tmp_path / "run"), *edit]) == 0
@@ -289,12 +315,13 @@ def test_bad_requests(ball_run, photo_run, egg, tmp_path, capfd):
         assert not list(tmp_path.glob("out*"))
 
 
-def test_command_end_to_end(ball_run, egg, tmp_path, capfd):
-    scene, out = tmp_path / "scene.yaml", tmp_path / "a.sine"
+def test_command_end_to_end_on_a_packed_base(ball_run, egg, tmp_path, capfd):
+    scene, out, base = tmp_path / "scene.yaml", tmp_path / "a.sine", str(tmp_path / "ball.sine")
+    assert main(["pack", str(ball_run[0]), base, "--bits", "6", "--seconds", "0"]) == 0
     scene.write_text(
         f"kind: shape\ndata: {{path: {egg[0] / 'egg.ply'}, points: 20000}}\ntraining: {{seconds: 9, batch: 2048}}\n"
     )
-    command = ["adapt", str(ball_run[0]), str(scene), "--out", str(out), "--training.steps", "30", "--bits", "4"]
+    command = ["adapt", base, str(scene), "--out", str(out), "--training.steps", "30", "--bits", "4"]
     command += ["--rank", "2", "--omega", "0", "--layers", "network.weights.0,weights.1", "--json"]
     assert main(command) == 0
     report = json.loads(capfd.readouterr().out.splitlines()[-1])
@@ -303,6 +330,12 @@ def test_command_end_to_end(ball_run, egg, tmp_path, capfd):
     assert second_decode(kept)[0]["network.weights.1"]["kind"] == "lora"
     assert main(command) == 2 and "--overwrite" in capfd.readouterr().err
     assert main([*command, "--overwrite"]) == 0 and out.read_bytes() == kept  # steps repeat to the bit
+    capfd.readouterr()
+    evaluate = ["--adapter", str(out), "--data", str(egg[0] / "egg.ply"), "--json"]
+    assert main(["eval", base, *evaluate]) == 0
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["iou"] == pytest.approx(report["iou"], abs=1e-9)
+    assert main(["eval", str(ball_run[0]), *evaluate]) == 2  # the same field before packing is another one
+    assert "another base" in capfd.readouterr().err
 
 
 def test_recoloured_pictures(photographs, photo_run, tmp_path):

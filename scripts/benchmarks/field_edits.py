@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,11 @@ BEND = 40.0
 """Degrees by which the top is turned against the feet."""
 EDIT = 3000
 """Bytes of the edit that the figures are about."""
-SIZES = {"adapter": (1000, 1500, 2000, EDIT), "fine-tuned": (EDIT, 6000, 12000), "from scratch": (EDIT, 6000, 12000)}
+SIZES: dict[str, tuple] = {
+    "adapter": (EDIT, "4 bits", 1500),
+    "fine-tuned": (EDIT, 6000, 12000),
+    "from scratch": (EDIT, 6000, 12000),
+}
 COLUMNS = ["contender", "packed", "bytes", "params", "rate", "iou", "share of gain"]
 
 
@@ -66,7 +71,7 @@ class Whole(Adaptation):
         config.field = field.config
         self.config, self.field, self.layers = config, field, []
         self.base, self.box, self.cells, self._before = fingerprint(field), None, None, None
-        self.data, self.done = load_shape(config.data.path), {}
+        self.data, self.done, self.unedited = load_shape(config.data.path), {}, None
         if fresh:  # as a new training of this scene makes it, but where the base is
             torch.manual_seed(config.seed)
             self.field = field = ShapeField(field.config, field.centre, field.scale, field.aabb)
@@ -91,16 +96,6 @@ def scene(mesh: Path, steps: int, batch: int, rate: float = 1.0) -> ShapeConfig:
     return config
 
 
-def contender(kind: str, base: Path, config: ShapeConfig, spec: AdapterSpec = SPEC) -> EditPacker | WholePacker:
-    """One contender trained for a share of its steps, ready to be packed."""
-    made = Adaptation(base, config, spec=spec) if kind == "adapter" else Whole(base, config, kind == "from scratch")
-    return made
-
-
-def packer_of(made: Adaptation) -> EditPacker:
-    return (WholePacker if isinstance(made, Whole) else EditPacker)(made)
-
-
 def measure(
     quick: bool = False,
     steps: int = 1200,
@@ -113,7 +108,7 @@ def measure(
 
     Arguments:
         quick: a handful of steps, to see that it runs; nothing is written.
-        keep: folder in which the straight armadillo's run is kept and found again.
+        keep: folder in which the straight armadillo's run and the contenders' rows are kept and found again.
     """
     begin = time.perf_counter()
     first = 3000
@@ -130,42 +125,60 @@ def measure(
             run = Run.prepare(base, config, overwrite=True)
             task = make_task(config, mesh)
             save_field(run.field_path, task.field, optimise(task, config.training, run, config.seed))
-        rows, best = [], {}
-        work = tqdm(total=sum(len(sizes) + len(rates) for sizes in SIZES.values()) + 1, desc="edits", unit="training")
+        settings = {"steps": steps, "batch": batch, "rates": list(rates), **vars(spec)}
+        rows = []
         for kind in SIZES:
-            for rate in rates:
-                made = contender(kind, base, scene(bent, steps, batch, rate), spec)
-                made.train()
-                packer = packer_of(made)
-                row = {"contender": kind, "packed": "no", "bytes": None, "rate": rate, "iou": packer.before}
-                row["params"] = sum(p.numel() for p in made.field.parameters())
-                row["bytes"] = 4 * row["params"]
-                if kind == "adapter":
-                    base_iou = made.unedited
-                found = packer.judge(), row
-                best[kind] = max(best.get(kind, found), found, key=lambda pair: pair[0])
-                work.update()
-                work.write(f"{kind}, rate {rate:g}: IoU {row['iou']:.4f}")
-            rows.append(best[kind][1])
-        for kind, sizes in SIZES.items():
-            rate = best[kind][1]["rate"]
-            for size in (*sizes, "4 bits") if kind == "adapter" else sizes:
-                made = contender(kind, base, scene(bent, steps, batch, rate), spec)
-                done = made.train(1 - ROUNDED)
-                packer, rest = packer_of(made), Budget(steps=steps - done["steps"])
-                quantisers = packer.at_bits(4, "uniform", rest) if size == "4 bits" else packer.within(size, rest)
-                iou, weight = packer.save(quantisers, Path(folder) / "a.sine", overwrite=True)
-                row = {"contender": kind, "packed": f"≤ {size:,} B" if size != "4 bits" else size, "bytes": weight}
-                row |= {"params": best[kind][1]["params"], "rate": rate, "iou": iou}
-                rows.append(row)
-                work.update()
-                work.write(f"{kind}, {row['packed']}: {weight:,} bytes, IoU {iou:.4f}")
-        work.close()
-    return report(rows, base_iou, quick, begin, {"steps": steps, "batch": batch, "rates": rates, **vars(spec)})
+            store = (keep or Path(folder)) / f"{kind}.json"
+            stored = json.loads(store.read_text()) if store.exists() else {}
+            if stored.get("settings") != settings:
+                stored = {"settings": settings, "rows": run_contender(kind, base, bent, steps, batch, rates, spec)}
+                write_text(store, json.dumps(stored))
+            rows += stored["rows"]
+    return report(rows, quick, begin, settings)
 
 
-def report(rows: list[dict], base_iou: float, quick: bool, begin: float, settings: dict) -> dict:
+def run_contender(
+    kind: str, base: Path, bent: Path, steps: int, batch: int, rates: Sequence[float], spec: AdapterSpec
+) -> list[dict]:
+    """Rows of one contender: unpacked at its best rate, then packed to each size at that rate."""
+
+    def start(rate: float) -> Adaptation:
+        config = scene(bent, steps, batch, rate)
+        return Adaptation(base, config, spec=spec) if kind == "adapter" else Whole(base, config, kind != "fine-tuned")
+
+    sizes = SIZES[kind]
+    with tqdm(total=len(rates) + len(sizes), desc=kind, unit="training") as work:
+        found = []
+        for rate in rates:
+            made = start(rate)
+            made.train()
+            packer = (EditPacker if kind == "adapter" else WholePacker)(made)
+            params = sum(p.numel() for p in made.field.parameters())
+            row = {"contender": kind, "packed": "no", "bytes": 4 * params, "params": params, "rate": rate}
+            row |= {"iou": packer.before, "chosen by": packer.judge(), "base": made.unedited}
+            found.append(row)
+            work.update()
+            work.write(f"{kind}, rate {rate:g}: IoU {row['iou']:.4f}")
+        best = max(found, key=lambda row: row["chosen by"])
+        rows = [best | {"swept": {row["rate"]: row["iou"] for row in found}}]
+        for size in sizes:
+            made = start(best["rate"])
+            done = made.train(1 - ROUNDED)
+            rest = Budget(steps=steps - done["steps"])
+            packer = (EditPacker if kind == "adapter" else WholePacker)(made)
+            quantisers = packer.at_bits(4, "uniform", rest) if size == "4 bits" else packer.within(size, rest)
+            with tempfile.TemporaryDirectory() as folder:
+                iou, weight = packer.save(quantisers, Path(folder) / "a.sine")
+            packed = size if size == "4 bits" else f"≤ {size:,} B"
+            rows.append(best | {"packed": packed, "bytes": weight, "iou": iou, "chosen by": None})
+            work.update()
+            work.write(f"{kind}, {packed}: {weight:,} bytes, IoU {iou:.4f}, {packer.before:.4f} before rounding")
+    return rows
+
+
+def report(rows: list[dict], quick: bool, begin: float, settings: dict) -> dict:
     """The figures and, unless `quick`, the files of docs/results."""
+    base_iou = next(row["base"] for row in rows if row["base"] is not None)
     gain = next(row["iou"] for row in rows if row["contender"] == "fine-tuned" and row["packed"] == "no") - base_iou
     for row in rows:
         row["share of gain"] = (row["iou"] - base_iou) / gain
@@ -230,7 +243,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=8192)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0])
-    parser.add_argument("--keep", type=Path, help="folder for the straight armadillo's run")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the base's run and what is done of the contenders")
     parser.add_argument("--quick", action="store_true", help="a few steps, write nothing")
     options = parser.parse_args()
     found = measure(options.quick, options.steps, options.batch, tuple(options.rates), keep=options.keep)

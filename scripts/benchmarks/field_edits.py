@@ -98,7 +98,7 @@ def scene(mesh: Path, steps: int, batch: int, rate: float = 1.0) -> ShapeConfig:
 
 def measure(
     quick: bool = False,
-    steps: int = 1200,
+    steps: int = 500,
     batch: int = 8192,
     rates: tuple[float, ...] = (0.5, 1.0, 2.0),
     spec: AdapterSpec = SPEC,
@@ -240,7 +240,7 @@ def plot(found: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=8192)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     parser.add_argument("--keep", type=Path, help="folder that keeps the base's run and what is done of the contenders")

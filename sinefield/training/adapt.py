@@ -32,11 +32,11 @@ from sinefield.training.shape import HELDOUT_SEED
 from sinefield.training.sine_file import save_sine
 from sinefield.training.tasks import load_data, make_task
 
-SPEC = AdapterSpec("sine", rank=8, alpha=8.0, omega=20.0)
+SPEC = AdapterSpec("sine", rank=8, alpha=16.0, omega=20.0)
 MAX_BYTES = 3000
 ROUNDED = 1 / 3
 """Share of the budget that trains with rounded factors."""
-WORTH = 0.05
+WORTH = 0.3
 """dB that a grid of its own must bring, else an edit leaves the base's as it is."""
 
 

@@ -89,7 +89,8 @@ def main() -> None:
             best = {}
             for rate in tqdm(options.rates, desc=edit, unit="rate"):
                 config = scene(folder / edit, options.steps, rate)
-                found = adapt(base, config, folder / "a.sine", max_bytes=MAX_BYTES, overwrite=True)
+                size = MAX_BYTES if edit == "recoloured" else 2 * MAX_BYTES  # what moves takes cells of the grid
+                found = adapt(base, config, folder / "a.sine", max_bytes=size, overwrite=True)
                 row = {"edit": edit, "contender": "adapter", "bytes": found["bytes"], "params": found["params"]}
                 row |= {"rate": rate, "psnr": found["psnr"], "grid changed": found["grid_changed"]}
                 shown = load_field(base, [folder / "a.sine"])[0]

@@ -181,7 +181,9 @@ class Adaptation:
 class EditPacker(Packer):
     """An adaptation being packed."""
 
-    remedy = "give a lower --rank or fewer --layers"
+    remedy = (
+        "allow more, give a lower --rank or fewer --layers (where something moved, changed cells of the grid count)"
+    )
 
     def __init__(self, adaptation: Adaptation) -> None:
         self.adaptation, self.config, self.data = adaptation, adaptation.config, adaptation.data

@@ -210,8 +210,8 @@ def text(found: dict) -> str:
         f"The edit of {found['edit_bytes']:,} bytes has {100 * found['edit_gain_share']:.1f} % of the gain in IoU that "
         f"fine-tuning everything has. 4 bits a\nfactor cost {100 * found['edit_4bit_cost']:.1f} % of the unpacked "
         "adapter's gain, where 2 % were aimed at. One seed, and few steps:\nwhole networks packed below 2 bits a number "
-        "have had too little time with rounded weights. Contenders ran side by side on a\nbusy machine; nothing here is "
-        "a time.\n\n![Bytes against IoU](adapters_fields.png)\n"
+        "have had too little time with rounded weights. Contenders ran side by\nside on a busy machine; nothing here "
+        "is a time.\n\n![Bytes against IoU](adapters_fields.png)\n"
     )
 
 

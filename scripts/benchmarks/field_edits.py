@@ -203,15 +203,16 @@ def text(found: dict) -> str:
         f"circle;\n{settings['steps']:,} steps of {settings['batch']:,} points for each, of packed ones "
         f"{ROUNDED:.0%} with rounded weights, rates swept over {', '.join(f'{r:g}' for r in settings['rates'])} times\n"
         f"the scene file's. {found['cpu']}, {found['threads']} threads. The base itself has IoU "
-        f"{found['base_iou']:.4f} on the bent mesh. The adapter:\n"
-        f"{settings['kind']}, rank {settings['rank']}, alpha {settings['alpha']:g}, omega {settings['omega']}, on all "
+        f"{found['base_iou']:.4f} on the bent mesh. The adapter:\n{settings['kind']}, rank {settings['rank']}, "
+        f"alpha {settings['alpha']:g}, omega {settings['omega']:g}, on all "
         "layers. Not packed means 4 bytes a number.\n\n"
         f"{table(COLUMNS, found['rows'], markdown=True)}\n\n"
         f"The edit of {found['edit_bytes']:,} bytes has {100 * found['edit_gain_share']:.1f} % of the gain in IoU that "
-        f"fine-tuning everything has. 4 bits a\nfactor cost {100 * found['edit_4bit_cost']:.1f} % of the unpacked "
-        "adapter's gain, where 2 % were aimed at. One seed, and few steps:\nwhole networks packed below 2 bits a number "
-        "have had too little time with rounded weights. Contenders ran side by\nside on a busy machine; nothing here "
-        "is a time.\n\n![Bytes against IoU](adapters_fields.png)\n"
+        f"fine-tuning everything has.\n4 bits a factor cost {100 * found['edit_4bit_cost']:.1f} % of the unpacked "
+        "adapter's gain, where 2 % were aimed at. One seed, and few steps: whole\nnetworks packed below 2 bits a number "
+        "have had too little time with rounded weights. From scratch means a network of the\nbase's size; a narrower "
+        "one, made for its bytes, is the stronger rival at 3 kB (small_files.md) and was not run here.\nContenders ran "
+        "side by side on a busy machine; nothing here is a time.\n\n![Bytes against IoU](adapters_fields.png)\n"
     )
 
 

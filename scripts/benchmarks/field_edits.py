@@ -211,7 +211,7 @@ def text(found: dict) -> str:
         f"fine-tuning everything has.\n4 bits a factor cost {100 * found['edit_4bit_cost']:.1f} % of the unpacked "
         "adapter's gain, where 2 % were aimed at. One seed, few steps: whole\nnetworks packed below 2 bits a number "
         "have had too little time with rounded weights. From scratch means a network of the\nbase's size; a narrower "
-        "one, made for its bytes, is probably the stronger rival at 3 kB (small_files.md); it was not run.\nContenders ran "
+        "one, made for its bytes, is probably the stronger rival at 3 kB (small_files.md), not run.\nContenders ran "
         "side by side on a busy machine; nothing here is a time.\n\n![Bytes against IoU](adapters_fields.png)\n"
     )
 

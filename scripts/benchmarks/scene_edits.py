@@ -120,12 +120,12 @@ def main() -> None:
         "# Edits of a radiance field: the demo's vase\n\n"
         f"`python scripts/benchmarks/scene_edits.py --steps {options.steps} --first {options.first}`: 100² pixels, "
         f"{options.views} training\nviews, {options.steps} steps for each contender on a base of {options.first}, "
-        f"rate{'s' * (len(options.rates) > 1)} {', '.join(f'{r:g}' for r in options.rates)} times\nthe scene file's by the score itself, "
+        f"rates {', '.join(f'{r:g}' for r in options.rates)} times the\nscene file's (the best by the score itself), "
         f"seed 0, {machine['cpu']}, {machine['threads']} threads. Bytes of fine-tuning are float32.\n\n"
         f"{table(COLUMNS, rows, markdown=True)}\n\n"
-        "A base of so few steps would have gained by more training on its own pictures too: a share above 1 says that\n"
-        "the adapter learned the scene further, not that it beats fine-tuning. What moves takes cells of the grid: the\n"
-        "lifted vase does not fit into 3,000 bytes, and was given 6,000.\n\n"
+        "A base of so few steps would have gained by more training on its own pictures too: a share above 1\n"
+        "says that the adapter learned the scene further, not that it beats fine-tuning. What moves takes cells of\n"
+        "the grid: the lifted vase does not fit into 3,000 bytes, and was given 6,000.\n\n"
         "Base, truth, edited by the adapter, fine-tuned; above the vase recoloured, below lifted:\n\n"
         "![Base, truth, edited, fine-tuned](adapters_scenes.png)\n",
     )

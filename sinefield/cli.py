@@ -40,6 +40,10 @@ CONTROL = {
     "view": ("look at a run in the browser, finished or in training", "sinefield view runs/demo"),
     "poses": ("find the poses of photographs by COLMAP", "sinefield poses my_photos"),
     "inspect": ("say what a folder of photographs holds, and whether its cameras fit", "sinefield inspect my_photos"),
+    "adapt": (
+        "adapt a trained field to a changed scene by an adapter of a few kilobytes",
+        "sinefield adapt runs/armadillo scenes/armadillo.yaml --data.path bent.obj --out bent.sine --max-bytes 3000",
+    ),
     "adapter": (
         "pack, describe or merge an adapter saved by sinefield.adapters",
         "sinefield adapter pack adapter.safetensors adapter.sine --bits 4",
@@ -83,7 +87,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     )
     p = made["eval"]
     p.add_argument("run", help="run folder or .sine file")
-    p.add_argument("--data", help="what a .sine file was trained on, where it does not name it")
+    p.add_argument("--data", help="what a .sine file was trained on, or an adapter, where it does not name it")
     p = made["mesh"]
     p.add_argument("run", help="run folder or .sine file")
     p.add_argument("out", help="mesh file: .ply .obj .stl .glb")
@@ -158,7 +162,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         "\n\nwithout --bits, --max-bytes and --min-quality: the smallest field that costs at most 0.004 IoU or 0.2 dB"
     )
     p = made["unpack"]
-    p.add_argument("file", help="packed file: .sine")
+    p.add_argument("file", help="packed file: .sine; with --adapter a run folder too")
     p.add_argument("out", help="run folder to make")
     p.add_argument("--overwrite", action="store_true", help="replace the run in OUT")
     p = made["synth"]
@@ -186,6 +190,31 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in (127.0.0.1)"
     )
     p.add_argument("--no-browser", action="store_true", help="print the address only")
+    for name in ("eval", "mesh", "video", "image", "unpack", "report", "view"):
+        made[name].add_argument(
+            "--adapter",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="an edit by sinefield adapt, applied to the field; several add up",
+        )
+    p = made["adapt"]
+    p.add_argument("run", help="the base: run folder or .sine file")
+    p.add_argument("scene", help="scene file (YAML) of the changed scene; its data, training and seed count")
+    p.add_argument("--out", help="packed adapter; default runs/<name of the scene file>.adapter.sine")
+    p.add_argument("--max-bytes", type=int, help="the best adapter that fits into so many bytes (3000)")
+    p.add_argument("--bits", type=int, help="or every factor at so many bits an entry, 1 to 8")
+    p.add_argument("--quantiser", default="uniform", help="uniform, or with --bits kmeans (uniform)")
+    p.add_argument("--rank", type=int, help="of the adapter, lowered where a layer is smaller")
+    p.add_argument("--omega", type=float, help="ω of its sine; 0 for plain LoRA")
+    p.add_argument("--alpha", type=float, help="its scale is alpha/rank")
+    p.add_argument("--layers", default="*", help="patterns of the layers that get one, as in 'trunk.*,head.*' (all)")
+    p.add_argument("--seed", help="random seed; same seed and steps, same adapter")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT")
+    p.epilog += (
+        "\n  sinefield mesh runs/armadillo bent.ply --adapter bent.sine"
+        "\n\nsettings of the scene file can be given as --group.name VALUE; training.steps or .seconds is the budget"
+    )
     p = made["poses"]
     p.add_argument("folder", help="folder of photographs, or one with a folder 'images' of them")
     p.add_argument("--quality", default="medium", help="COLMAP's preset: low, medium, high, extreme (medium)")
@@ -229,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.command is None:
             parser.print_help()
             return 0
-        if rest and options.command != "train":
+        if rest and options.command not in ("train", "adapt"):
             subparsers[options.command].error(f"unrecognized arguments: {' '.join(rest)}")
         report, text = COMMANDS[options.command](options, rest)
         print(json.dumps(report, default=str) if options.json else text)
@@ -248,18 +277,20 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _overrides(rest: list[str]) -> dict[str, str]:
+def _overrides(rest: list[str], command: str = "train") -> dict[str, str]:
     """`--group.name VALUE` and `--group.name=VALUE` pairs."""
     overrides = {}
     i = 0
     while i < len(rest):
         key, equals, value = rest[i].partition("=")
         if not key.startswith("--") or "." not in key:
-            raise SinefieldError(f"sinefield train: unrecognized argument {rest[i]}; settings read --group.name VALUE")
+            raise SinefieldError(
+                f"sinefield {command}: unrecognized argument {rest[i]}; settings read --group.name VALUE"
+            )
         if not equals:
             i += 1
             if i == len(rest):
-                raise SinefieldError(f"sinefield train: {key} has no value; write {key} VALUE")
+                raise SinefieldError(f"sinefield {command}: {key} has no value; write {key} VALUE")
             value = rest[i]
         overrides[key[2:]] = value
         i += 1
@@ -289,10 +320,13 @@ def _train(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
 
 
 def _eval(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
-    from sinefield.training.evaluate import evaluate, evaluate_file
+    from sinefield.training.evaluate import evaluate, evaluate_edited, evaluate_file
     from sinefield.training.run import Run
     from sinefield.training.sine_file import is_sine
 
+    if options.adapter:
+        report = evaluate_edited(options.run, options.adapter, options.data)
+        return report, _summary(report)
     if is_sine(options.run):
         report = evaluate_file(options.run, options.data)
         return report, _summary(report)
@@ -328,6 +362,7 @@ def _mesh(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
         overwrite=options.overwrite,
         crop=options.crop,
         faces=options.faces,
+        adapters=options.adapter,
     )
     why = report["level_note"]
     note = f"\nnote: a density mesh is an estimate; its level: {why}" if why else ""
@@ -355,6 +390,7 @@ def _video(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
         beside=options.beside,
         alpha=options.alpha,
         data=options.data,
+        adapters=options.adapter,
     )
     return (
         report,
@@ -365,7 +401,7 @@ def _video(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any]
 def _image(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.export.image import export_image
 
-    report = export_image(options.run, options.out, width=options.width, overwrite=options.overwrite)
+    report = export_image(options.run, options.out, options.width, options.overwrite, options.adapter)
     return report, f"{options.out}: {report['width']}×{report['height']} pixels, {report['seconds']:.1f} s"
 
 
@@ -412,7 +448,7 @@ def _pack(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any],
 def _unpack(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.training.unpack import unpack
 
-    report = unpack(options.file, options.out, options.overwrite)
+    report = unpack(options.file, options.out, options.overwrite, options.adapter)
     return (
         report,
         f"{options.out}: {report['kind']} field, {report['params']:,} parameters; what eval and the rest take",
@@ -452,7 +488,7 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
 def _report(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.export.report import write_report
 
-    report = write_report(options.run, options.out, options.overwrite)
+    report = write_report(options.run, options.out, options.overwrite, options.adapter)
     lines = [f"{report['out']}: {report['bytes']:,} bytes, {report['seconds']:.1f} s"]
     return report, "\n".join([*lines, *(f"left out: {what}" for what in report["left_out"])])
 
@@ -460,7 +496,7 @@ def _report(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any
 def _view(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.viewer.server import view
 
-    report = view(options.run, options.host, options.port, not options.no_browser)
+    report = view(options.run, options.host, options.port, not options.no_browser, options.adapter)
     return report, f"{report['visitors']} visits, {report['pictures']} pictures, {report['seconds']:.0f} s"
 
 
@@ -495,6 +531,39 @@ def _adapter(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
     return report, f"{options.out}: {report['bytes']:,} bytes, {smaller:.1f} times smaller than float32{error}"
 
 
+def _adapt(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
+    from sinefield.adapters.layers import AdapterSpec
+    from sinefield.config import load_config
+    from sinefield.training.adapt import SPEC, adapt
+
+    overrides = _overrides(rest, "adapt")
+    if options.seed is not None:
+        overrides["seed"] = options.seed
+    config = load_config(options.scene, overrides)
+    out = options.out or str(Path("runs") / f"{Path(options.scene).stem}.adapter.sine")
+    rank, alpha, omega = (
+        usual if given is None else given
+        for given, usual in ((options.rank, SPEC.rank), (options.alpha, SPEC.alpha), (options.omega, SPEC.omega))
+    )
+    report = adapt(
+        options.run,
+        config,
+        out,
+        layers=[pattern.strip() for pattern in options.layers.split(",")],
+        spec=AdapterSpec("sine" if omega else "lora", rank, alpha, omega or None),
+        bits=options.bits,
+        max_bytes=options.max_bytes,
+        quantiser=options.quantiser,
+        overwrite=options.overwrite,
+    )
+    name = MAIN_SCORE[report["kind"]]
+    return report, (
+        f"{out}: {report['bytes']:,} bytes on {len(report['layers'])} layers; {name} of the base "
+        f"{report[name + '_base']:.4g}, adapted {report[name + '_before']:.4g}, packed {report[name]:.4g}, "
+        f"{report['seconds']:.0f} s"
+    )
+
+
 def _doctor(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], str]:
     from sinefield.doctor import examine
 
@@ -518,6 +587,7 @@ COMMANDS: dict[str, Command] = {
     "view": _view,
     "poses": _poses,
     "inspect": _inspect,
+    "adapt": _adapt,
     "adapter": _adapter,
     "doctor": _doctor,
 }

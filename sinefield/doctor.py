@@ -30,6 +30,9 @@ def examine() -> tuple[dict[str, Any], str]:
             "Triton", _triton, "marches rays and composites on CUDA without nvcc", "optional: comes with torch for CUDA"
         ),
         _try("tinycudann", _tinycudann, "not used by auto, only by training.backend", "optional: see docs/cuda.md"),
+        _try(
+            "adapters in PEFT", _peft, "used by sinefield.adapters.peft", "optional: pip install 'sinefield[adapters]'"
+        ),
         _try("LPIPS", _lpips, "used by eval", "optional; scores say null without it"),
     ]
     report = {
@@ -172,6 +175,27 @@ def _tinycudann() -> str | None:
     if why := why_not_tinycudann():
         raise (_Absent if why.startswith("not installed") else RuntimeError)(why)
     return _version("tinycudann")
+
+
+def _peft() -> str | None:
+    import peft
+    from torch import nn
+
+    from sinefield.adapters.peft import SineLoraConfig
+
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(8, 8))
+    weight, x = base[0].weight.detach().clone(), torch.randn(4, 8)
+    settings = SineLoraConfig(r=2, lora_alpha=4, omega=9.0, target_modules=["0"])
+    model = peft.get_peft_model(base, settings)
+    factors = {name.split(".")[-3]: p for name, p in model.named_parameters() if ".lora_" in name}
+    with torch.no_grad():
+        nn.init.normal_(factors["lora_B"])
+        a, b = factors["lora_A"], factors["lora_B"]
+        truth = x @ (weight + 2 * torch.sin(9 * b @ a) / 8**0.5).T + base[0].bias
+        if not torch.allclose(model(x), truth, atol=1e-5):
+            raise RuntimeError("an adapted layer does not compute its formula")
+    return _version("peft")
 
 
 def _lpips() -> str | None:

@@ -194,8 +194,14 @@ def bfloat16(data):
 def layers_of(r):
     """An adapter's layers by name, and the shapes of its tensors."""
     names = zlib.decompressobj(-15).decompress(r.take(r.varint())).decode().split("\n")
-    forms = []
-    for _ in range(r.varint()):
+    forms, count, edit, grid_shape = [], r.varint(), None, None
+    if count == 0:
+        of, flags = r.byte(), r.byte()
+        (base,) = struct.unpack("<I", r.take(4))
+        box = box_of(r) if flags & 1 else None
+        grid_shape = (r.varint(), r.varint()) if flags & 2 else None
+        edit, count = (["shape", "radiance", "image"][of], base, box), r.varint()
+    for _ in range(count):
         kind, flags = ["sine", "lora", "sine-dora", "dora"][r.byte()], r.byte()
         rank = r.varint()
         alpha, omega = r.take(4), r.take(4) if "sine" in kind else None
@@ -208,30 +214,42 @@ def layers_of(r):
         shapes |= {f"{name}.a": (f["rank"], f["columns"]), f"{name}.b": (f["rows"], f["rank"])}
         if "dora" in f["kind"]:
             shapes[f"{name}.magnitude"] = (f["rows"],)
-    return layers, shapes
+    return layers, shapes, edit, grid_shape
+
+
+def box_of(r):
+    return struct.unpack("<6d", r.take(48)) if r.byte() else struct.unpack("<6f", r.take(24))
+
+
+def note_of(r):
+    note = r.take(r.varint())
+    return json.loads(zlib.decompressobj(-15, zdict=WORDS).decompress(note)) if note else {}
 
 
 def decode(data):
-    """Settings, box (of an image width and height), {name: float32 array}, cells or None, note."""
+    """Settings, box (of an image its size), {name: float32 array}, cells or None, note.
+
+    Of an adapter its layers come in place of settings, and what it edits in place of a box.
+    """
     assert data[:5] == b"SINE\x01" and struct.unpack("<I", data[5:9])[0] == zlib.crc32(data[9:])
     r = Bytes(data[9:])
     kind = r.byte()
     if kind == 4:
-        layers, shapes = layers_of(r)
-        assert r.varint() == 0  # no note
-        values, coder, _ = tensors(r, shapes, 0, 0, 0)
+        layers, shapes, edit, rows = layers_of(r)
+        note = note_of(r)
+        values, coder, contexts = tensors(r, shapes, 0, 0, 60 if rows else 0)
+        cells = grid(coder, *rows, contexts) if rows else None
         assert coder.state == 0 and not coder.words
-        return layers, None, values, None, {}
+        return layers, edit, values, cells, note
     s = settings_of(r, {1: SHAPE, 2: RADIANCE, 3: IMAGE, 5: SHAPES}[kind])
     box = None
     if kind == 3:
         box = r.varint(), r.varint()
     elif kind != 5:
-        box = struct.unpack("<6d", r.take(48)) if r.byte() else struct.unpack("<6f", r.take(24))
+        box = box_of(r)
     if kind == 2:
         r.take(3 + 44 + (0 if s["space"] == "box" else 60))
-    note = r.take(r.varint())
-    note = json.loads(zlib.decompressobj(-15, zdict=WORDS).decompress(note)) if note else {}
+    note = note_of(r)
     if kind == 5:
         values, coder, _ = tensors(r, transformer(s), 0, 0, 0)
         assert coder.state == 0 and not coder.words

@@ -1,6 +1,6 @@
-"""Time and memory of one training step of an adapted layer.
+"""Time and memory of one training step of an adapted layer; and what adapters make of a field.
 
-    python scripts/benchmarks/adapters.py [--json] [--quick]
+    python scripts/benchmarks/adapters.py [--json] [--quick] [--only layer|fields]
 
 One layer in the middle of a network (its input needs a gradient too), forward, backward and an Adam step on
 the adapter: plain LoRA computed as x Aᵀ Bᵀ, the same in PEFT where that is installed, the sine adapter folded
@@ -8,7 +8,10 @@ into the weight, that with the factors' gradient from bf16 inputs, the sine as p
 Kinds take turns step by step, so that whatever else the machine does falls on all alike; a step's time is the
 median, "of lora" the median of the ratios turn by turn. Memory is the most that is allocated at once within a
 step beyond what lay there before it, by torch's profiler (which talks on stderr). Writes docs/results/adapters.*
-unless --quick.
+unless --quick. The fields are field_edits.py's, docs/results/adapters_fields.* theirs.
+
+Of all of it in one JSON object: step_ratio and memory_ratio of the sine adapter to plain LoRA in float32, edit_bytes,
+edit_gain_share, edit_4bit_cost.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import statistics
 import time
 from pathlib import Path
 
+import field_edits
 import torch
 from torch import nn
 
@@ -120,8 +124,22 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="3 rounds, write nothing")
+    parser.add_argument("--only", choices=["layer", "fields"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    report: dict = {}
+    if options.only != "fields":
+        report |= layer(options)
+        print(table(list(report["rows"][0]), report["rows"]), flush=True)
+    if options.only != "layer":
+        edits = field_edits.measure(quick=options.quick)
+        report |= {key: edits[key] for key in ("edit_bytes", "edit_gain_share", "edit_4bit_cost")} | {"edits": edits}
+        print(table(field_edits.COLUMNS, edits["rows"]), flush=True)
+    if options.json:
+        print(json.dumps(report))
+
+
+def layer(options: argparse.Namespace) -> dict:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rounds = 3 if options.quick else options.rounds
     rows = [
@@ -131,10 +149,15 @@ def main() -> None:
     ]
     report = {**describe_machine(), "device": device, "threads": torch.get_num_threads()}
     report |= {k: getattr(options, k) for k in ("width", "tokens", "rank")} | {"rounds": rounds, "rows": rows}
+    of = {row["adapter"]: row for row in rows if row["dtype"] == "float32"}
+    report |= {
+        "step_ratio": of["sine"]["of lora"],
+        "memory_ratio": of["sine"]["peak MB"] / of["lora"]["peak MB"],
+    }
     if not options.quick:
         write_text(OUT.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
         write_text(OUT.with_suffix(".md"), text(report))
-    print(json.dumps(report) if options.json else table(list(rows[0]), rows))
+    return report
 
 
 def text(report: dict) -> str:

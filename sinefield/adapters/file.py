@@ -264,13 +264,14 @@ def pack_adapter(
 def describe_adapter(path: str | Path) -> tuple[dict[str, Any], str]:
     """Report and text: the layers, how each is stored, what it takes."""
     targets = load_adapter(path)
-    rows = []
+    rows, edit = [], None
     for name, target in targets.items():
         params = sum(t.numel() for t in target.tensors().values())
         spec = dataclasses.asdict(target.spec)
         rows.append({"layer": name, "matrix": [target.rows, target.columns], **spec, "params": params})
     if Path(path).suffix.lower() == SUFFIX:
         packed = load_packed(path)
+        edit = packed.settings.get("edit")
         encode(packed)  # coding again is deterministic, and tells each part's share
         for row in rows:
             parts = {k: c for k, c in packed.tensors.items() if k.rpartition(".")[0] == row["layer"]}
@@ -280,7 +281,17 @@ def describe_adapter(path: str | Path) -> tuple[dict[str, Any], str]:
     report = {"file": str(path), "kind": "adapter", "params": params, "bytes": Path(path).stat().st_size}
     columns = [c for c in rows[0] if any(row[c] is not None for row in rows)]
     head = f"{path}: adapter on {len(rows)} layers, {params:,} parameters in {report['bytes']:,} bytes"
+    if edit is not None:
+        changed = "" if packed.cells is None else f", {int(packed.cells.sum()):,} cells of its grid change"
+        head += f"\nedit of a {edit['of']} field, fingerprint {edit['base']:08x}{changed}"
+        scores = [f"{k} {a:.4g} before packing, {b:.4g} after" for k, (a, b) in _scores_of(packed.note)]
+        head = ", ".join([head, *scores])
+        report |= {"edit_of": edit["of"], "base": f"{edit['base']:08x}", "note": packed.note}
     return {**report, "layers": rows}, f"{head}\n\n{table(columns, rows)}"
+
+
+def _scores_of(note: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(key, note[key]) for key in ("iou", "psnr") if key in note]
 
 
 def merge_files(adapter: str | Path, base: str | Path, out: str | Path, overwrite: bool = False) -> dict[str, Any]:
@@ -295,6 +306,8 @@ def merge_files(adapter: str | Path, base: str | Path, out: str | Path, overwrit
     """
     base, out = Path(base), Path(out)
     targets = load_adapter(adapter)
+    if Path(adapter).suffix.lower() == SUFFIX and "edit" in load_packed(adapter).settings:
+        raise SinefieldError(f"{adapter}: edits a field; sinefield unpack BASE OUT --adapter {adapter} merges it")
     if base.is_dir():
         files = sorted(base.glob("*.safetensors"))
         if not files:

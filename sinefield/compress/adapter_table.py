@@ -6,24 +6,32 @@ from typing import Any
 
 import numpy as np
 
-from sinefield.compress.header import Reader, varint
+from sinefield.compress.header import Reader, box_in, box_out, varint
 
 ADAPTER_KINDS = ("sine", "lora", "sine-dora", "dora")
 """A kind's number in the file is its place here; only ever appended to."""
 MAX_NAMES = 1 << 20  # bytes of all names
 MAX_LAYERS = 1 << 16
 MAX_SIDE = 1 << 20
+EDITED = ("shape", "radiance", "image")
+"""A field's number in an edit is its place here; only ever appended to."""
 _TRANSPOSED = 1
+_BOX, _GRID = 1, 2
 
 
 def table_out(settings: dict[str, Any]) -> bytes:
-    """`settings["targets"]`, by layer name: kind, rank, alpha, omega, transposed, rows, columns."""
+    """`settings["targets"]`, by layer name: kind, rank, alpha, omega, transposed, rows, columns.
+
+    Of an edit of a field also `settings["edit"]`: of (kind of field), base (its fingerprint), box ((6,) of the edited
+    object, or None), grid (rows and side of the cells that changed, or None).
+    """
     targets = settings["targets"]
     squeezer = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
     names = squeezer.compress("\n".join(targets).encode()) + squeezer.flush()
     rows = [_form_out(target) for target in targets.values()]
     forms = list(dict.fromkeys(rows))
-    head = varint(len(names)) + names + varint(len(forms)) + b"".join(forms)
+    edit = _edit_out(settings["edit"]) if settings.get("edit") else b""
+    head = varint(len(names)) + names + edit + varint(len(forms)) + b"".join(forms)
     return head + b"".join(varint(forms.index(row)) for row in rows)
 
 
@@ -38,8 +46,30 @@ def table_in(reader: Reader) -> dict[str, Any]:
         raise ValueError(f"it names {len(names):,} layers, at most {MAX_LAYERS:,} can be")
     if len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
         raise ValueError("its list of layers has a name twice, or one that is none")
-    forms = [_form_in(reader) for _ in range(reader.varint(len(names)))]
-    return {"targets": {name: forms[reader.varint(len(forms) - 1)] for name in names}}
+    count, edit = reader.varint(len(names)), {}
+    if count == 0:  # no adapter has no form
+        edit, count = {"edit": _edit_in(reader)}, reader.varint(len(names))
+    forms = [_form_in(reader) for _ in range(count)]
+    return {"targets": {name: forms[reader.varint(len(forms) - 1)] for name in names}, **edit}
+
+
+def _edit_out(edit: dict[str, Any]) -> bytes:
+    box, grid = edit["box"], edit["grid"]
+    flags = (0 if box is None else _BOX) | (0 if grid is None else _GRID)
+    head = bytes([0, EDITED.index(edit["of"]), flags]) + struct.pack("<I", edit["base"])
+    return head + (b"" if box is None else box_out(box)) + (b"" if grid is None else b"".join(map(varint, grid)))
+
+
+def _edit_in(reader: Reader) -> dict[str, Any]:
+    of, flags = reader.byte(), reader.byte()
+    if of >= len(EDITED) or flags & ~(_BOX | _GRID):
+        raise ValueError(f"an edit has the unknown kind {of}, {flags}")
+    (base,) = struct.unpack("<I", reader.take(4))
+    box = box_in(reader) if flags & _BOX else None
+    grid = (reader.varint(1 << 13), reader.varint(1 << 9)) if flags & _GRID else None
+    if grid is not None and not all(grid):
+        raise ValueError("an edit has a grid without cells")
+    return {"of": EDITED[of], "base": base, "box": box, "grid": grid}
 
 
 def _form_out(target: dict[str, Any]) -> bytes:

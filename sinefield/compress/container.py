@@ -39,6 +39,7 @@ BOXLESS = {"image", "adapter", "shapes"}
 MAX_FILE = 256 << 20
 MAX_SIDE = 16384  # pixels of the orbit's own pictures, and of an image
 MAX_NUMBERS = 1 << 26
+MAX_EDITED = 1 << 24
 NUMBERS_A_BYTE = 64
 """A file holds at most so many tensor entries a byte: more than any real one, and a bound on what a lie can take."""
 
@@ -90,7 +91,7 @@ class Packed:
         box: (6,) float64, world or input units; None for an image, an adapter or a field of many shapes.
         tensors: by the parameter's name, in the order of the network.
         background: (3,) of 0 … 1, radiance only.
-        cells: (levels · n, n, n) bool occupied cells, radiance only.
+        cells: (levels · n, n, n) bool, of a radiance field the occupied cells, of an edit of one those that change.
         view: (11,) float32, the orbit of a radiance field; see `data.orbits.usual_orbit`.
         frame: (15,) float32, `RadianceField.frame`, where the field's space is not "box".
         size: width and height, image only.
@@ -132,13 +133,13 @@ def encode(packed: Packed) -> bytes:
         row, bits = _tensor_out(coded, encoder, octaves(packed.kind, name, packed.settings.get("frequencies", 0)))
         coded.bytes = len(row) + bits / 8
         tables += row
-    grid = encode_grid(encoder, packed.cells) if packed.kind == "radiance" else b""
+    grid = b"" if packed.cells is None else encode_grid(encoder, packed.cells)
     payload = encoder.finish()
     body = bytes(head) + bytes(tables) + grid + payload
     data = MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(body)) + body
     tensors = sum(coded.bytes for coded in packed.tensors.values())
     packed.sizes = {"header": 9 + len(head) - len(note), "note": len(note), "tensors": tensors}
-    packed.sizes["grid"] = len(data) - 9 - len(head) - tensors if packed.kind == "radiance" else 0.0
+    packed.sizes["grid"] = 0.0 if packed.cells is None else len(data) - 9 - len(head) - tensors
     packed.sizes["total"] = len(data)
     return data
 
@@ -196,8 +197,10 @@ def _decode_body(reader: "Reader", shapes, where: str, length: int) -> Packed:
     note = note_in(reader.take(reader.varint(MAX_NOTE)))
     expected = shapes(kind, settings)
     numbers = sum(math.prod(shape) for shape in expected.values())
-    cells = settings["grid_levels"] * settings["grid"] ** 3 if kind == "radiance" else 0
-    if numbers > min(MAX_NUMBERS, NUMBERS_A_BYTE * length) or cells > max(1 << 18, 256 * length):
+    grid = _grid_of(kind, settings)
+    cells = 0 if grid is None else math.prod(grid)
+    few = MAX_EDITED if kind == "adapter" else 1 << 18  # of an edit the base has the cells, few of which change
+    if numbers > min(MAX_NUMBERS, NUMBERS_A_BYTE * length) or cells > max(few, 256 * length):
         raise SinefieldError(
             f"{where}: claims {numbers:,} numbers and {cells:,} cells in {length:,} bytes; it is no proper .sine file"
         )
@@ -205,15 +208,20 @@ def _decode_body(reader: "Reader", shapes, where: str, length: int) -> Packed:
         name: _tensor_in(reader, shape, octaves(kind, name, settings.get("frequencies", 0)))
         for name, shape in expected.items()
     }
-    table = reader.take(CONTEXTS) if kind == "radiance" else b""
+    table = b"" if grid is None else reader.take(CONTEXTS)
     decoder = Decoder(reader.rest(), where)
     tensors = {name: head(decoder) for name, head in heads.items()}
-    occupied = None
-    if kind == "radiance":
-        side = settings["grid"]
-        occupied = decode_grid(decoder, (settings["grid_levels"] * side, side, side), table)
+    occupied = None if grid is None else decode_grid(decoder, grid, table)
     decoder.finish()
     return Packed(kind, settings, box, tensors, background, occupied, view, frame, size, note)
+
+
+def _grid_of(kind: str, settings: dict[str, Any]) -> tuple[int, int, int] | None:
+    """Shape of the block of cells at a file's end, where it has one."""
+    if kind == "radiance":
+        return settings["grid_levels"] * settings["grid"], settings["grid"], settings["grid"]
+    changed = settings["edit"]["grid"] if kind == "adapter" and "edit" in settings else None
+    return None if changed is None else (*changed, changed[1])
 
 
 # A tensor's row: form (bit 0: codebook, bit 1: a step a row, bit 2: offset); steps and offsets as bfloat16, or how many

@@ -6,7 +6,7 @@ arXiv 1308.3432; learned steps: Esser et al., ICLR 2020, eq. 3).
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from sinefield.errors import SinefieldError
 MAX_LEVEL = 1 << 15
 
 
+@runtime_checkable
 class Quantiser(Protocol):
     """What packing needs of a way to quantise."""
 

@@ -148,9 +148,9 @@ def vertex_colours(field: RadianceField, vertices: np.ndarray, normals: np.ndarr
     return (torch.cat(out).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def load_spatial(run: str | Path) -> RadianceField | ShapeField:
+def load_spatial(run: str | Path, adapters: Sequence[str | Path] = ()) -> RadianceField | ShapeField:
     """The field of a run or `.sine` file that has a third dimension; raises SinefieldError for others."""
-    field, _ = load_field(run)
+    field, _ = load_field(run, adapters)
     if isinstance(field, ImageField):
         raise SinefieldError(f"{run}: is an image field, flat; sinefield image renders it")
     if isinstance(field, LatentShapeField):
@@ -169,12 +169,14 @@ def export_mesh(
     overwrite: bool = False,
     crop: Sequence[float] | None = None,
     faces: int | None = None,
+    adapters: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Extract a run's surface into a file.
 
     Arguments:
         faces: the most that are kept, by merging vertices where the surface is flattest; all when None.
         crop: see `extract_field`.
+        adapters: edits of the run's field, see `load_field`.
 
     Returns:
         run, out, kind, vertices, faces, watertight, components, level, level_note (where it comes from, None if it was
@@ -184,7 +186,7 @@ def export_mesh(
     if faces is not None:
         check_budget(faces)
     begin = time.perf_counter()
-    field = load_spatial(run)
+    field = load_spatial(run, adapters)
     box = None if crop is None else np.array(crop, dtype=np.float64)
     vertices, triangles, statistics = extract_field(field, resolution, level, dense, box)
     if isinstance(field, RadianceField):

@@ -1,6 +1,7 @@
 """An image field as a picture file, at any size."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,18 @@ from sinefield.training.pictures import save_png
 from sinefield.training.run import load_field
 
 
-def export_image(run: str | Path, out: str | Path, width: int | None = None, overwrite: bool = False) -> dict[str, Any]:
+def export_image(
+    run: str | Path,
+    out: str | Path,
+    width: int | None = None,
+    overwrite: bool = False,
+    adapters: Sequence[str | Path] = (),
+) -> dict[str, Any]:
     """Render an image field into a PNG; returns run, out, kind, width, height, seconds.
 
     Arguments:
         width: pixels; that of the image it was made from when None. The height follows.
+        adapters: edits of the run's field, see `load_field`.
 
     Raises:
         SinefieldError: `out` is no .png or exists, a field of another kind, a size out of range; see `load_field`.
@@ -29,7 +37,7 @@ def export_image(run: str | Path, out: str | Path, width: int | None = None, ove
         raise SinefieldError(f"{out}: an image is written as a .png; name it so")
     check_output(out, overwrite)
     begin = time.perf_counter()
-    field, _ = load_field(run)
+    field, _ = load_field(run, adapters)
     if not isinstance(field, ImageField):
         raise SinefieldError(
             f"{run}: is a {field.kind} field, no image; see sinefield mesh, or of many shapes sinefield reconstruct"

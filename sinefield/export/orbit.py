@@ -1,7 +1,7 @@
 """A trained field into a video along a camera path, or beside its photographs."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from sinefield.export.video import check_video_path, write_video
 from sinefield.export.views import RadianceViews, ShapeViews
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
-from sinefield.training.run import Run
+from sinefield.training.run import Run, edited_config
 from sinefield.training.sine_file import config_of, is_sine, load_packed
 
 MAX_SIDE = 4096
@@ -65,6 +65,7 @@ class Flight:
     elevation: float | None = None
     beside: bool = False
     data: str | None = None
+    adapters: list[str | Path] = field(default_factory=list)
 
     @property
     def kind(self) -> str:
@@ -114,6 +115,7 @@ def export_video(
     beside: bool = False,
     alpha: bool = False,
     data: str | None = None,
+    adapters: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Render a run's field to a video; returns run, out, kind, path, channel, frames, fps, width, height, near and far
     of a depth's colours, seconds, frames_per_second.
@@ -128,20 +130,21 @@ def export_video(
         channel: one of `CHANNELS`.
         alpha: keep opacity as alpha instead of compositing; .webm and folders only.
         frames, fps, size, elevation, path, cameras, beside, data: see `Flight`.
+        adapters: edits of the run's field, see `load_field`; photographs are then those of the changed scene.
 
     Raises:
         SinefieldError: see `write_video`, `load_field`, `Flight.check` and the readers of paths and photographs;
             a path along training cameras of a shape, or of a field that does not know its data.
     """
     check_video_path(out, overwrite, alpha)
-    flight = Flight(path, list(cameras or []), frames, fps, size, elevation, beside, data)
+    flight = Flight(path, list(cameras or []), frames, fps, size, elevation, beside, data, list(adapters))
     flight.check()
     if channel not in CHANNELS:
         raise SinefieldError(f"channel {channel} is unknown; one of {', '.join(CHANNELS)}")
     if beside and alpha:
         raise SinefieldError("--alpha does not go with --beside: photographs are shown as they are; leave one out")
     begin = time.perf_counter()
-    trained = load_spatial(run)
+    trained = load_spatial(run, adapters)
     views, rate = (_beside(run, trained, flight), None) if beside else (None, None)
     if views is not None:
         along = views.cameras
@@ -214,8 +217,10 @@ def _config(run: str | Path, trained: RadianceField | ShapeField, flight: Flight
     if isinstance(trained, ShapeField):
         what = "--beside" if flight.beside else f"path {flight.kind}"
         raise SinefieldError(f"{run}: {what} needs photographs, and a shape has none; use orbit or a FILE.json")
-    if is_sine(run):
-        config: Config = config_of(load_packed(run), str(run), flight.data)
+    if flight.adapters:
+        config: Config = edited_config(run, flight.adapters, flight.data)
+    elif is_sine(run):
+        config = config_of(load_packed(run), str(run), flight.data)
     elif flight.data:
         raise SinefieldError("--data is for .sine files; a run folder's config.yaml says where its data are")
     else:

@@ -6,6 +6,7 @@ import json
 import shlex
 import tempfile
 import time
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import trimesh
 from jaxtyping import Float
 from PIL import Image
 
+from sinefield.adapters.edits import load_edit
+from sinefield.adapters.file import describe_adapter
 from sinefield.errors import SinefieldError
 from sinefield.export.field_mesh import extract_field, vertex_colours
 from sinefield.export.image import scaled
@@ -40,7 +43,9 @@ MAX_PICTURE, PICTURE_WIDTH = 400_000, 1200
 """A picture of more bytes goes in as a JPEG no wider than this."""
 
 
-def write_report(run: str | Path, out: str | Path | None = None, overwrite: bool = False) -> dict[str, Any]:
+def write_report(
+    run: str | Path, out: str | Path | None = None, overwrite: bool = False, adapters: Sequence[str | Path] = ()
+) -> dict[str, Any]:
     """Write the page of a run folder or a `.sine` file, atomically.
 
     What a run does not have (scores, curves, pictures; a surface; of a `.sine` file all that only a folder holds) is
@@ -48,6 +53,7 @@ def write_report(run: str | Path, out: str | Path | None = None, overwrite: bool
 
     Arguments:
         out: an .html file; report.html in the run's folder, or the `.sine` file's name with .html, when None.
+        adapters: edits of the run's field: the page is then of the edited field, and beside the last of them.
 
     Returns:
         run, out, kind, bytes, vertices of the mesh, left_out (lines), seconds.
@@ -56,17 +62,22 @@ def write_report(run: str | Path, out: str | Path | None = None, overwrite: bool
         SinefieldError: see `load_field`; `out` is no .html or exists already; a damaged report.json.
     """
     packed = is_sine(run)
-    if out is None:
+    if out is None and adapters:
+        out = Path(adapters[-1]).with_suffix(".html")
+    elif out is None:
         out = Path(run).with_suffix(".html") if packed else Run(run).page_path
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise SinefieldError(f"{out}: a report is a web page; name it .html")
     begin = time.perf_counter()
-    field, note = load_field(run)
+    field, note = load_field(run, adapters)
     check_output(out, overwrite)
     facts, _ = describe(run)
     left_out: list[str] = []
-    if packed:
+    if adapters:
+        body, note = _edit_parts(adapters, left_out)
+        settings = dump_yaml({"kind": facts["kind"], "field": to_plain(field.config), "note": note})
+    elif packed:
         body = _file_parts(facts, left_out)
         settings = dump_yaml({"kind": facts["kind"], "field": facts["settings"], "note": note})
     else:
@@ -77,13 +88,19 @@ def write_report(run: str | Path, out: str | Path | None = None, overwrite: bool
         body += _image_part(field)
     elif not isinstance(field, LatentShapeField):
         shown, vertices = _mesh_part(field, left_out)
-        body += [*shown, *_video_part(run, left_out)]
-    body += ["<h2>Sizes</h2>", *_sizes(facts), "<h2>Configuration</h2>", f"<pre>{escape(settings)}</pre>"]
+        body += [*shown, *_video_part(run, left_out, adapters)]
+    body += [
+        f"<h2>{'Sizes of the base' if adapters else 'Sizes'}</h2>",
+        *_sizes(facts),
+        "<h2>Configuration</h2>",
+        f"<pre>{escape(settings)}</pre>",
+    ]
     if left_out:
         items = "".join(f"<li>{escape(what)}</li>" for what in left_out)
         body += ["<h2>Left out</h2>", f'<ul class="soft">{items}</ul>']
-    title = Path(run).resolve().name
-    head = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(_summary(facts))}</p>']
+    title = " + ".join(Path(path).resolve().name for path in (run, *adapters))
+    summary = f"base: {_summary(facts)}" if adapters else _summary(facts)
+    head = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(summary)}</p>']
     write_text(out, page(title, [*head, *body], viewer=vertices > 0), overwrite)
     return {
         "run": str(run),
@@ -207,6 +224,21 @@ def _file_parts(facts: dict[str, Any], left_out: list[str]) -> list[str]:
     return _scores({f"{SCORES[k]} {w}": v for k, pair in quality.items() for w, v in zip(words, pair, strict=True)})
 
 
+def _edit_parts(adapters: Sequence[str | Path], left_out: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Scores and layers of edits, and the last one's note."""
+    left_out.append("training command, machine, curves and pictures: an adapter file does not hold them")
+    note = load_edit(adapters[-1]).note
+    words = ("of the adapter before packing", "after packing")
+    scores = {f"{SCORES[k]} {w}": v for k in ("iou", "psnr") if k in note for w, v in zip(words, note[k], strict=True)}
+    parts = _scores(scores)
+    for path in adapters:
+        facts, _ = describe_adapter(path)
+        line = f"{facts['params']:,} parameters in {facts['bytes']:,} bytes"
+        parts += [f"<h2>Adapter {escape(Path(path).name)}</h2>", f'<p class="soft">{line}</p>']
+        parts.append(html_table(["layer", "matrix", "kind", "rank", "params", "bytes", "bits"], facts["layers"]))
+    return parts, note
+
+
 def _sizes(facts: dict[str, Any]) -> list[str]:
     """The tables of `sinefield info`."""
     if "weights" not in facts:
@@ -286,11 +318,12 @@ def mesh_data(
     }
 
 
-def _video_part(run: str | Path, left_out: list[str]) -> list[str]:
+def _video_part(run: str | Path, left_out: list[str], adapters: Sequence[str | Path] = ()) -> list[str]:
     """One turn around the field as an mp4."""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            made = export_video(run, Path(folder) / "turn.mp4", frames=FRAMES, fps=FPS, size=(VIDEO_WIDTH, None))
+            size = (VIDEO_WIDTH, None)
+            made = export_video(run, Path(folder) / "turn.mp4", frames=FRAMES, fps=FPS, size=size, adapters=adapters)
             uri = data_uri((Path(folder) / "turn.mp4").read_bytes(), "video/mp4")
     except (SinefieldError, OSError) as error:
         left_out.append(f"video: {error}")

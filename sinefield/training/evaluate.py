@@ -12,12 +12,14 @@ import io
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sinefield.adapters.edits import load_edit
 from sinefield.config import Config, ImageConfig, RadianceConfig
 from sinefield.data.cameras import look_at
 from sinefield.data.geometry import Surface, signed_distance
@@ -37,7 +39,7 @@ from sinefield.metrics.shapes import compare_meshes, iou
 from sinefield.training.image import image_psnr
 from sinefield.training.pictures import save_curves, save_png, side_by_side
 from sinefield.training.radiance import render_view
-from sinefield.training.run import Run, load_field
+from sinefield.training.run import Run, edited_config, load_field
 from sinefield.training.score_shapes import score_shapes
 from sinefield.training.shape import HELDOUT_SEED
 from sinefield.training.sine_file import config_of, from_packed, load_packed
@@ -87,6 +89,25 @@ def evaluate_file(path: str | Path, data_path: str | None = None) -> dict[str, A
     config = config_of(packed, str(path), data_path)
     field, note = from_packed(packed, str(path))
     return _report(path, Path(path), field, note, config, None, None)
+
+
+def evaluate_edited(base: str | Path, adapters: Sequence[str | Path], data_path: str | None = None) -> dict[str, Any]:
+    """Score a field with edits on the changed scene; nothing is written. params and bytes are those of the edits.
+
+    Args:
+        adapters: files of `sinefield adapt`.
+        data_path: the changed mesh, photographs or image; what the last edit itself names when None.
+    """
+    config = edited_config(base, adapters, data_path)
+    field, _ = load_field(base, adapters)
+    edits = [load_edit(path) for path in adapters]
+    report = _report(base, Path(adapters[-1]), field, edits[-1].note, config, None, None)
+    return {
+        **report,
+        "adapters": [str(path) for path in adapters],
+        "params": sum(coded.levels.size for edit in edits for coded in edit.tensors.values()),
+        "bytes": sum(Path(path).stat().st_size for path in adapters),
+    }
 
 
 def _report(

@@ -14,16 +14,21 @@ from sinefield.training.loop import Task, kept
 
 
 class ImageTask(Task):
-    """One image field being fitted to random pixels. Nothing is held out: the pixels themselves are what is stored."""
+    """One image field being fitted to random pixels. Nothing is held out: the pixels themselves are what is stored.
 
-    def __init__(self, config: ImageConfig, image: UInt8[Tensor, "h w 3"]) -> None:
+    Arguments:
+        field: the one to be fitted, as it is; a new one when None.
+    """
+
+    def __init__(self, config: ImageConfig, image: UInt8[Tensor, "h w 3"], field: ImageField | None = None) -> None:
         self.config = config
         self.device = training_device(config.training.device)
         self.image = image
         self.pixels = image.flatten(0, 1).to(self.device)
         self.progress = 0.0
         torch.manual_seed(config.seed)
-        self.field = ImageField(config.field, image.shape[1], image.shape[0]).to(self.device)
+        made = ImageField(config.field, image.shape[1], image.shape[0]) if field is None else field
+        self.field = made.to(self.device)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.network.hidden_matrices()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
@@ -83,7 +83,7 @@ def pack(
         SinefieldError: bad arguments, no run, no data, a size or quality that cannot be reached.
     """
     out = Path(out)
-    _check_arguments(out, bits, max_bytes, min_quality, quantiser, seconds, steps, overwrite)
+    check_packing(out, bits, max_bytes, min_quality, quantiser, seconds, steps, overwrite)
     begin = time.perf_counter()
     run = Run(run)
     config = run.config()
@@ -102,11 +102,7 @@ def pack(
     packer.noted = max_bytes is None or max_bytes >= NOTED_FROM
     budget = Budget(seconds if steps is None else 0.0, steps)
     if bits is not None:
-        quantisers = packer.fixed(bits, quantiser)
-        if budget:
-            rounded = copy.deepcopy(quantisers)
-            packer.refine(quantisers, budget, None, 0.0)
-            quantisers = packer.better(quantisers, rounded)
+        quantisers = packer.at_bits(bits, quantiser, budget)
     elif max_bytes is not None:
         quantisers = packer.within(max_bytes, budget)
     else:
@@ -146,6 +142,8 @@ class Packer:
         data: the run's data where the caller holds them already.
         apart: judge radiance by views that refining never sees, at the cost of some training views where need be.
     """
+
+    remedy = "train a narrower one"
 
     def __init__(self, run: Run, config: Config, data: Data | None = None, apart: bool = False) -> None:
         trained, self.note = load_field(run.folder)
@@ -193,12 +191,7 @@ class Packer:
 
     def report(self) -> float:
         """The score that `eval` would give."""
-        self.field.set_dtype(torch.float32)
-        if isinstance(self.field, ShapeField):
-            return heldout_iou(self.field, self.data)
-        if isinstance(self.field, ImageField):
-            return image_psnr(self.field, self.data)
-        return mean_psnr(self.field, self.data.test or self.data.val or self.data.train)
+        return main_score(self.field, self.data)
 
     def full_note(self, after: float) -> dict[str, Any]:
         """What the file will say of itself."""
@@ -217,6 +210,15 @@ class Packer:
             name: Uniform(p, bits=8) if p.dim() < 2 else make(p, bits=bits) for name, p in self.field.named_parameters()
         }
 
+    def at_bits(self, bits: int, quantiser: str, budget: Budget) -> dict[str, Quantiser]:
+        """Every matrix at so many bits an entry."""
+        quantisers = self.fixed(bits, quantiser)
+        if not budget:
+            return quantisers
+        rounded = copy.deepcopy(quantisers)
+        self.refine(quantisers, budget, None, 0.0)
+        return self.better(quantisers, rounded)
+
     def install_trained(self) -> None:
         """Give the field its unrounded values back."""
         with torch.no_grad():
@@ -232,7 +234,7 @@ class Packer:
         """The best field of at most `max_bytes`, the digits of the score in its note whatever they be."""
         room = max_bytes - (SCORE_BYTES if self.noted else 0)
         if (least := self.weigh(self.rounded(1e6))) > room:
-            raise SinefieldError(f"--max-bytes {max_bytes}: this field takes more than {least}; train a narrower one")
+            raise SinefieldError(f"--max-bytes {max_bytes}: this field takes more than {least}; {self.remedy}")
         _, scale = self._edge(lambda quantisers: self.weigh(quantisers) > room)
         price = self._price(room) if budget else 0.0
         quantisers = self.rounded(scale)
@@ -313,6 +315,16 @@ class Packer:
         return 3.0 * loss / (8 * size)
 
 
+def main_score(field: nn.Module, data: Data) -> float:
+    """IoU or PSNR of a field as `eval` has it."""
+    field.set_dtype(torch.float32)
+    if isinstance(field, ShapeField):
+        return heldout_iou(field, data)
+    if isinstance(field, ImageField):
+        return image_psnr(field, data)
+    return mean_psnr(field, data.test or data.val or data.train)
+
+
 def _divide(scene: PosedScene, apart: bool) -> tuple[PosedScene, Views]:
     """The scene to refine on, and the views to judge by."""
     if scene.test and scene.val:
@@ -335,16 +347,17 @@ def _learned_of(run: Run, config: RadianceConfig, scene: PosedScene) -> ViewFit 
         raise SinefieldError(f"{run.photographs_path}: does not fit the data ({error}); train again") from error
 
 
-def _check_arguments(
+def check_packing(
     out: Path,
     bits: int | None,
     max_bytes: int | None,
     min_quality: float | None,
     quantiser: str,
-    seconds: float,
-    steps: int | None,
-    overwrite: bool,
+    seconds: float = 0.0,
+    steps: int | None = None,
+    overwrite: bool = False,
 ) -> None:
+    """Refuse what cannot be packed so, before any long work; raises SinefieldError."""
     if not is_sine(out):
         raise SinefieldError(f"{out}: a packed field's name ends in .sine; call it {out.stem}.sine")
     if sum(x is not None for x in (bits, max_bytes, min_quality)) > 1:

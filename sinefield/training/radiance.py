@@ -65,9 +65,14 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
 
 
 class RadianceTask(Task):
-    """One radiance field being fitted to posed images, a bounded number of samples a step."""
+    """One radiance field being fitted to posed images, a bounded number of samples a step.
 
-    def __init__(self, config: RadianceConfig, scene: PosedScene) -> None:
+    Arguments:
+        field: the one to be fitted, as it is, background, orbit and box its own; a new one when None. Its grid starts
+            as the hull of the masks, where they count, else as it is.
+    """
+
+    def __init__(self, config: RadianceConfig, scene: PosedScene, field: RadianceField | None = None) -> None:
         self.config = config
         self.device = training_device(config.training.device)
         marcher(self.device, config.training.marcher)  # refuses what does not work before anything is done
@@ -78,10 +83,12 @@ class RadianceTask(Task):
         self.grid_moves = True
         self.progress = 0.0
         torch.manual_seed(config.seed)
-        self.field = make_field(config, scene)
+        self.fresh = field is None
+        self.field = make_field(config, scene) if field is None else field
         self.field.grid.marcher = config.training.marcher
-        self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
-        self.field.view.copy_(usual_orbit(scene.train.cameras))
+        if self.fresh:
+            self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
+            self.field.view.copy_(usual_orbit(scene.train.cameras))
         if config.training.hull and scene.has_alpha and config.field.space == "box" and config.field.grid_levels == 1:
             self._start_from_hull(scene.train)
         fits = config.training.fit_poses, config.training.fit_exposure
@@ -102,7 +109,7 @@ class RadianceTask(Task):
         hull = visual_hull(grid.centres(), views.cameras.project, masks, half_diagonal * views.cameras.focal.amax(1))
         if hull.any():  # masks that contradict the poses leave nothing; then the images have to say where it is
             grid.restrict(hull.view(grid.allowed.shape))
-            if isinstance(self.field, SurfaceField):
+            if self.fresh and isinstance(self.field, SurfaceField):
                 fit_hull(self.field, self.config.seed)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
@@ -127,7 +134,7 @@ class RadianceTask(Task):
         the occupancy grid is updated, once in `grid_every` steps, and where one chunk does not hold the batch.
         """
         field, training = self.field, self.config.training
-        if self.grid_moves and self.regularity:
+        if self.grid_moves and self.regularity and self.fresh:
             self.regularity.move_to(self.progress)
         if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):

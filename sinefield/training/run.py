@@ -10,6 +10,7 @@ report.html        all of that as one page, where `sinefield report` made it
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from sinefield import __version__
+from sinefield.adapters.edits import apply_edits, load_edit
+from sinefield.compress.container import Packed
+from sinefield.compress.header import BASE
 from sinefield.config import Config, make_config
 from sinefield.data.images import MAX_SIDE
 from sinefield.errors import SinefieldError
@@ -27,7 +31,7 @@ from sinefield.fields.surface import make_radiance_field
 from sinefield.files import check_output, require_file, write_error, write_text
 from sinefield.strict import dump_yaml, load_yaml, to_plain
 from sinefield.tensor_files import load_tensors, save_tensors
-from sinefield.training.sine_file import from_packed, is_sine, load_packed
+from sinefield.training.sine_file import config_of, from_packed, is_sine, load_packed
 
 MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds"}
 """Training settings that a resumed run may change: they move the end, not the road."""
@@ -176,13 +180,23 @@ _GRID_STATE = {"grid.occs", "grid.allowed"}  # needed to go on training, not to 
 _GRID_BITS = {"grid.binaries", "grid.solid"}
 
 
-def load_field(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_field(path: str | Path, adapters: Sequence[str | Path] = ()) -> tuple[nn.Module, dict[str, Any]]:
     """A field from a run folder, its field.safetensors or a .sine file, ready to evaluate in float32; and its note.
 
+    Arguments:
+        adapters: files of `sinefield adapt`, whose edits are applied; the note stays the base's.
+
     Raises:
-        SinefieldError: missing or damaged, a kind or setting that is not known, tensors that do not fit.
+        SinefieldError: missing or damaged, a kind or setting that is not known, tensors that do not fit; an adapter of
+            another base.
     """
-    path = Path(path)
+    field, note = _load_field(Path(path))
+    if adapters:
+        apply_edits(field, adapters, path)
+    return field, note
+
+
+def _load_field(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if is_sine(path):
         return from_packed(load_packed(path), str(path))
     if path.is_dir():
@@ -209,6 +223,24 @@ def load_field(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         raise SinefieldError(f"{path}: tensors do not fit the settings ({sorted(missing | unknown)}); train again")
     field.load_state_dict(tensors, strict=False)
     return field.eval().requires_grad_(False), note
+
+
+def edited_config(base: str | Path, adapters: Sequence[str | Path], data: str | None = None) -> Config:
+    """What an edited field is scored against: the base's settings, and the data that the last edit names.
+
+    Arguments:
+        data: the changed mesh, photographs or image, where the edit does not name them.
+
+    Raises:
+        SinefieldError: no base, no edit, or an edit that does not name its data while `data` is None.
+    """
+    if is_sine(base):
+        packed = load_packed(base)
+    else:
+        config = Run(Path(base).parent if Path(base).is_file() else base).config()
+        packed = Packed(config.kind, {name: getattr(config.field, name) for name in BASE[config.kind]}, None, {})
+    packed.note = load_edit(adapters[-1]).note
+    return config_of(packed, str(adapters[-1]), data)
 
 
 def load_state_field(run: Run) -> tuple[nn.Module, dict[str, Any]]:

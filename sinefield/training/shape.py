@@ -30,11 +30,17 @@ ENCODED_BYTES = 1 << 29
 
 
 class ShapeTask(Task):
-    """One shape field being fitted to labelled points, prepared before training and drawn at random."""
+    """One shape field being fitted to labelled points, prepared before training and drawn at random.
 
-    def __init__(self, config: ShapeConfig, surface: Surface) -> None:
+    Arguments:
+        field: the one to be fitted, as it is and in its own coordinates; a new one when None.
+    """
+
+    def __init__(self, config: ShapeConfig, surface: Surface, field: ShapeField | None = None) -> None:
         self.config = config
         normalisation = Normalisation.fit(surface.aabb)
+        if field is not None:
+            normalisation = Normalisation(tuple(field.centre.tolist()), float(field.scale))
         data, training = config.data, config.training
         labelled = sample_shape(
             surface,
@@ -62,7 +68,8 @@ class ShapeTask(Task):
             self.oriented = tuple(torch.from_numpy(x).to(device) for x in (on_surface, normals.astype(np.float32)))
         torch.manual_seed(config.seed)
         centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
-        self.field = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb)).to(device)
+        made = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb)) if field is None else field
+        self.field = made.to(device)
         self.field.network.twice_differentiable = training.eikonal > 0
         self.graphed: GraphedStep | None = None
         if device.type == "cuda" and training.backend != "tinycudann" and training.eikonal == 0:

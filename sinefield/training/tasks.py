@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import nn
+
 from sinefield.config import Config
 from sinefield.training.image import ImageTask, load_picture
 from sinefield.training.loop import Task
@@ -23,6 +25,6 @@ def load_data(config: Config) -> Any:
     return LOADERS[config.kind](config)
 
 
-def make_task(config: Config, data: Any) -> Task:
-    """The field that a config describes, ready to be fitted to its data."""
-    return TASKS[config.kind](config, data)
+def make_task(config: Config, data: Any, field: nn.Module | None = None) -> Task:
+    """The field that a config describes, ready to be fitted to its data; or `field`, a trained one, to be fitted on."""
+    return TASKS[config.kind](config, data, field)

@@ -1,5 +1,6 @@
 """A run as it grows: each field that it saves, kept to be looked at again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,20 +30,24 @@ class Follower:
         metrics: the run's scored moments, as `Run.read_metrics`.
         training: the newest snapshot is a training's state rather than its result.
 
+    Args:
+        adapters: edits of the run's field, see `load_field`.
+
     Raises:
         SinefieldError: no run and no packed field, or a damaged one.
     """
 
-    def __init__(self, run: str | Path) -> None:
+    def __init__(self, run: str | Path, adapters: Sequence[str | Path] = ()) -> None:
         self.name = str(run)
-        self.run = None if is_sine(run) else Run(run)
+        # An edit is one of the finished field: there is no training to follow.
+        self.run = None if is_sine(run) or adapters else Run(run)
         self.snapshots: list[Snapshot] = []
         self.metrics: list[dict[str, Any]] = []
         self.training = False
         self._stamps: tuple[Any, ...] = ()
         self._metrics_stamp: Any = None
         if self.run is None:
-            self._add(*load_field(run))
+            self._add(*load_field(run, adapters))
         else:
             self.run.config()  # complains where there is no run
             self.poll()

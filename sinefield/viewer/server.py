@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 import webbrowser
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,20 @@ from sinefield.viewer.scenes import REST_SECONDS, RadianceScene, ShapeScene, hom
 POLL_SECONDS = 1.0
 
 
-def view(run: str | Path, host: str = "127.0.0.1", port: int = 8080, browser: bool = True) -> dict[str, Any]:
+def view(
+    run: str | Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    browser: bool = True,
+    adapters: Sequence[str | Path] = (),
+) -> dict[str, Any]:
     """Serve a run's viewer until Ctrl-C; prints one line with its address.
 
     Arguments:
         run: run folder, in training or finished, or `.sine` file.
         port: 0 takes any free one.
         browser: open the page too, where there is a screen to open it on.
+        adapters: edits of the run's field, see `load_field`.
 
     Returns:
         run, kind, url, visitors (pages that connected), pictures sent, step of the newest field, seconds.
@@ -39,7 +47,7 @@ def view(run: str | Path, host: str = "127.0.0.1", port: int = 8080, browser: bo
         SinefieldError: no run; a port in use, a host that is not this machine's; viser is missing.
     """
     begin = time.perf_counter()
-    with Viewer(run, host, port) as viewer:
+    with Viewer(run, host, port, adapters) as viewer:
         print(f"{run}: look at it on {viewer.url} (Ctrl-C ends)", flush=True)
         if browser and _has_screen():
             webbrowser.open(viewer.url)
@@ -64,10 +72,12 @@ class Viewer:
         SinefieldError: see `view`.
     """
 
-    def __init__(self, run: str | Path, host: str = "127.0.0.1", port: int = 8080) -> None:
+    def __init__(
+        self, run: str | Path, host: str = "127.0.0.1", port: int = 8080, adapters: Sequence[str | Path] = ()
+    ) -> None:
         viser = _viser()
         self.run = str(run)
-        self.follower = Follower(run)
+        self.follower = Follower(run, adapters)
         check_port(host, port)
         if self.follower.snapshots:
             _warm_up(self.follower.snapshots[-1])

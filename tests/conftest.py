@@ -17,7 +17,7 @@ os.environ.setdefault("SINEFIELD_CACHE", str(ROOT / ".pytest_cache" / "sinefield
 # Not render.kernels and nn.hash_kernels, which are numba's, nor export.video and export.orbit: the checker takes frames
 # from their streams.
 CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "fused", "encodings", "hashgrid", "spectrum", "tcnn")]
-CHECKED += [f"nn.{name}" for name in ("attention", "attention_triton", "graying", "norms")]
+CHECKED += [f"nn.{name}" for name in ("attention", "attention_triton", "graying", "norms", "foreign", "convert")]
 CHECKED += ["fields", "metrics", "data", "render.march", "render.volume", "render.occupancy"]
 CHECKED += ["render.surface", "export.channels", "export.views"]
 CHECKED += ["render.march_triton", "render.composite_triton"]

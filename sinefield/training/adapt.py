@@ -119,6 +119,8 @@ class Adaptation:
         field, _ = load_field(base)
         if field.kind != config.kind:
             raise SinefieldError(f"{base}: is a {field.kind} field, the scene a {config.kind}; give one of its kind")
+        if config.kind == "shapes":
+            raise SinefieldError(f"{base}: knows many shapes, which no adapter changes; train it on other shapes")
         config.field = field.config
         config.training.device, config.training.backend = "cpu", "auto"
         if config.kind == "radiance":

@@ -22,7 +22,7 @@ SHARPENING = 0.3, 0.9
 class ShapesTask(Task):
     """A transformer being fitted to scans of random shapes: new points, new noise, a new mirror image each time."""
 
-    def __init__(self, config: ShapesConfig, shapes: ShapeSet) -> None:
+    def __init__(self, config: ShapesConfig, shapes: ShapeSet, field: LatentShapeField | None = None) -> None:
         self.config = config
         self.device = training_device(config.training.device)
         half = config.training.queries // 2
@@ -34,7 +34,7 @@ class ShapesTask(Task):
         self.progress = 0.0
         self.probes = [Probe(entry, config, PROBE_POINTS, i) for i, entry in enumerate(shapes.held_out[:PROBES])]
         torch.manual_seed(config.seed)
-        self.field = LatentShapeField(config.field).to(self.device)
+        self.field = (field or LatentShapeField(config.field)).to(self.device)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.hidden_matrices()

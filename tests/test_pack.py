@@ -38,7 +38,7 @@ def test_sensitivity_of_a_linear_map_is_known():
     assert float(steps["b"].step / steps["a"].step) == pytest.approx(4, rel=0.02)
 
 
-@pytest.mark.parametrize("limit", [900, 1400, 3000])
+@pytest.mark.parametrize("limit", [900, 1400, pytest.param(3000, marks=pytest.mark.slow)])
 def test_max_bytes_is_never_exceeded(ball_run, tmp_path, limit):
     report = pack(ball_run[0], tmp_path / "a.sine", max_bytes=limit, seconds=1.5)
     assert report["bytes"] == (tmp_path / "a.sine").stat().st_size <= limit
@@ -57,6 +57,7 @@ def ball_path(run):
     return str(Run(run[0]).config().data.path)
 
 
+@pytest.mark.slow
 def test_more_bytes_more_quality(ball_run, tmp_path):
     sizes = (700, 1000, 2500)
     scores = [pack(ball_run[0], tmp_path / f"{n}.sine", max_bytes=n, seconds=0)["iou"] for n in sizes]

@@ -1,6 +1,7 @@
 """Every scene of scenes/ as it ships: train, evaluate, extract a mesh; docs/results/scenes.* and the README's table.
 
     python scripts/tables/scenes.py [NAME ...]      without names: all, about an hour on two cores
+    python scripts/tables/scenes.py tables        only write the tables anew
 
 Run it on an idle machine: budgets are in seconds. Rows that are not run again stay as they are.
 """
@@ -60,7 +61,7 @@ def row_of(name: str, out: Path, report: dict) -> dict:
 
 
 def main() -> None:
-    names = sys.argv[1:] or list(ROWS)
+    names = [name for name in sys.argv[1:] or ROWS if name != "tables"]
     if unknown := [name for name in names if name not in ROWS]:
         raise SystemExit(f"unknown {unknown[0]}; one of {', '.join(ROWS)}")
     stored = json.loads(STORE.read_text()) if STORE.exists() else {}
@@ -74,7 +75,7 @@ def main() -> None:
         {
             "scene": name,
             "parameters": row["params"],
-            "training": f"{row['seconds']:.0f} s",
+            "training": f"{row['seconds']:.0f} s" + (", 1 thread" if row["machine"]["threads"] == 1 else ""),
             "steps": row["steps"],
             "score": f"IoU {row['iou']:.4f}" if "iou" in row else f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}",
             "mesh at 256³": f"{row['mesh_seconds']:.1f} s",

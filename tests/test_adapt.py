@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tempfile
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.nn.weights import materialised
 from sinefield.training.adapt import adapt
-from sinefield.training.run import load_field
+from sinefield.training.run import Run, load_field
+from sinefield.training.shape import ShapeTask
 from sinefield.training.sine_file import save_sine
 from sinefield.viewer.follow import Follower
 
@@ -356,3 +358,19 @@ def test_recoloured_pictures(photographs, photo_run, tmp_path):
     assert report["psnr"] > report["psnr_base"] + 6 and not report["grid_changed"]
     base, edited = load_field(photo_run[0])[0], load_field(photo_run[0], [tmp_path / "a.sine"])[0]
     assert torch.equal(base.grid.binaries, edited.grid.binaries)
+
+
+def test_a_loss_that_is_no_number_is_said_and_leaves_nothing(ball_run, ball, tmp_path, monkeypatch):
+    monkeypatch.setattr(ShapeTask, "step", lambda *_: float("nan"))
+    with pytest.raises(SinefieldError, match="the loss is not finite while adapting"):
+        adapt(ball_run[0], shape_config(ball, steps=6), tmp_path / "edit.sine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_not_called_a_loss(ball_run, ball, tmp_path, monkeypatch):
+    def full(*_):
+        raise SinefieldError(f"{tempfile.gettempdir()}: no space left")
+
+    monkeypatch.setattr(Run, "append_metrics", full)
+    with pytest.raises(SinefieldError, match="no space left"):
+        adapt(ball_run[0], shape_config(ball, steps=6), tmp_path / "edit.sine")

@@ -26,6 +26,7 @@ from sinefield.nn.graying import svd_graying
 from sinefield.nn.points import farthest_points
 from sinefield.strict import to_plain
 from sinefield.training import loop, pack_shapes, score_shapes, shapes
+from sinefield.training.adapt import adapt
 from sinefield.training.evaluate import evaluate, evaluate_file
 from sinefield.training.pack import pack
 from sinefield.training.pack_shapes import rounded
@@ -383,6 +384,8 @@ def test_reconstruct_refuses(run, ball_run, tmp_path, capsys):
     assert main(["mesh", str(run[0]), str(tmp_path / "out.ply")]) == 2
     assert "knows many shapes; sinefield reconstruct" in capsys.readouterr().err
     assert not (tmp_path / "out.ply").exists()
+    with pytest.raises(SinefieldError, match="knows many shapes, which no adapter changes"):
+        adapt(run[0], config_of(), tmp_path / "edit.sine")
 
 
 @pytest.mark.parametrize("options", [{"bits": 8}, {"bits": 6, "quantiser": "kmeans"}, {"max_bytes": 14_000}, {}])

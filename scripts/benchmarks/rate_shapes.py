@@ -144,7 +144,7 @@ def main() -> None:
                 rows = [r for r in rows if not (r["mesh"] == mesh and r["kind"] == kind and same_size(r, size))]
                 rows.append(row)
                 write(store, rows)
-    report(rows, options.steps, options.name)
+    report(rows, options.name)
 
 
 def same_size(row: dict, size: int) -> bool:
@@ -161,7 +161,7 @@ def curve(rows: list[dict]) -> tuple[list[float], list[float]]:
     return list(rate), list(quality)
 
 
-def report(rows: list[dict], steps: int, name: str) -> None:
+def report(rows: list[dict], name: str) -> None:
     """The table, the Bjøntegaard deltas against Draco, and a plot a mesh."""
     draco = [r for r in csv.DictReader(DRACO.open()) if r["frontier"] == "1"]
     meshes = list(dict.fromkeys(r["mesh"] for r in rows))
@@ -179,6 +179,7 @@ def report(rows: list[dict], steps: int, name: str) -> None:
                 row["BD-rate %"] = "no common quality: " + ("better everywhere" if above else "worse everywhere")
             deltas.append(row)
     shown = [{c: r[c] for c in COLUMNS} for r in rows]
+    steps = int(rows[0]["steps"]) // 3  # before rounding; all contenders have as many
     machine = describe_machine()
     about = [
         f"`python scripts/benchmarks/rate_shapes.py`: {steps} steps of 16,384 points, {2 * steps} with rounded",

@@ -24,6 +24,7 @@ from sinefield.config import FAMILIES, ShapesDataConfig
 from sinefield.data.families import FAMILIES as ALL_FAMILIES
 from sinefield.data.families import Shape, check_families, make_shape
 from sinefield.data.geometry import Normalisation, Surface, distance_to_mesh, load_surface, winding_number
+from sinefield.data.mesh_files import EXTENSIONS
 from sinefield.data.sampling import cache_folder, surface_samples
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_path
@@ -38,7 +39,7 @@ SURFACE, NEAR, VOLUME = 2048, 4096, 4096
 """Points of each shape: on its surface, near it, and anywhere."""
 NEAR_STD = 0.01, 0.04
 SURROUND = 0.06
-MESHES = {".obj", ".ply", ".stl", ".off", ".glb", ".gltf"}
+MESHES = set(EXTENSIONS) - {".xyz"}  # a cloud has no inside
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,10 @@ def _label_one(entry: Entry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     on_surface, _ = surface_samples(solid.surface, SURFACE, seeds[0])
     near, _ = surface_samples(solid.surface, NEAR, seeds[1])
     rng = np.random.default_rng(seeds[2])
+    # Two kinds of nearness alternate, so that any run of points has both.
     near = near + np.resize(NEAR_STD, NEAR)[:, None] * rng.standard_normal((NEAR, 3))
     low, high = solid.surface.aabb[:3] - SURROUND, solid.surface.aabb[3:] + SURROUND
     anywhere = low + rng.random((VOLUME, 3)) * (high - low)
-    # Two kinds of nearness alternate, so that any run of points has both.
     points = np.concatenate([near, anywhere]).astype(np.float16)
     places = points.astype(np.float64)
     values = distance_to_mesh(solid.surface, places) * np.where(solid.inside(places), -1, 1)

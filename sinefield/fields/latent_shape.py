@@ -294,21 +294,21 @@ def _spread(n: int) -> Float[np.ndarray, "n 3"]:
     return (0.5 + np.outer(np.arange(1, n + 1), root ** -np.arange(1.0, 4.0))) % 1
 
 
+def _normals(config: ShapesFieldConfig) -> Float[Tensor, "h c 3"]:
+    """Normal deviates, float64, spread evenly over each head's frequencies."""
+    half = config.dim // config.heads // 2
+    spread = torch.from_numpy(_spread(config.heads * half))
+    return torch.special.ndtri(spread).view(half, config.heads, 3).transpose(0, 1)
+
+
 def _kernels(config: ShapesFieldConfig) -> Float[Tensor, "h c 3"]:
     """Frequencies of each head's scores: normal, so that their cosines sum to a Gaussian (Rahimi and Recht, 2007)."""
-    half = config.dim // config.heads // 2
-    normal = (
-        torch.special.ndtri(torch.from_numpy(_spread(config.heads * half))).view(half, config.heads, 3).transpose(0, 1)
-    )
     widths = torch.from_numpy(np.geomspace(*KERNELS, config.heads))
-    return (normal / widths[:, None, None]).float().contiguous()
+    return (_normals(config) / widths[:, None, None]).float().contiguous()
 
 
 def _waves(config: ShapesFieldConfig) -> Float[Tensor, "h c 3"]:
     """Frequencies of each head's values: in all directions, lengths in equal steps of their logarithm."""
-    half = config.dim // config.heads // 2
-    normal = (
-        torch.special.ndtri(torch.from_numpy(_spread(config.heads * half))).view(half, config.heads, 3).transpose(0, 1)
-    )
-    lengths = torch.from_numpy(np.geomspace(*WAVES, half))
-    return (F.normalize(normal, dim=-1) * lengths[None, :, None]).float().contiguous()
+    normals = _normals(config)
+    lengths = torch.from_numpy(np.geomspace(*WAVES, normals.shape[1]))
+    return (F.normalize(normals, dim=-1) * lengths[None, :, None]).float().contiguous()

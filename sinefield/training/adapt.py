@@ -24,7 +24,7 @@ from sinefield.fields.image import ImageField
 from sinefield.fields.shape import ShapeField
 from sinefield.metrics import MAIN_SCORE
 from sinefield.training.evaluate import Data, mean_psnr
-from sinefield.training.loop import Interrupted, optimise
+from sinefield.training.loop import Interrupted, NotFinite, optimise
 from sinefield.training.pack import JUDGED_POINTS, JUDGED_VIEWS, NOTED_FROM, Packer, check_packing, main_score
 from sinefield.training.refine import Budget, install, sensitivities
 from sinefield.training.run import Run, load_field
@@ -64,8 +64,8 @@ def adapt(
         quantiser: "uniform" or, with `bits`, "kmeans".
 
     Returns:
-        run, out, kind, layers, params, bytes, grid_changed, steps, seconds, and iou or psnr on the changed scene: that
-        of the base (NAME_base), of the adapter before packing (NAME_before) and after.
+        run, out, kind, layers, params, bytes, grid_changed, steps (None of a budget in seconds), seconds, and iou or
+        psnr on the changed scene: that of the base (NAME_base), of the adapter before packing (NAME_before) and after.
 
     Raises:
         SinefieldError: bad arguments, no base, another kind of scene, data beyond the base's box, a size that cannot be
@@ -156,9 +156,7 @@ class Adaptation:
                 if error.signum == signal.SIGINT:
                     raise KeyboardInterrupt from None
                 raise SystemExit(128 + error.signum) from None
-            except SinefieldError as error:
-                if folder not in str(error):
-                    raise
+            except NotFinite as error:
                 raise SinefieldError(
                     "the loss is not finite while adapting; halve training.lr and training.adam_lr"
                 ) from error

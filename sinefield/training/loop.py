@@ -61,6 +61,10 @@ LOOK_EVERY = 32
 """Steps on CUDA between two looks at the losses: a look waits for the device."""
 
 
+class NotFinite(SinefieldError):
+    """The loss is no number any more."""
+
+
 class Interrupted(Exception):
     """Training was stopped by a signal after its state was saved."""
 
@@ -103,7 +107,8 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     Where memory runs out in a step, the batch is halved, which is said, and training goes on.
 
     Raises:
-        SinefieldError: the loss is not finite (the last good state is kept); a write failed.
+        NotFinite: the loss is not finite; the last good state is kept.
+        SinefieldError: a write failed.
         Interrupted: SIGINT or SIGTERM; the state has been saved.
     """
     optimizers = make_optimizers(task, config)
@@ -128,7 +133,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
         nonlocal smooth
         for i, loss in enumerate(read(unseen), last + 1 - len(unseen)):
             if not math.isfinite(loss):
-                raise SinefieldError(
+                raise NotFinite(
                     f"{run.folder}: the loss is {loss} at step {i}; the last good state is kept; "
                     "halve training.lr and training.adam_lr and --resume or --overwrite"
                 )

@@ -20,7 +20,14 @@ SHARPENING = 0.3, 0.9
 
 
 class ShapesTask(Task):
-    """A transformer being fitted to scans of random shapes: new points, new noise, a new mirror image each time."""
+    """A transformer being fitted to scans of random shapes: new points, new noise, a new mirror image each time.
+
+    Arguments:
+        field: the one to be fitted, as it is; a new one when None.
+
+    Raises:
+        SinefieldError: more queries a step than there are labelled points of a shape.
+    """
 
     def __init__(self, config: ShapesConfig, shapes: ShapeSet, field: LatentShapeField | None = None) -> None:
         self.config = config
@@ -34,7 +41,7 @@ class ShapesTask(Task):
         self.progress = 0.0
         self.probes = [Probe(entry, config, PROBE_POINTS, i) for i, entry in enumerate(shapes.held_out[:PROBES])]
         torch.manual_seed(config.seed)
-        self.field = (field or LatentShapeField(config.field)).to(self.device)
+        self.field = (LatentShapeField(config.field) if field is None else field).to(self.device)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.hidden_matrices()

@@ -19,8 +19,8 @@ def unpack(file: str | Path, out: str | Path, overwrite: bool = False) -> dict[s
     named = isinstance(packed.note.get("data"), dict) and "path" in packed.note["data"]
     config = config_of(packed, str(file), None if named else "unknown")
     field, note = from_packed(packed, str(file))
-    run = Run.prepare(out, config, overwrite=overwrite)
-    save_field(run.field_path, field, {key: note[key] for key in ("seed", "steps", "seconds") if key in note})
+    with Run.prepare(out, config, overwrite=overwrite) as run:
+        save_field(run.field_path, field, {key: note[key] for key in ("seed", "steps", "seconds") if key in note})
     return {
         "run": str(run.folder),
         "kind": field.kind,

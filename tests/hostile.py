@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hostile_formats import FORMATS, Format, examples
+from killed import PRELOADED
 
 from sinefield.errors import SinefieldError
 
@@ -235,7 +236,7 @@ def place(form: Format, seed: int, folder: Path) -> None:
         (folder / file).unlink(missing_ok=True)
 
 
-def _tries(form: Format, first: int, end: int, folder: Path, tally, send) -> None:
+def _tries(form: Format, first: int, end: int, folder: Path, tally, send, seconds: float) -> None:
     """In a process of its own: tries one after another; `tally` holds the try at hand, and how many were what."""
     import torch
 
@@ -254,7 +255,7 @@ def _tries(form: Format, first: int, end: int, folder: Path, tally, send) -> Non
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             watch = Watch(folder)
         there = _listing(folder)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         outcome = attempt(form, data, watch)
         signal.setitimer(signal.ITIMER_PROF, 0)
         watch.seen.clear()
@@ -292,11 +293,11 @@ class Outcome:
         return "\n".join([head, *(f"  seed {seed}: {what}" for seed, what in sorted(self.found)[:20])])
 
 
-def run(name: str, tries: int, first: int = 0, workers: int | None = None) -> Outcome:
+def run(form: Format, tries: int, first: int = 0, seconds: float = SECONDS) -> Outcome:
     """Make tries of one format, a few processes at a time; a process that dies is a finding of the try it was at."""
-    form, outcome = examples(name), Outcome(name)
+    outcome = Outcome(form.name)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hostile"])
+    context.set_forkserver_preload(PRELOADED)
     root = Path(tempfile.mkdtemp(prefix="hostile-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 
     def chunk(start: int) -> None:
@@ -306,7 +307,7 @@ def run(name: str, tries: int, first: int = 0, workers: int | None = None) -> Ou
             (folder / "data").mkdir()
             (folder / "secret.png").write_bytes(b"not yours")
             tally, (receive, send) = context.Array("q", [start, 0, 0, 0], lock=False), context.Pipe(False)
-            process = context.Process(target=_tries, args=(form, start, end, folder, tally, send))
+            process = context.Process(target=_tries, args=(form, start, end, folder, tally, send, seconds))
             process.start()
             send.close()
             at, since = start, time.monotonic()
@@ -327,10 +328,10 @@ def run(name: str, tries: int, first: int = 0, workers: int | None = None) -> Ou
             start = tally[0] + 1
             if process.exitcode:
                 why = signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"exit {process.exitcode}"
-                outcome.found.append((tally[0], {"SIGPROF": f"takes more than {SECONDS} s"}.get(why, f"dies of {why}")))
+                outcome.found.append((tally[0], {"SIGPROF": f"takes more than {seconds} s"}.get(why, f"dies of {why}")))
 
     try:
-        with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 8)) as pool:
             list(pool.map(chunk, range(first, first + tries, CHUNK)))
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -340,7 +341,7 @@ def run(name: str, tries: int, first: int = 0, workers: int | None = None) -> Ou
 def main(arguments: list[str]) -> None:
     name = arguments[0]
     if len(arguments) > 2:  # FORMAT FIRST TRIES
-        print(run(name, int(arguments[2]), int(arguments[1])))
+        print(run(examples(name), int(arguments[2]), int(arguments[1])))
         return
     form, folder = examples(name), Path(tempfile.mkdtemp())
     place(form, int(arguments[1]), folder)

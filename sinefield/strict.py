@@ -12,7 +12,7 @@ import yaml
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 
-MAX_YAML_BYTES = 100_000  # a scene file has some thousand, and a second is read at 100,000 a second
+MAX_YAML_BYTES = 50_000  # a scene file has some thousand; the worst of this size takes two seconds
 T = TypeVar("T")
 
 

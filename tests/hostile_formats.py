@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import trimesh
 from captures import llff_rows, names, poses, write_images, write_model
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import nn
 
 from sinefield.adapters import AdapterSpec, attach, save_adapter
@@ -154,13 +154,16 @@ def _image(kind: str) -> Format:
     rgb, grey = rgba.convert("RGB"), rgba.convert("L")
     exif = Image.Exif()
     exif[0x0112] = 6
+    # A profile that calls for a conversion: one of another name.
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    own = {"icc_profile": profile.replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be"))}
     deep = Image.fromarray(np.arange(117, dtype=np.uint16).reshape(9, 13) * 500)
     made: list[tuple[Image.Image, dict]] = {
-        "png": [(rgba, {}), (rgb, {"exif": exif}), (rgb.quantize(8), {"transparency": 0}), (deep, {}), (grey, {})],
-        "jpg": [(rgb, {}), (grey, {}), (rgb, {"progressive": True, "exif": exif}), (rgb.convert("CMYK"), {})],
-        "tif": [(rgb, {}), (rgba, {"compression": "tiff_lzw"}), (rgb, {"compression": "tiff_deflate"}), (deep, {}),
+        "png": [(rgba, own), (rgb, {"exif": exif}), (rgb.quantize(8), {"transparency": 0}), (deep, {}), (grey, {})],
+        "jpg": [(rgb, own), (grey, {}), (rgb, {"progressive": True, "exif": exif}), (rgb.convert("CMYK"), {})],
+        "tif": [(rgb, own), (rgba, {"compression": "tiff_lzw"}), (rgb, {"compression": "tiff_deflate"}), (deep, {}),
                 (rgb, {"compression": "jpeg"}), (grey.convert("1"), {"compression": "group4"})],
-        "webp": [(rgba, {"lossless": True}), (rgb, {}), (rgb, {"exif": exif})],
+        "webp": [(rgba, {"lossless": True} | own), (rgb, {}), (rgb, {"exif": exif})],
         "bmp": [(rgb, {}), (grey, {}), (rgb.quantize(8), {}), (rgba, {}), (grey.convert("1"), {})],
     }[kind]  # fmt: skip
     files = []

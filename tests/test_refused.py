@@ -2,7 +2,9 @@
 
 import json
 import resource
+import struct
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from small import shape_config
 
 from sinefield.config import load_config
 from sinefield.data.camera_path import read_camera_path
+from sinefield.data.image import load_image
 from sinefield.data.images import area_average, load_posed
 from sinefield.data.mesh_files import read_shape
 from sinefield.data.synthetic import load_coloured
@@ -174,3 +177,36 @@ def test_coloured_meshes_that_claim_too_much(tmp_path):
         with pytest.raises(SinefieldError, match=message) as refusal:
             load_coloured(tmp_path / name)
         one_line(refusal)
+
+
+def test_a_jpeg_of_many_scans(tmp_path):
+    """33 bytes a scan, 50 ms each at 100 megapixels: minutes of decoding in a file of 100 kB."""
+    Image.new("L", (64, 64), 100).save(tmp_path / "a.jpg", progressive=True)
+    data = (tmp_path / "a.jpg").read_bytes()
+    *_, last = data.removesuffix(b"\xff\xd9").split(b"\xff\xda")
+    assert load_image(tmp_path / "a.jpg").shape == (64, 64, 3)
+    (tmp_path / "b.jpg").write_bytes(data[:-2] + (b"\xff\xda" + last) * 3000 + b"\xff\xd9")
+    with pytest.raises(SinefieldError, match="scans") as refusal:
+        load_image(tmp_path / "b.jpg")
+    one_line(refusal)
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "tif"])
+def test_image_bombs(tmp_path, kind):
+    """60,000 x 60,000 pixels, declared by a file of some hundred bytes."""
+    Image.new("L", (5, 5)).save(tmp_path / f"a.{kind}")
+    data = bytearray((tmp_path / f"a.{kind}").read_bytes())
+    if kind == "png":
+        data[16:24] = struct.pack(">II", 60000, 60000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    elif kind == "bmp":
+        data[18:26] = struct.pack("<II", 60000, 60000)
+    else:
+        (at,) = struct.unpack("<I", data[4:8])
+        for entry in range(at + 2, len(data) - 12, 12):
+            if struct.unpack("<H", data[entry : entry + 2])[0] in (256, 257):
+                data[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, 60000)
+    (tmp_path / f"a.{kind}").write_bytes(data)
+    with pytest.raises(SinefieldError, match="60000x60000") as refusal:
+        load_image(tmp_path / f"a.{kind}")
+    one_line(refusal)

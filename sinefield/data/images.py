@@ -26,6 +26,7 @@ from sinefield.files import require_file
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 MAX_SIDE = 16384
 MAX_PIXELS = 100_000_000
+MAX_SCANS = 100  # of a JPEG; progressive ones have about ten
 MANY_PIXELS = 25_000_000  # an image of more is decoded alone: each pixel takes some 15 bytes on the way
 BAND = 1 << 22  # values averaged at once
 EXIF_ORIENTATION = 0x0112
@@ -253,17 +254,28 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
     """
     try:
         with Image.open(frame.file, formats=FORMATS) as image:
+            check_scans(frame.file, image)
             image.load()
             if image.size != size:  # read_header saw that turning mends this
                 image = ImageOps.exif_transpose(image)
             image, mode = to_srgb(image), "RGBA" if has_alpha else "RGB"
             pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    except SinefieldError:
+        raise
     except Exception as error:
         raise unreadable(frame, error) from error
     if frame.mask is None:
         return pixels
     mask = read_pixels(replace(frame, file=frame.mask, mask=None), size, False)
     return np.concatenate([pixels[..., :3], mask.max(-1, keepdims=True)], -1)
+
+
+def check_scans(file: Path, image: Image.Image) -> None:
+    """Refuse a JPEG of thousands of scans, each some bytes long, and each a walk through the whole image."""
+    if image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg":
+        scans = file.read_bytes().count(b"\xff\xda")  # in coded data no other byte but zero follows 255
+        if scans > MAX_SCANS:
+            raise SinefieldError(f"{file}: has {scans:,} scans, more than {MAX_SCANS}; save the image anew")
 
 
 def to_srgb(image: Image.Image) -> Image.Image:

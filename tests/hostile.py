@@ -86,7 +86,7 @@ WORDS += [
 def damaged(good: list[bytes], words: list[bytes], rng: random.Random) -> bytes:
     """One of the good files after one to four accidents."""
     data = bytearray(rng.choice(good))
-    for _ in range(rng.choice((1, 1, 2, 3, 4))):
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
         if not data:
             break
         # Where headers are, more happens.
@@ -166,7 +166,7 @@ class Watch:
 
     def __init__(self, own: Path) -> None:
         self.seen: list[str] = []
-        self.own = own
+        self.own, self.looking = own, False
         places = {
             sys.prefix,
             sys.base_prefix,
@@ -180,6 +180,8 @@ class Watch:
         sys.addaudithook(self._look)
 
     def _look(self, event: str, arguments: tuple) -> None:
+        if not self.looking:
+            return
         if event == "open":
             path, mode, flags = arguments
             if isinstance(path, int):
@@ -197,6 +199,8 @@ class Watch:
 
 def attempt(form: Format, folder: Path, watch: Watch | None = None) -> str:
     """Read the folder's files: "read", "refused", or what went wrong."""
+    if watch:
+        watch.looking = True
     try:
         form.load(folder)
         outcome = "read"
@@ -211,8 +215,11 @@ def attempt(form: Format, folder: Path, watch: Watch | None = None) -> str:
                 outcome = "asks for more memory than it may, and hides it: " + _last(cause)
     except BaseException as error:
         outcome = _last(error)
-    if watch and watch.seen:
-        outcome = "; ".join(watch.seen)[:500]
+    if watch:
+        watch.looking = False
+        if watch.seen:
+            outcome = "; ".join(watch.seen)[:500]
+            watch.seen.clear()
     return outcome
 
 
@@ -258,7 +265,6 @@ def _tries(form: Format, first: int, end: int, folder: Path, tally, send, second
         signal.setitimer(signal.ITIMER_PROF, seconds)
         outcome = attempt(form, data, watch)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        watch.seen.clear()
         peak, before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10, tally[3]
         tally[3] = peak
         if changed := _listing(folder) ^ there:

@@ -1,6 +1,7 @@
 """Mesh and point-cloud files into plain arrays, distrusting every number a header claims."""
 
 import json
+import logging
 import re
 import struct
 import warnings
@@ -13,6 +14,7 @@ import trimesh
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 
+logging.getLogger("trimesh").addHandler(logging.NullHandler())  # what it would print says nothing to a user
 EXTENSIONS = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".xyz")
 MAX_FACES = 20_000_000
 MAX_POINTS = 50_000_000

@@ -363,6 +363,8 @@ def make_config(content: dict[str, Any], where: str) -> Config:
         problem = "has no kind" if kind is None else f"kind is {shown(kind)}"
         raise SinefieldError(f"{where}: {problem}; {nearest(kind if isinstance(kind, str) else '', list(KINDS))}")
     config = build(KINDS[kind], content, where)
+    if config.seed < 0:
+        raise SinefieldError(f"{where}: seed is {config.seed}; should be at least 0")
     if not config.data.path:
         raise SinefieldError(f"{where}: data.path is missing; add it or give --data.path")
     return config

@@ -135,6 +135,8 @@ def _convert(value: Any, kind: Any, where: str, key: str) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         expected = {int: "a whole number", str: "text", bool: "true or false"}[kind]
         raise SinefieldError(f"{name} is {shown(value)}; should be {expected}")
+    if kind is int and not -(2**63) <= value < 2**63:
+        raise SinefieldError(f"{name} is {shown(value)}, too large; give a smaller whole number")
     return value
 
 

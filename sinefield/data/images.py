@@ -111,8 +111,8 @@ def load_posed(
         raise SinefieldError(f"{listing.source}: has too few sparse points to place the scene's box; give data.aabb")
     downscale //= listing.reduction
     box = listing.aabb if aabb is None else check_box([float(value) for value in aabb], "aabb")
-    corners = np.asarray(box, np.float32).reshape(2, 3)
-    if not (np.abs(corners) < LARGEST).all() or not (corners[0] < corners[1]).all():
+    corners = np.asarray(box, np.float64).clip(-LARGEST, LARGEST).astype(np.float32).reshape(2, 3)
+    if not (np.abs(corners) < LARGEST).all() or not (corners[0] < corners[1]).all():  # as single precision has them
         raise SinefieldError(f"{listing.source}: its box {list(box)} is too large or too thin; give data.aabb")
     total = sum(map(len, listing.frames.values()))
     if not total or ("train" in listing.frames and not listing.frames["train"]):

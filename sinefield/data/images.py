@@ -345,5 +345,7 @@ def oriented_size(frame: Frame) -> tuple[int, int]:
 
 def unreadable(frame: Frame, error: Exception) -> SinefieldError:
     """The one line for an image Pillow cannot read."""
+    if isinstance(error, Image.DecompressionBombError):
+        return SinefieldError(f"{frame.file}: claims far more than {MAX_PIXELS // 10**6} megapixels; shrink it")
     reason = "not an image of a known kind" if isinstance(error, Image.UnidentifiedImageError) else str(error)[:80]
     return SinefieldError(f"{frame.file}: cannot be read ({reason}); restore the image as PNG or JPEG")

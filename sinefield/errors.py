@@ -1,6 +1,6 @@
 """The one exception that is the user's to mend."""
 
-LONGEST = 1000
+LONGEST = 600
 """Characters of a message."""
 
 

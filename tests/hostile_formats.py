@@ -281,7 +281,7 @@ def _opened_zip(good: list[bytes]) -> list[bytes]:
 def _closed_zip(data: bytes, rng: Random) -> bytes:
     """The members as an archive whose checksums hold; or that archive damaged itself."""
     stream, at = io.BytesIO(), 0
-    kind = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZ2))
+    kind = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
     with zipfile.ZipFile(stream, "w", kind) as archive:
         while (end := data.find(b"\0", at)) > 0 and len(data) - end > 5:
             (size,) = struct.unpack("<I", data[end + 1 : end + 5])
@@ -387,7 +387,10 @@ def _mended_tensors(data: bytes, rng: Random) -> bytes:
     end = data.find(b"}}", data.rfind(b"data_offsets"))
     if end < 0 or rng.random() < 0.2:
         return data
-    return struct.pack("<Q", end + 2 - 8) + data[8:]
+    end += 2
+    while data[end : end + 1] == b" ":  # up to a multiple of eight
+        end += 1
+    return struct.pack("<Q", end - 8) + data[8:]
 
 
 def _read_field(folder: Path) -> None:

@@ -12,7 +12,7 @@ report.html        all of that as one page, where `sinefield report` made it
 import fcntl
 import json
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -250,13 +250,13 @@ def load_field(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     for key in ("seed", "steps", "seconds"):
         if not isinstance(note.get(key), int | float | None):
             raise SinefieldError(f"{path}: its note's {key} is no number; the file is damaged, train again")
-    build, shapes = _plan(note, tensors, path)
+    field = _blank(note, tensors, path)
+    shapes = {name: t.shape for name, t in field.state_dict().items()}
     for name in _GRID_BITS & tensors.keys() & shapes.keys():
         if tensors[name].dtype != torch.uint8 or tensors[name].numel() * 8 < shapes[name].numel():
             raise SinefieldError(f"{path}: {name} does not fit its grid; the file is damaged, train again")
         tensors[name] = unpack_bits(tensors[name], shapes[name])
     _check_tensors(tensors, shapes, path, _GRID_STATE)
-    field = build()
     field.load_state_dict(tensors, strict=False)
     return field.eval().requires_grad_(False), note
 
@@ -274,9 +274,8 @@ def load_state_field(run: Run) -> tuple[nn.Module, dict[str, Any]]:
     tensors = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("field.")}
     config = run.config()
     about = {"kind": config.kind, "field": to_plain(config.field)}
-    build, shapes = _plan(about, tensors, run.state_path)
-    _check_tensors(tensors, shapes, run.state_path)
-    field = build()
+    field = _blank(about, tensors, run.state_path)
+    _check_tensors(tensors, {name: t.shape for name, t in field.state_dict().items()}, run.state_path)
     field.load_state_dict(tensors)
     return field.eval().requires_grad_(False), note
 
@@ -291,27 +290,39 @@ def _size_of(size: Tensor, path: Path) -> tuple[int, int]:
     return width, height
 
 
-def _plan(
-    note: dict[str, Any], tensors: dict[str, Tensor], path: Path
-) -> tuple[Callable[[], nn.Module], dict[str, torch.Size]]:
-    """How to build the field that a file describes, and the shapes of its state, known without the memory for it."""
+def _blank(note: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> nn.Module:
+    """The field that a file describes, without its numbers; refused before it takes more memory than they fill."""
     kind = note.get("kind")
     config = make_config({"kind": kind, "field": note.get("field"), "data": {"path": "-"}}, str(path)).field
+    least, there = _least_numbers(config), sum(t.numel() for t in tensors.values())
+    if least > there:
+        raise SinefieldError(
+            f"{path}: its settings say at least {least:,} numbers, it holds {there:,}; the file is damaged, train again"
+        )
+    for name, shape in {"shape": PLACES, "image": {"size": (2,)}, "radiance": {"grid.aabb": (6,)}}[kind].items():
+        if name not in tensors or tensors[name].shape != shape:
+            raise SinefieldError(f"{path}: {name} is missing or of a wrong shape; the file is damaged, train again")
+    if kind == "shape":
+        return ShapeField(config, *(tensors[name] for name in PLACES))
+    if kind == "image":
+        return ImageField(config, *_size_of(tensors["size"], path))
+    return make_radiance_field(config, tensors["grid.aabb"])
 
-    def build(places: dict[str, Tensor]) -> nn.Module:
-        if kind == "shape":
-            return ShapeField(config, places["centre"], places["scale"], places["aabb"])
-        if kind == "image":
-            return ImageField(config, *_size_of(places["size"], path))
-        return make_radiance_field(config, places["grid.aabb"])
 
-    wanted = {"shape": {"centre": 3, "scale": (), "aabb": 6}, "image": {"size": 2}, "radiance": {"grid.aabb": 6}}[kind]
-    if missing := wanted.keys() - tensors.keys():
-        raise SinefieldError(f"{path}: {sorted(missing)} is missing; the file is damaged, train again")
-    with torch.device("meta"):
-        blank = {name: torch.empty(shape) for name, shape in wanted.items()}
-        shapes = {name: t.shape for name, t in build(tensors if kind == "image" else blank).state_dict().items()}
-    return lambda: build(tensors), shapes
+PLACES: dict[str, tuple[int, ...]] = {"centre": (3,), "scale": (), "aabb": (6,)}
+"""What a shape's field keeps of its place."""
+
+
+def _least_numbers(config: Any) -> int:
+    """How many numbers a field of these settings has at least."""
+    square = config.width if config.weights == "dense" else 2 * config.rank
+    least = (config.depth - 1) * config.width * square
+    if config.encoding == "hash":
+        least += 2 * min((config.finest + 1) ** 3, 1 << config.log2_table)  # of its largest table
+    if hasattr(config, "grid"):
+        least += config.features * (config.width + config.head_width) + (config.head_depth - 1) * config.head_width**2
+        least += 2 * (config.grid**3 * config.grid_levels // 8)  # cells, as bits
+    return least
 
 
 def _check_tensors(

@@ -207,6 +207,6 @@ def test_image_bombs(tmp_path, kind):
             if struct.unpack("<H", data[entry : entry + 2])[0] in (256, 257):
                 data[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, 60000)
     (tmp_path / f"a.{kind}").write_bytes(data)
-    with pytest.raises(SinefieldError, match="claims .* megapixels") as refusal:
+    with pytest.raises(SinefieldError, match=r"claims .* megapixels") as refusal:
         load_image(tmp_path / f"a.{kind}")
     one_line(refusal)

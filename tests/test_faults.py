@@ -1,5 +1,6 @@
 """What a training meets besides its data: a full disk, a read-only or vanished folder, another process; slow."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -70,13 +71,11 @@ def test_full_disk(scene, whole, disk):
     command.log = scene.parent / "full.log"
     command.start()
     command.wait_for(lambda: command.steps > 5)
-    with (disk / "filler").open("wb") as filler:
-        try:
-            while True:
-                filler.write(bytes(4096))
-                filler.flush()
-        except OSError:
+    filler = os.open(disk / "filler", os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while os.write(filler, bytes(4096)):
             pass
+    os.close(filler)
     refused(command, "the disk is full")
     (disk / "filler").unlink()
     resumed = train(scene, disk / "run", "--resume")

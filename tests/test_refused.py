@@ -1,9 +1,11 @@
 """What tests/hostile.py and reading the loaders found, each as the smallest file that showed it."""
 
+import contextlib
 import json
 import resource
 import struct
 import tracemalloc
+import zipfile
 import zlib
 
 import numpy as np
@@ -14,6 +16,7 @@ from small import shape_config
 
 from sinefield.config import load_config
 from sinefield.data.camera_path import read_camera_path
+from sinefield.data.dtu import read_matrices
 from sinefield.data.image import load_image
 from sinefield.data.images import area_average, load_posed
 from sinefield.data.mesh_files import read_shape
@@ -176,6 +179,41 @@ def test_coloured_meshes_that_claim_too_much(tmp_path):
     for name, message in (("a.ply", "claims"), ("b.obj", "cannot be read|not there"), ("c.zip", "unknown kind")):
         with pytest.raises(SinefieldError, match=message) as refusal:
             load_coloured(tmp_path / name)
+        one_line(refusal)
+
+
+def test_a_png_whose_chunk_claims_gigabytes(tmp_path):
+    Image.new("L", (9, 9)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(data[:at] + b"\xff\xff\xff\xf0" + data[at + 4 :])
+    tracemalloc.start()
+    with contextlib.suppress(SinefieldError):
+        load_image(tmp_path / "a.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 << 20
+
+
+def test_a_glb_whose_part_claims_gigabytes(tmp_path):
+    tree = b'{"asset":{"version":"2.0"}}  '
+    head = b"glTF" + struct.pack("<III4s", 2, 28 + len(tree), len(tree), b"JSON")
+    (tmp_path / "a.glb").write_bytes(head + tree + struct.pack("<I4s", 2**32 - 16, b"BIN\0"))
+    with pytest.raises(SinefieldError, match="claims a part of 4,294,967,280 bytes") as refusal:
+        read_shape(tmp_path / "a.glb")
+    one_line(refusal)
+
+
+def test_archives_of_every_compression(tmp_path):
+    """A damaged member, of a compression that numpy never writes."""
+    for kind in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        with zipfile.ZipFile(tmp_path / "cameras_sphere.npz", "w", kind) as archive:
+            archive.writestr("world_mat_0.npy", bytes(300))
+        data = bytearray((tmp_path / "cameras_sphere.npz").read_bytes())
+        data[50:60] = b"\xff" * 10
+        (tmp_path / "cameras_sphere.npz").write_bytes(data)
+        with pytest.raises(SinefieldError) as refusal:
+            read_matrices(tmp_path / "cameras_sphere.npz")
         one_line(refusal)
 
 

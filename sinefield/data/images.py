@@ -253,8 +253,9 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
     Turned by its EXIF orientation where it is not of the given size without, or no size is given.
     """
     try:
-        with Image.open(frame.file, formats=FORMATS) as image:
-            check_scans(frame.file, image)
+        data = frame.file.read_bytes()  # from a file, Pillow would ask for as many bytes as a chunk claims to have
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            check_scans(frame.file, image, data)
             image.load()
             if image.size != size:  # read_header saw that turning mends this
                 image = ImageOps.exif_transpose(image)
@@ -270,10 +271,10 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
     return np.concatenate([pixels[..., :3], mask.max(-1, keepdims=True)], -1)
 
 
-def check_scans(file: Path, image: Image.Image) -> None:
+def check_scans(file: Path, image: Image.Image, data: bytes) -> None:
     """Refuse a JPEG of thousands of scans, each some bytes long, and each a walk through the whole image."""
     if image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg":
-        scans = file.read_bytes().count(b"\xff\xda")  # in coded data no other byte but zero follows 255
+        scans = data.count(b"\xff\xda")  # in coded data no other byte but zero follows 255
         if scans > MAX_SCANS:
             raise SinefieldError(f"{file}: has {scans:,} scans, more than {MAX_SCANS}; save the image anew")
 
@@ -336,7 +337,8 @@ def _averaged(pixels: np.ndarray, factor: int) -> np.ndarray:
 def oriented_size(frame: Frame) -> tuple[int, int]:
     """(w, h) after applying the EXIF orientation, which cameras leave to the viewer and pose software ignores."""
     try:
-        with Image.open(frame.file, formats=FORMATS) as image:  # asked rarely: for its EXIF a PNG is decoded whole
+        data = BytesIO(frame.file.read_bytes())
+        with Image.open(data, formats=FORMATS) as image:  # asked rarely: for its EXIF a PNG is decoded whole
             width, height = image.size
             return (height, width) if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8) else (width, height)
     except Exception as error:

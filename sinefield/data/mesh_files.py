@@ -206,6 +206,9 @@ def _check_gltf(path: Path) -> None:
                 raise SinefieldError(f"{path}: has no GLB header; {AGAIN}")
             _claims(path, f"{length:,} bytes", max(length, 20 + first))
             tree = json.loads(stream.read(first))
+            while chunk := stream.read(8):  # each is read into as much memory as it claims to fill
+                (size,) = struct.unpack("<I", chunk[:4].ljust(4, b"\0"))
+                _claims(path, f"a part of {size:,} bytes", stream.seek(size, 1))
     else:
         tree = json.loads(path.read_text(encoding="utf-8"))
     for accessor in tree.get("accessors", []):

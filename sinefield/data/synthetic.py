@@ -8,6 +8,7 @@ Cameras have OpenGL axes and no distortion.
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,9 @@ def load_coloured(path: str | Path) -> list[trimesh.Trimesh]:
         if path.suffix.lower() in (".glb", ".gltf") and b"KHR_materials_pbrSpecularGlossiness" in path.read_bytes():
             # trimesh decodes these while it reads, of whatever kind and size they are
             raise SinefieldError(f"{path}: has specular-glossiness materials; export it with metallic-roughness ones")
-        return _coloured_parts(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is checked, and said in one line
+            return _coloured_parts(path)
     except SinefieldError:
         raise
     except Exception as error:  # whatever a broken file makes trimesh's many readers raise

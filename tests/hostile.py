@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hostile_formats import FORMATS, Format, examples
-from killed import PRELOADED
+from killed import LOCK, PRELOADED
 
 from sinefield.errors import SinefieldError
 
@@ -314,7 +314,8 @@ def run(form: Format, tries: int, first: int = 0, seconds: float = SECONDS) -> O
             (folder / "secret.png").write_bytes(b"not yours")
             tally, (receive, send) = context.Array("q", [start, 0, 0, 0], lock=False), context.Pipe(False)
             process = context.Process(target=_tries, args=(form, start, end, folder, tally, send, seconds))
-            process.start()
+            with LOCK:
+                process.start()
             send.close()
             at, since = start, time.monotonic()
             try:
@@ -326,7 +327,7 @@ def run(form: Format, tries: int, first: int = 0, seconds: float = SECONDS) -> O
                     elif time.monotonic() - since > PATIENCE:
                         process.kill()
             except EOFError:
-                process.join()
+                _wait_for(process)
             outcome.read += tally[1]
             outcome.refused += tally[2]
             outcome.peak = max(outcome.peak, tally[3])
@@ -342,6 +343,14 @@ def run(form: Format, tries: int, first: int = 0, seconds: float = SECONDS) -> O
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return outcome
+
+
+def _wait_for(process: multiprocessing.Process) -> None:
+    while True:
+        with LOCK:
+            if not process.is_alive():
+                return
+        time.sleep(0.005)
 
 
 def main(arguments: list[str]) -> None:

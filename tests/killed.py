@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from sinefield.strict import dump_yaml, to_plain
 
 PRELOADED = ["hostile", "killed", "matplotlib.figure", "matplotlib.backends.backend_agg", "sinefield.training.train"]
 """Of the one server that all of a test session's processes come from."""
+
+
+LOCK = threading.Lock()
+"""To be held where a process is started or asked for: multiprocessing then asks for all others too, and only the first
+who asks is told how one ended."""
 
 
 @dataclass
@@ -47,9 +53,9 @@ class Command:
         self.process = context.Process(
             target=_command, args=(self.arguments, self.log, self.tally, at_save, limit, threads)
         )
-        self.process.start()
-        while not self.tally[0] and self.process.is_alive():
-            time.sleep(0.002)
+        with LOCK:
+            self.process.start()
+        self.wait_for(lambda: bool(self.tally[0]))
         self.began = time.monotonic()
         return self
 
@@ -58,14 +64,19 @@ class Command:
 
     def join(self) -> int:
         """Wait for its end; returns its exit code, or minus the signal that it died of."""
-        self.process.join(300)
-        assert self.process.exitcode is not None, f"{self.arguments} does not end"
+        self.wait_for(lambda: False, 300)
+        assert not self.alive(), f"{self.arguments} does not end"
         self.seconds = time.monotonic() - self.began
         return self.process.exitcode
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds or the process has ended."""
-        while not condition() and self.process.is_alive():
+    def alive(self) -> bool:
+        with LOCK:
+            return self.process.is_alive()
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 300) -> None:
+        """Wait until something holds, the process has ended, or for so long."""
+        until = time.monotonic() + seconds
+        while not condition() and self.alive() and time.monotonic() < until:
             time.sleep(0.002)
 
     @property

@@ -81,8 +81,8 @@ def test_killed_at_any_moment(case):
         chance = random.Random(f"moment {number}")
         while True:
             training = case.training(f"moment_{number}").start()
-            training.process.join(chance.random() * case.seconds)
-            if training.process.is_alive():
+            training.wait_for(lambda: False, chance.random() * case.seconds)
+            if training.alive():
                 training.send(signal.SIGKILL)
                 assert training.join() == -signal.SIGKILL
                 case.goes_on(f"moment_{number}", training.steps)
@@ -112,8 +112,8 @@ def test_asked_to_stop_at_any_moment(case, signum, code):
     def trial(number):
         chance, name = random.Random(f"{signum} {number}"), f"asked_{signum}_{number}"
         training = case.training(name).start()
-        training.process.join(chance.random() * case.seconds)
-        if training.process.is_alive():
+        training.wait_for(lambda: False, chance.random() * case.seconds)
+        if training.alive():
             training.send(signum)
         if training.join() == 0:  # it was about to end anyway
             return

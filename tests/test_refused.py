@@ -163,8 +163,10 @@ def test_no_file_beside_a_mesh_is_looked_at(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd a.png\n")
     (tmp_path / "a.obj").write_text("mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n")
-    monkeypatch.setattr(Image, "open", None)
+    opened = []
+    monkeypatch.setattr(Image, "open", lambda *arguments, **more: opened.append(arguments))
     assert read_shape(tmp_path / "a.obj").faces.shape == (1, 3)
+    assert not opened
 
 
 def test_coloured_meshes_that_claim_too_much(tmp_path):

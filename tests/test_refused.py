@@ -207,14 +207,11 @@ def test_a_glb_whose_part_claims_gigabytes(tmp_path):
 
 
 def test_archives_of_every_compression(tmp_path):
-    """A damaged member, of a compression that numpy never writes."""
+    """Compressions that numpy never writes, one of which takes as much memory as a member asks for."""
     for kind in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
         with zipfile.ZipFile(tmp_path / "cameras_sphere.npz", "w", kind) as archive:
             archive.writestr("world_mat_0.npy", bytes(300))
-        data = bytearray((tmp_path / "cameras_sphere.npz").read_bytes())
-        data[50:60] = b"\xff" * 10
-        (tmp_path / "cameras_sphere.npz").write_bytes(data)
-        with pytest.raises(SinefieldError) as refusal:
+        with pytest.raises(SinefieldError, match="unusual way") as refusal:
             read_matrices(tmp_path / "cameras_sphere.npz")
         one_line(refusal)
 

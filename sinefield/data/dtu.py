@@ -6,7 +6,6 @@ centres, and scale_mat_i, which takes the unit sphere around the object to world
 data conventions that IDR (github.com/lioryariv/idr) and NeuS (github.com/Totoro97/NeuS) describe.
 """
 
-import lzma
 import math
 import zipfile
 import zlib
@@ -26,7 +25,6 @@ from sinefield.files import require_file
 NAMES = ("cameras_sphere.npz", "cameras.npz")
 MAX_MEMBER = 4096  # bytes of a 4 x 4 matrix with its header: far more than any writer needs
 MAX_SKEW = 0.5  # pixels by which slanted pixel axes may displace the image's edge
-DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 ADVICE = "provide the cameras_sphere.npz of IDR or NeuS"
 
 
@@ -117,12 +115,14 @@ def read_matrices(path: Path) -> dict[str, Float[np.ndarray, "4 4"]]:
                 kind, _, number = member.filename.removesuffix(".npy").rpartition("_")
                 if kind in ("world_mat", "scale_mat") and number.isascii() and number.isdigit():
                     name = f"{kind}_{int(number)}"
+                    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # as numpy writes them
+                        raise ValueError(f"{name} is compressed in an unusual way")
                     # What the archive says of sizes is not believed: no more is ever unpacked.
                     with archive.open(member) as stream:
                         found[name] = _matrix(stream.read(MAX_MEMBER + 1), f"{path}, {name}")
     except SinefieldError:
         raise
-    except (*DAMAGED, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         raise SinefieldError(f"{path}: is not a readable .npz file ({str(error)[:60]}); {ADVICE}") from error
     if not found:
         raise SinefieldError(f"{path}: holds no world_mat_i; {ADVICE}")

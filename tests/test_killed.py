@@ -75,13 +75,15 @@ def together(trial, n):
 
 
 def test_killed_at_any_moment(case):
-    """SIGKILL at moments spread over the whole command, reading of data and scoring included."""
+    """SIGKILL at moments spread over the steps, and every third over the whole command, reading and scoring included."""
 
     def trial(number):
         chance = random.Random(f"moment {number}")
         while True:
-            training = case.training(f"moment_{number}").start()
-            training.wait_for(lambda: False, chance.random() * case.seconds)
+            training, step = case.training(f"moment_{number}").start(), chance.randrange(1, STEPS)
+            if number % 3:
+                training.wait_for(lambda: training.steps >= step)  # noqa: B023
+            training.wait_for(lambda: False, chance.random() * (0.03 if number % 3 else case.seconds))
             if training.alive():
                 training.send(signal.SIGKILL)
                 assert training.join() == -signal.SIGKILL
@@ -123,7 +125,7 @@ def test_asked_to_stop_at_any_moment(case, signum, code):
             assert load_tensors(Run(case.folder / name).state_path, "state")[1]["step"] >= training.steps
         case.goes_on(name, training.steps)
 
-    together(trial, 6)
+    together(trial, 4)
 
 
 def test_the_report_is_json(case):

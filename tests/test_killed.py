@@ -75,7 +75,7 @@ def together(trial, n):
 
 
 def test_killed_at_any_moment(case):
-    """SIGKILL at moments spread over the steps, and every third over the whole command, reading and scoring included."""
+    """SIGKILL at moments spread over the steps, and every third over the whole command, its scoring included."""
 
     def trial(number):
         chance = random.Random(f"moment {number}")

@@ -108,9 +108,10 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     optimizers = make_optimizers(task, config)
     base = [o.param_groups[0]["lr"] for o in optimizers]
     step, seconds, smooth = 0, 0.0, None
-    if resume and run.state_path.exists():
-        step, seconds, smooth = _load(run, task, optimizers)
-        run.cut_metrics(step)
+    if resume:
+        if run.state_path.exists():
+            step, seconds, smooth = _load(run, task, optimizers)
+        run.cut_metrics(step)  # all of them, where it was stopped in its first save
 
     def done() -> float:
         return step / config.steps if config.steps else seconds / (config.seconds or 1)

@@ -1,5 +1,6 @@
 """Commands to be stopped and hindered, each in a process forked from one that has everything imported."""
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -105,6 +106,7 @@ def _command(
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    faulthandler.enable()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background
     evaluation.SURFACE_RESOLUTION, evaluation.HELDOUT_POINTS = 24, 2000
     evaluation.shape_picture = lambda *_: np.zeros((8, 8, 3), np.uint8)

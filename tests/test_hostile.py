@@ -66,8 +66,8 @@ def raise_another(folder):
 TRAPS = {
     crash: "SIGSEGV",
     hang: "takes more than",
-    write_beside: "writes",
-    write_in: "writes",
+    write_beside: "out.txt",
+    write_in: "made.txt",
     read_beside: "reads",
     execute: "os.system",
     allocate: "MemoryError",

@@ -4,6 +4,8 @@ import contextlib
 import json
 import resource
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 import zlib
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from captures import names, poses, write_images
 from PIL import Image
+from scipy.spatial import cKDTree
 from small import shape_config
 
 from sinefield.config import load_config
@@ -20,6 +23,7 @@ from sinefield.data.dtu import read_matrices
 from sinefield.data.image import load_image
 from sinefield.data.images import area_average, load_posed
 from sinefield.data.mesh_files import read_shape
+from sinefield.data.nearest import nearest
 from sinefield.data.synthetic import load_coloured
 from sinefield.errors import SinefieldError
 from sinefield.tensor_files import load_tensors, save_tensors
@@ -247,3 +251,28 @@ def test_image_bombs(tmp_path, kind):
     with pytest.raises(SinefieldError, match=r"claims .* megapixels") as refusal:
         load_image(tmp_path / f"a.{kind}")
     one_line(refusal)
+
+
+def test_nearest_points_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    tree, points = cKDTree(rng.random((500, 3))), rng.random((5003, 3))
+    for k in (1, [4]):
+        for found, truth in zip(nearest(tree, points, k), tree.query(points, k), strict=True):
+            assert np.array_equal(found, truth)
+
+
+def test_an_interruption_waits_for_the_threads():
+    """With scipy's own threads, the process crashes in some of these."""
+    code = (
+        "import os, signal, sys, threading, numpy as np\n"
+        "from scipy.spatial import cKDTree\n"
+        "from sinefield.data.nearest import nearest\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "points = np.random.default_rng(0).random((300_000, 3))\n"
+        "tree = cKDTree(points[:100_000])\n"
+        "threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "while True:\n"
+        "    nearest(tree, points)\n"
+    )
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 143

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sinefield.errors import SinefieldError
-from sinefield.strict import build, load_yaml, nearest, set_dotted
+from sinefield.strict import build, load_yaml, nearest, set_dotted, shown
 
 Activation = Literal["relu", "leaky_relu", "gaussian", "sine", "softplus"]
 
@@ -457,10 +457,12 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
 def make_config(content: dict[str, Any], where: str) -> Config:
     """Plain data into the config of its kind."""
     kind = content.get("kind")
-    if kind not in KINDS:
-        problem = "has no kind" if kind is None else f"kind is {kind!r}"
-        raise SinefieldError(f"{where}: {problem}; {nearest(str(kind), list(KINDS))}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        problem = "has no kind" if kind is None else f"kind is {shown(kind)}"
+        raise SinefieldError(f"{where}: {problem}; {nearest(kind if isinstance(kind, str) else '', list(KINDS))}")
     config = build(KINDS[kind], content, where)
+    if config.seed < 0:
+        raise SinefieldError(f"{where}: seed is {config.seed}; should be at least 0")
     if not config.data.path:
         raise SinefieldError(f"{where}: data.path is missing; add it or give --data.path")
     return config

@@ -1,11 +1,16 @@
 """The one exception that is the user's to mend."""
 
+LONGEST = 600
+"""Characters of a message."""
+
 
 class SinefieldError(Exception):
     """Bad input: the message is one line saying what is wrong, where, and what to do.
 
-    The command line prints it and exits with code 2; library callers can catch it.
+    The command line prints it and exits with code 2; library callers can catch it. What a file's contents bring into
+    it can neither steer a terminal nor fill it: what is not printable becomes ?, and of a long message the middle goes.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(str(message).split()))
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 3 :]}")

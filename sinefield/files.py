@@ -9,6 +9,9 @@ from pathlib import Path
 
 from sinefield.errors import SinefieldError
 
+TEMPORARY = ".tmp-"
+"""What the names of files that are being written begin with; a process that is killed leaves them."""
+
 
 @contextmanager
 def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
@@ -25,7 +28,7 @@ def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
         os.close(descriptor)
         temporary = Path(name)
         yield temporary
@@ -54,7 +57,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path).resolve()  # a link stays a link: what it points to is replaced
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as scratch:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as scratch:
             new, old = Path(scratch) / "new", Path(scratch) / "old"
             new.mkdir()  # with the user's permissions; the scratch folder's own are private
             yield new

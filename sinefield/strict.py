@@ -12,7 +12,7 @@ import yaml
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 
-MAX_YAML_BYTES = 1_000_000
+MAX_YAML_BYTES = 50_000  # a scene file has some thousand; the worst of this size takes two seconds
 T = TypeVar("T")
 
 
@@ -72,7 +72,7 @@ def set_dotted(content: dict[str, Any], key: str, text: str) -> None:
     """Put one command-line override, `key` dotted and its value as text, into plain data."""
     try:
         value = yaml.load(text, Loader=_Loader) if text else ""
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise SinefieldError(f"--{key} {text}: the value cannot be read; quote it") from error
     *parents, last = key.split(".")
     for parent in parents:
@@ -98,6 +98,15 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:60])}{more}"
 
 
+def shown(value: Any) -> str:
+    """A value as Python writes it, shortened."""
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python turns into text
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _convert(value: Any, kind: Any, where: str, key: str) -> Any:
     name = f"{where}: {key}" if key else where
     if dataclasses.is_dataclass(kind):
@@ -110,22 +119,24 @@ def _convert(value: Any, kind: Any, where: str, key: str) -> Any:
         return _convert(value, kind, where, key)
     if origin is Literal:
         if value not in arguments:
-            raise SinefieldError(f"{name} is {value!r}; should be one of {', '.join(map(str, arguments))}")
+            raise SinefieldError(f"{name} is {shown(value)}; should be one of {', '.join(map(str, arguments))}")
         return value
     if origin is list:
         if not isinstance(value, list):
-            raise SinefieldError(f"{name} is {value!r}; should be a list like [1, 2]")
+            raise SinefieldError(f"{name} is {shown(value)}; should be a list like [1, 2]")
         return [_convert(v, arguments[0], where, f"{key}[{i}]") for i, v in enumerate(value)]
     if kind is float:
         value = _number(value)  # YAML 1.1 reads 1e-3 as text
         if not isinstance(value, float) or not math.isfinite(value):
-            raise SinefieldError(f"{name} is {value!r}; should be a number")
+            raise SinefieldError(f"{name} is {shown(value)}; should be a number")
         return value
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         expected = {int: "a whole number", str: "text", bool: "true or false"}[kind]
-        raise SinefieldError(f"{name} is {value!r}; should be {expected}")
+        raise SinefieldError(f"{name} is {shown(value)}; should be {expected}")
+    if kind is int and not -(2**63) <= value < 2**63:
+        raise SinefieldError(f"{name} is {shown(value)}, too large; give a smaller whole number")
     return value
 
 
@@ -140,7 +151,7 @@ def _number(value: Any) -> Any:
 
 def _dataclass(value: Any, kind: type, where: str, key: str) -> Any:
     if not isinstance(value, dict):
-        raise SinefieldError(f"{where}: {key or 'content'} is {value!r}; should be a group of settings")
+        raise SinefieldError(f"{where}: {key or 'content'} is {shown(value)}; should be a group of settings")
     hints = get_type_hints(kind)
     fields = [f for f in dataclasses.fields(kind) if f.init]
     prefix = f"{key}." if key else ""

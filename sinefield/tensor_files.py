@@ -33,6 +33,8 @@ def load_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[s
     try:
         with safe_open(path, framework="pt") as stream:
             note = json.loads((stream.metadata() or {})["sinefield"])
+            if not isinstance(note, dict):
+                raise ValueError("its note is no object")
             return {name: stream.get_tensor(name) for name in stream.keys()}, note  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
         raise SinefieldError(f"{path}: not a {what} of sinefield, or damaged ({error}); train again") from error

@@ -278,7 +278,7 @@ DAMAGE = {
     "boolean focal": (changed(fl_x=True), "finite number"),
     "nan focal": (changed(fl_x=math.nan), "finite number"),
     "huge focal": (changed(fl_x=10**400), "finite number"),
-    "zero focal": (changed(fl_x=0), "must be positive"),
+    "zero focal": (changed(fl_x=0), "focal length 0, 0; fl_x and fl_y must be"),
     "angle": (changed(fl_x=None, camera_angle_x=4.0), "radians"),
     "zero width": (changed(w=0), "image size 0x8"),
     "half pixel": (changed(h=7.5), "whole"),
@@ -320,7 +320,7 @@ DAMAGE = {
     "other size": (lambda f: pixels(size=(12, 9)).save(write(f, w=None, h=None) / "images/001.png"), "one image size"),
     "wide image": (huge(20000, 10), "limit of 16384"),
     "large image": (huge(12000, 12000), "limit of 16384"),
-    "bomb": (huge(16384, 16384), "limit of 16384|exceeds limit"),
+    "bomb": (huge(16384, 16384), "limit of 16384|claims far more"),
 }
 
 

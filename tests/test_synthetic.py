@@ -222,7 +222,7 @@ def test_bad_meshes(tmp_path):
         "has no faces": write("points.obj", "v 0 0 0\nv 1 0 0\n"),
         "NaN": write("nan.obj", triangle.format("nan")),
         "no extent": write("dot.obj", "v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n"),
-        "cannot be read as a mesh": write("broken.ply", "ply\nformat nonsense\n"),
+        "has no PLY header": write("broken.ply", "ply\nformat nonsense\n"),
     }
     for words, path in cases.items():
         with pytest.raises(SinefieldError, match=words) as caught:

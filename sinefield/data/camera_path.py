@@ -22,6 +22,7 @@ from sinefield.data.orbits import pinholes
 from sinefield.data.transforms import rigid
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
+from sinefield.strict import shown
 
 MAX_BYTES = 100_000_000
 MAX_SIDE = 16384
@@ -101,7 +102,7 @@ def _matrix(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
     """The upper three rows, however nested the numbers are."""
     try:
         numbers = np.asarray(value, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = np.zeros(0)
     if numbers.size not in (12, 16) or not (np.abs(numbers) < LARGEST).all():
         raise SinefieldError(f"{where} should be 16 finite numbers, a 4 x 4 matrix row by row; save the path anew")
@@ -109,10 +110,10 @@ def _matrix(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
 
 
 def _number(value: Any, where: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SinefieldError(f"{where} is {value!r}; should be a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+        raise SinefieldError(f"{where} is {shown(value)}; should be a number")
     if not low < value <= high:
-        raise SinefieldError(f"{where} is {value:g}; should be above {low:g} and at most {high:g}")
+        raise SinefieldError(f"{where} is {shown(value)}; should be above {low:g} and at most {high:g}")
     return float(value)
 
 

@@ -115,9 +115,13 @@ def read_matrices(path: Path) -> dict[str, Float[np.ndarray, "4 4"]]:
                 kind, _, number = member.filename.removesuffix(".npy").rpartition("_")
                 if kind in ("world_mat", "scale_mat") and number.isascii() and number.isdigit():
                     name = f"{kind}_{int(number)}"
+                    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # as numpy writes them
+                        raise ValueError(f"{name} is compressed in an unusual way")
                     # What the archive says of sizes is not believed: no more is ever unpacked.
                     with archive.open(member) as stream:
                         found[name] = _matrix(stream.read(MAX_MEMBER + 1), f"{path}, {name}")
+    except SinefieldError:
+        raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         raise SinefieldError(f"{path}: is not a readable .npz file ({str(error)[:60]}); {ADVICE}") from error
     if not found:

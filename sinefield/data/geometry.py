@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from sinefield.data.mesh_files import read_shape
 from sinefield.data.mesh_repair import repair_cloud, repair_mesh
+from sinefield.data.nearest import nearest
 from sinefield.errors import SinefieldError
 
 MARGIN = 0.1
@@ -58,7 +59,7 @@ class Surface:
             a, b, c = (self.vertices[self.faces[:, i]] for i in range(3))
             return np.cross(b - a, c - a) / 2
         neighbours = min(NEIGHBOURS, len(self.vertices) - 1)
-        radius = cKDTree(self.vertices).query(self.vertices, [neighbours + 1], workers=-1)[0]
+        radius = nearest(cKDTree(self.vertices), self.vertices, [neighbours + 1])[0]
         return np.pi * radius**2 / neighbours * self.normals
 
     @cached_property
@@ -167,10 +168,10 @@ def signed_distance(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float
     tree, radii = cKDTree(surface.vertices), np.sqrt(surface.areas / np.pi)
 
     def to_disc(q: np.ndarray) -> np.ndarray:
-        distance, nearest = tree.query(q, workers=-1)
-        along = np.einsum("ij,ij->i", q - surface.vertices[nearest], surface.normals[nearest])
+        distance, which = nearest(tree, q)
+        along = np.einsum("ij,ij->i", q - surface.vertices[which], surface.normals[which])
         across = np.sqrt(np.maximum(distance**2 - along**2, 0))
-        return np.hypot(along, np.maximum(across - radii[nearest], 0))
+        return np.hypot(along, np.maximum(across - radii[which], 0))
 
     return sign * _chunked(to_disc, surface, points)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sinefield.data.cameras import Cameras, check_downscale
+from sinefield.data.captures import LARGEST
 from sinefield.data.listing import read_listing
 from sinefield.data.transforms import SPLITS, Frame, check_box
 from sinefield.errors import SinefieldError
@@ -25,6 +26,9 @@ from sinefield.files import require_file
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 MAX_SIDE = 16384
 MAX_PIXELS = 100_000_000
+MAX_SCANS = 100  # of a JPEG; progressive ones have about ten
+MANY_PIXELS = 25_000_000  # an image of more is decoded alone: each pixel takes some 15 bytes on the way
+BAND = 1 << 22  # values averaged at once
 EXIF_ORIENTATION = 0x0112
 WHITE = (1.0, 1.0, 1.0)
 
@@ -107,6 +111,9 @@ def load_posed(
         raise SinefieldError(f"{listing.source}: has too few sparse points to place the scene's box; give data.aabb")
     downscale //= listing.reduction
     box = listing.aabb if aabb is None else check_box([float(value) for value in aabb], "aabb")
+    corners = np.asarray(box, np.float64).clip(-LARGEST, LARGEST).astype(np.float32).reshape(2, 3)
+    if not (np.abs(corners) < LARGEST).all() or not (corners[0] < corners[1]).all():  # as single precision has them
+        raise SinefieldError(f"{listing.source}: its box {list(box)} is too large or too thin; give data.aabb")
     total = sum(map(len, listing.frames.values()))
     if not total or ("train" in listing.frames and not listing.frames["train"]):
         hint = "add the image files" if not total else "use more images, or holdout 0"
@@ -183,7 +190,7 @@ def load_views(
         images[index] = area_average(read_pixels(frames[index], size, has_alpha), downscale)
         progress.update()
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(decoders(size)) as pool:
         jobs = [pool.submit(decode, index) for index in range(len(frames))]
         try:
             for job in jobs:
@@ -191,6 +198,11 @@ def load_views(
         finally:
             pool.shutdown(cancel_futures=True)
     return Views(torch.from_numpy(images), cameras, [frame.name for frame in frames])
+
+
+def decoders(size: tuple[int, int]) -> int:
+    """How many images of a size (w, h) to decode at once."""
+    return 2 if size[0] * size[1] <= MANY_PIXELS else 1
 
 
 def frame_cameras(frames: list[Frame], size: tuple[int, int], downscale: int) -> Cameras:
@@ -241,11 +253,16 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
     Turned by its EXIF orientation where it is not of the given size without, or no size is given.
     """
     try:
-        with Image.open(frame.file, formats=FORMATS) as image:
+        data = frame.file.read_bytes()  # from a file, Pillow would ask for as many bytes as a chunk claims to have
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            check_scans(frame.file, image, data)
             image.load()
             if image.size != size:  # read_header saw that turning mends this
                 image = ImageOps.exif_transpose(image)
-            pixels = np.asarray(to_srgb(image).convert("RGBA" if has_alpha else "RGB"))
+            image, mode = to_srgb(image), "RGBA" if has_alpha else "RGB"
+            pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    except SinefieldError:
+        raise
     except Exception as error:
         raise unreadable(frame, error) from error
     if frame.mask is None:
@@ -254,10 +271,21 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
     return np.concatenate([pixels[..., :3], mask.max(-1, keepdims=True)], -1)
 
 
+def check_scans(file: Path, image: Image.Image, data: bytes) -> None:
+    """Refuse a JPEG of thousands of scans, each some bytes long, and each a walk through the whole image."""
+    if image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg":
+        scans = data.count(b"\xff\xda")  # in coded data no other byte but zero follows 255
+        if scans > MAX_SCANS:
+            raise SinefieldError(f"{file}: has {scans:,} scans, more than {MAX_SCANS}; save the image anew")
+
+
 def to_srgb(image: Image.Image) -> Image.Image:
     """8-bit sRGB from 16-bit grey, which Pillow would clip, and from images with a colour profile of their own."""
     if image.mode.startswith("I"):
-        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+        values = np.asarray(image).astype(np.uint32)
+        values += 128
+        values //= 257
+        return Image.fromarray(values.astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels")
     profile = image.info.get("icc_profile")
@@ -285,6 +313,16 @@ def area_average(pixels: np.ndarray, factor: int) -> np.ndarray:
     pixels = pixels[: height * factor, : width * factor]
     if channels == 3 and factor == 1:
         return pixels
+    averaged, rows = np.empty((height, width, channels), np.uint8), max(BAND // (width * factor**2 * channels), 1)
+    for first in range(0, height, rows):  # a band at a time: the sums take many times the image's memory
+        band = slice(first, min(first + rows, height))
+        averaged[band] = _averaged(pixels[first * factor : band.stop * factor], factor)
+    return averaged
+
+
+def _averaged(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """`area_average` of whole blocks, all at once."""
+    height, width, channels = pixels.shape[0] // factor, pixels.shape[1] // factor, pixels.shape[2]
     unit = 1
     if channels == 4:  # in units of 1/255, to stay whole
         unit = 255
@@ -299,7 +337,8 @@ def area_average(pixels: np.ndarray, factor: int) -> np.ndarray:
 def oriented_size(frame: Frame) -> tuple[int, int]:
     """(w, h) after applying the EXIF orientation, which cameras leave to the viewer and pose software ignores."""
     try:
-        with Image.open(frame.file, formats=FORMATS) as image:  # asked rarely: for its EXIF a PNG is decoded whole
+        data = BytesIO(frame.file.read_bytes())
+        with Image.open(data, formats=FORMATS) as image:  # asked rarely: for its EXIF a PNG is decoded whole
             width, height = image.size
             return (height, width) if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8) else (width, height)
     except Exception as error:
@@ -308,5 +347,7 @@ def oriented_size(frame: Frame) -> tuple[int, int]:
 
 def unreadable(frame: Frame, error: Exception) -> SinefieldError:
     """The one line for an image Pillow cannot read."""
+    if isinstance(error, Image.DecompressionBombError):
+        return SinefieldError(f"{frame.file}: claims far more than {MAX_PIXELS // 10**6} megapixels; shrink it")
     reason = "not an image of a known kind" if isinstance(error, Image.UnidentifiedImageError) else str(error)[:80]
     return SinefieldError(f"{frame.file}: cannot be read ({reason}); restore the image as PNG or JPEG")

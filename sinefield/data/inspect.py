@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sinefield.config import RadianceConfig, load_config
 from sinefield.data.captures import FORWARD, SPREAD, image_folders
-from sinefield.data.images import read_header, read_pixels
+from sinefield.data.images import decoders, read_header, read_pixels
 from sinefield.data.listing import read_listing
 from sinefield.data.transforms import Frame, Listing, check_box
 from sinefield.errors import SinefieldError
@@ -129,7 +129,7 @@ def sharpness(frames: list[Frame], sizes: list[tuple[int, int]]) -> dict[str, fl
         return float(laplace(values).std() / max(values.std(), 1e-6))
 
     jobs = [(f, size) for f, size in zip(frames, sizes, strict=True) if min(size) >= SMALLEST_SIDE]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(min(map(decoders, sizes))) as pool:
         values = list(tqdm(pool.map(measure, jobs), total=len(jobs), desc="sharpness", leave=False, disable=hidden))
     middle = float(np.median(values)) if values else 0.0
     for (frame, _), value in zip(jobs, values, strict=True):

@@ -91,7 +91,8 @@ def read_rows(path: Path) -> Float[np.ndarray, "n 17"]:
         if claimed != there:
             raise SinefieldError(f"{path}: claims {claimed} bytes of numbers but has {there}; {advice}")
         rows = np.frombuffer(stream.read(claimed), dtype).reshape(shape, order="F" if by_columns else "C")
-    rows = rows.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what is no number is refused just below
+        rows = rows.astype(np.float64)
     if not (np.abs(rows[:, :15]) < LARGEST).all():  # bounds are checked by themselves
         index = int(np.argmin((np.abs(rows[:, :15]) < LARGEST).all(1)))
         raise SinefieldError(f"{path}, row {index}: has numbers that are not finite; {advice}")

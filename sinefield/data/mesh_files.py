@@ -1,6 +1,7 @@
 """Mesh and point-cloud files into plain arrays, distrusting every number a header claims."""
 
 import json
+import logging
 import re
 import struct
 import warnings
@@ -13,6 +14,7 @@ import trimesh
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 
+logging.getLogger("trimesh").addHandler(logging.NullHandler())  # what it would print says nothing to a user
 EXTENSIONS = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".xyz")
 MAX_FACES = 20_000_000
 MAX_POINTS = 50_000_000
@@ -43,18 +45,12 @@ def read_shape(path: str | Path) -> RawShape:
     """
     path = require_file(path, "mesh or point cloud")
     kind = path.suffix.lower()
-    if kind not in EXTENSIONS:
-        raise SinefieldError(f"{path}: unknown kind {kind or 'without extension'!r}; convert to {' '.join(EXTENSIONS)}")
-    if path.stat().st_size > MAX_BYTES:
-        raise SinefieldError(f"{path}: larger than {MAX_BYTES >> 30} GiB; decimate it first")
     try:
         # trimesh and numpy warn about what is checked, and said in one line, later.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if kind == ".xyz":
-                return _read_xyz(path)
-            CHECKS.get(kind, _no_check)(path)
-            return _read_scene(path)
+            check_shape_file(path)
+            return _read_xyz(path) if kind == ".xyz" else _read_scene(path)
     except SinefieldError:
         raise
     except Exception as error:
@@ -63,8 +59,20 @@ def read_shape(path: str | Path) -> RawShape:
         raise SinefieldError(f"{path}: cannot be read as {kind[1:].upper()}{detail}; {AGAIN}") from error
 
 
+def check_shape_file(path: Path, kinds: tuple[str, ...] = EXTENSIONS) -> None:
+    """Refuse what is of none of these kinds, too large, or claims more than it can hold; raises nearly anything."""
+    kind = path.suffix.lower()
+    if kind not in kinds:
+        raise SinefieldError(f"{path}: unknown kind {kind or 'without extension'!r}; convert to {' '.join(kinds)}")
+    if path.stat().st_size > MAX_BYTES:
+        raise SinefieldError(f"{path}: larger than {MAX_BYTES >> 30} GiB; decimate it first")
+    if kind in CHECKS:
+        CHECKS[kind](path)
+
+
 def _read_scene(path: Path) -> RawShape:
-    scene = trimesh.load_scene(path, process=False)
+    # Materials may name other files, and images of any kind: none is looked at, since only vertices' colours count.
+    scene = trimesh.load_scene(path, process=False, skip_materials=True)
     placed = [(scene.graph[node][0], scene.geometry[scene.graph[node][1]]) for node in scene.graph.nodes_geometry]
     meshes = [(matrix, mesh) for matrix, mesh in placed if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
     if not meshes:
@@ -73,7 +81,7 @@ def _read_scene(path: Path) -> RawShape:
             raise SinefieldError(f"{path}: holds neither faces nor points; {AGAIN}")
         return _read_cloud(clouds[0])
     # Counted before they are made: one mesh may stand at thousands of places.
-    _limit(path, "faces", sum(len(mesh.faces) for _, mesh in meshes), MAX_FACES)
+    check_count(path, "faces", sum(len(mesh.faces) for _, mesh in meshes), MAX_FACES)
     vertices, faces, colours, start = [], [], [], 0
     for matrix, mesh in meshes:
         corner = np.asarray(mesh.faces, np.int64)
@@ -113,11 +121,12 @@ def _read_xyz(path: Path) -> RawShape:
         raise SinefieldError(f"{path}: holds no points; provide lines of x y z nx ny nz")
     if table.shape[1] not in (3, 6):
         raise SinefieldError(f"{path}: has {table.shape[1]} columns; should be x y z nx ny nz")
-    _limit(path, "points", len(table), MAX_POINTS)
+    check_count(path, "points", len(table), MAX_POINTS)
     return RawShape(table[:, :3], None, table[:, 3:] if table.shape[1] == 6 else None, None)
 
 
-def _limit(path: Path, what: str, count: int, limit: int) -> None:
+def check_count(path: Path, what: str, count: int, limit: int) -> None:
+    """Refuse more than `limit` of something."""
     if count > limit:
         raise SinefieldError(f"{path}: has {count:,} {what}, more than {limit:,}; decimate it first")
 
@@ -151,8 +160,8 @@ def _check_ply(path: Path) -> None:
             rows[name] += 2 if ascii_ else PLY_BYTES[kind]
     what = " and ".join(f"{count:,} of {name}" for name, count in counts.items())
     _claims(path, what, end.end() + sum(n * max(rows[name], 1) for name, n in counts.items()) - ascii_)
-    _limit(path, "faces", counts.get("face", 0), MAX_FACES)
-    _limit(path, "points", counts.get("vertex", 0), MAX_POINTS)
+    check_count(path, "faces", counts.get("face", 0), MAX_FACES)
+    check_count(path, "points", counts.get("vertex", 0), MAX_POINTS)
 
 
 def _check_stl(path: Path) -> None:
@@ -160,7 +169,7 @@ def _check_stl(path: Path) -> None:
         head = stream.read(1024)
     count = struct.unpack("<I", head[80:84])[0] if len(head) >= 84 else -1
     if path.stat().st_size == 84 + 50 * count:  # binary, whatever the first word says
-        _limit(path, "faces", count, MAX_FACES)
+        check_count(path, "faces", count, MAX_FACES)
     elif head.lstrip().startswith(b"solid"):
         with path.open("rb") as stream:
             stream.seek(max(0, path.stat().st_size - 1024))
@@ -180,7 +189,7 @@ def _check_off(path: Path) -> None:
         raise SinefieldError(f"{path}: has no OFF header; {AGAIN}")
     vertices, faces = int(words[1]), int(words[2])
     _claims(path, f"{vertices:,} vertices and {faces:,} faces", 6 * vertices + 8 * faces)
-    _limit(path, "faces", faces, MAX_FACES)
+    check_count(path, "faces", faces, MAX_FACES)
     with path.open("rb") as stream:
         lines = sum(1 for line in stream if line.strip() and not line.lstrip().startswith(b"#"))
     # trimesh takes what is there.
@@ -197,6 +206,9 @@ def _check_gltf(path: Path) -> None:
                 raise SinefieldError(f"{path}: has no GLB header; {AGAIN}")
             _claims(path, f"{length:,} bytes", max(length, 20 + first))
             tree = json.loads(stream.read(first))
+            while chunk := stream.read(8):  # each is read into as much memory as it claims to fill
+                (size,) = struct.unpack("<I", chunk[:4].ljust(4, b"\0"))
+                _claims(path, f"a part of {size:,} bytes", stream.seek(size, 1))
     else:
         tree = json.loads(path.read_text(encoding="utf-8"))
     for accessor in tree.get("accessors", []):
@@ -205,8 +217,5 @@ def _check_gltf(path: Path) -> None:
             _claims(path, f"{accessor['count']:,} numbers without data", int(accessor["count"]))
 
 
-def _no_check(path: Path) -> None:
-    """OBJ announces nothing."""
-
-
 CHECKS = {".ply": _check_ply, ".stl": _check_stl, ".off": _check_off, ".glb": _check_gltf, ".gltf": _check_gltf}
+"""What is looked at first, by kind; the others announce nothing."""

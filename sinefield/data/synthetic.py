@@ -8,6 +8,7 @@ Cameras have OpenGL axes and no distortion.
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,13 @@ from tqdm import tqdm
 
 from sinefield import __version__
 from sinefield.data.cameras import Vector, look_at
+from sinefield.data.images import FORMATS, MAX_PIXELS
+from sinefield.data.mesh_files import MAX_FACES, check_count, check_shape_file
 from sinefield.data.procedural import demo_scene, demo_shape
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_folder, require_file
 
+MESHES = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 CLAY = (0.80, 0.76, 0.72)  # where a mesh brings no colours
 GOLDEN = math.pi * (3 - math.sqrt(5))
 CREASE = math.cos(math.radians(30))  # a vertex normal further than this from its face's marks an edge, kept sharp
@@ -182,26 +186,53 @@ def load_coloured(path: str | Path) -> list[trimesh.Trimesh]:
     """The parts of a mesh file, in its own coordinates, with their colours.
 
     Raises:
-        SinefieldError: no such file, empty, an unknown extension, unreadable, no faces, NaN vertices, no extent.
+        SinefieldError: no such file, empty, an unknown extension, unreadable, too large, no faces, NaN vertices, no
+            extent, a texture of an unusual kind or size.
     """
     path = require_file(path, "mesh")
-    if path.suffix.lower().lstrip(".") not in trimesh.available_formats():
-        raise SinefieldError(f"{path}: unknown kind of mesh '{path.suffix}'; give a .ply, .obj, .glb, .stl or .off")
     try:
-        # Unprocessed first: trimesh would drop NaN vertices and their faces without a word.
-        parts = trimesh.load_scene(path, process=False).dump(concatenate=False)
+        check_shape_file(path, MESHES)
+        if path.suffix.lower() in (".glb", ".gltf") and b"KHR_materials_pbrSpecularGlossiness" in path.read_bytes():
+            # trimesh decodes these while it reads, of whatever kind and size they are
+            raise SinefieldError(f"{path}: has specular-glossiness materials; export it with metallic-roughness ones")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is checked, and said in one line
+            return _coloured_parts(path)
+    except SinefieldError:
+        raise
     except Exception as error:  # whatever a broken file makes trimesh's many readers raise
         reason = str(error) or type(error).__name__
         raise SinefieldError(f"{path}: cannot be read as a mesh ({reason[:200]}); export it again") from error
-    parts = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+
+
+def _coloured_parts(path: Path) -> list[trimesh.Trimesh]:
+    # Unprocessed first: trimesh would drop NaN vertices and their faces without a word.
+    scene = trimesh.load_scene(path, process=False)
+    placed = [scene.geometry[scene.graph[node][1]] for node in scene.graph.nodes_geometry]
+    check_count(path, "faces", sum(len(mesh.faces) for mesh in placed if isinstance(mesh, trimesh.Trimesh)), MAX_FACES)
+    parts = [part for part in scene.dump(concatenate=False) if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     if not parts:
         raise SinefieldError(f"{path}: has no faces; give a surface mesh, not points or lines")
+    for part in parts:
+        _check_textures(part, path)
+        if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
+            raise SinefieldError(f"{path}: a face names a vertex that is not there; export it again")
     corners = np.concatenate([part.triangles.reshape(-1, 3) for part in parts])
     if not np.isfinite(corners).all():
         raise SinefieldError(f"{path}: some vertices are NaN or infinite; repair the mesh")
     if not np.ptp(corners, axis=0).max() > 0:
         raise SinefieldError(f"{path}: all vertices coincide, so it has no extent; check the export")
     return [part.process() for part in parts]
+
+
+def _check_textures(part: trimesh.Trimesh, path: Path) -> None:
+    """Refuse textures, none of which is decoded yet, of a kind or size that no photograph may have."""
+    material = getattr(part.visual, "material", None)
+    held = [*vars(material).values(), *getattr(material, "_data", {}).values()] if material else []
+    for texture in (value for value in held if isinstance(value, Image.Image)):
+        if texture.format not in (None, *FORMATS) or texture.width * texture.height > MAX_PIXELS:
+            kind = f"{texture.width}x{texture.height} pixels of {texture.format}"
+            raise SinefieldError(f"{path}: has a texture of {kind}; use PNG or JPEG below {MAX_PIXELS:,} pixels")
 
 
 def sphere_poses(

@@ -15,6 +15,7 @@ import numpy as np
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 
+SHORTEST_FOCAL, LONGEST_FOCAL = 1e-3, 1e9  # pixels: beyond these, rays in float32 are no rays any more
 SPLITS = ("train", "val", "test")
 EXTENSIONS = (".png", ".jpg", ".jpeg")  # tried in turn where a file_path has none, as Blender's do
 PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
@@ -70,8 +71,11 @@ class Frame:
             if fy is None and get["camera_angle_y"] is not None:
                 fy = focal_from_angle(get["camera_angle_y"], height, self.where)
         fy = fx if fy is None else fy
-        if fx <= 0 or fy <= 0:
-            raise SinefieldError(f"{self.where}: focal length {fx:g}, {fy:g}; fl_x and fl_y must be positive pixels")
+        if not all(SHORTEST_FOCAL < f < LONGEST_FOCAL for f in (fx, fy)):
+            raise SinefieldError(
+                f"{self.where}: focal length {fx:g}, {fy:g}; fl_x and fl_y must be pixels between {SHORTEST_FOCAL:g} "
+                f"and {LONGEST_FOCAL:g}"
+            )
         cx = width / 2 if get["cx"] is None else get["cx"]
         cy = height / 2 if get["cy"] is None else get["cy"]
         if self.reduction > 1:  # a resized image shows the whole of the full one, whatever its size was rounded to
@@ -194,7 +198,7 @@ def find_image(folder: Path, name: str, where: str) -> Path | None:
                 raise SinefieldError(f"{where}: is a link out of the data folder; copy the image inside it")
             if file.is_file():
                 return file
-    except (OSError, RuntimeError) as error:  # a name too long for the disk, a loop of links
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long or no text for the disk, a loop of links
         raise SinefieldError(
             f"{where}: cannot be looked up ({getattr(error, 'strerror', error)}); rename the image"
         ) from error

@@ -96,7 +96,7 @@ class Lpips:
 
 def score_views(
     predictions: Iterable[Float[Tensor, "h w 3"]], references: Iterable[UInt8[Tensor, "h w 3"]]
-) -> dict[str, float | list[float]]:
+) -> dict[str, float | list[float] | list[None] | None]:
     """PSNR and SSIM of rendered views, by the protocol every table here uses.
 
     Predictions are rounded to 8 bits first, as if saved, and a mean is the mean of per-view values.
@@ -107,11 +107,12 @@ def score_views(
 
     Returns:
         {"psnr": mean dB, "ssim": mean, "psnr_per_view": [...], "ssim_per_view": [...]}, plain Python numbers.
+        SSIM is None of images that are smaller than its window.
 
     Raises:
         SinefieldError: no views, different numbers of them, shapes that disagree, or values that are not finite.
     """
-    scores: dict[str, list[float]] = {"psnr": [], "ssim": []}
+    scores: dict[str, list] = {"psnr": [], "ssim": []}
     for prediction, reference in zip_longest(predictions, references):
         if prediction is None or reference is None:
             raise SinefieldError("predictions and references differ in number; give as many of one as of the other")
@@ -120,10 +121,11 @@ def score_views(
                 raise SinefieldError(f"view {len(scores['psnr'])}: rendering holds NaN or Inf; lower the learning rate")
             prediction = (prediction.clamp(0, 1) * 255).round().to(torch.uint8)
         scores["psnr"].append(psnr(prediction, reference).item())
-        scores["ssim"].append(ssim(prediction, reference).item())
+        small = min(prediction.shape[:2]) < SSIM_WINDOW
+        scores["ssim"].append(None if small else ssim(prediction, reference).item())
     if not scores["psnr"]:
         raise SinefieldError("no views to score; give at least one test view")
-    means = {name: sum(values) / len(values) for name, values in scores.items()}
+    means = {name: None if None in values else sum(values) / len(values) for name, values in scores.items()}
     return {**means, **{f"{name}_per_view": values for name, values in scores.items()}}
 
 

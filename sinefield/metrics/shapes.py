@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from sinefield.data.geometry import Surface
+from sinefield.data.nearest import nearest
 from sinefield.data.sampling import surface_samples
 from sinefield.errors import SinefieldError
 
@@ -51,8 +52,8 @@ def chamfer(
     """
     if len(points_a) == 0 or len(points_b) == 0:
         raise SinefieldError("one of the surfaces to compare has no points; extract a surface first")
-    to_b, nearest_b = cKDTree(points_b).query(points_a, workers=-1)
-    to_a, nearest_a = cKDTree(points_a).query(points_b, workers=-1)
+    to_b, nearest_b = nearest(cKDTree(points_b), points_a)
+    to_a, nearest_a = nearest(cKDTree(points_a), points_b)
     precision, recall = float((to_b <= threshold).mean()), float((to_a <= threshold).mean())
     cos_a = np.abs(np.einsum("ij,ij->i", normals_a, normals_b[nearest_b]))
     cos_b = np.abs(np.einsum("ij,ij->i", normals_b, normals_a[nearest_a]))

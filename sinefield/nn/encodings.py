@@ -25,7 +25,9 @@ class Frequency(nn.Module):
         super().__init__()
         self.out_features = dimensions * (1 + 2 * n_frequencies)
         self.dtype = torch.float32
-        self.register_buffer("scales", math.pi * 2.0 ** torch.arange(n_frequencies), persistent=False)
+        # No arithmetic of tensors: on the meta device, where files are checked, that costs a second of imports.
+        scales = torch.tensor([math.pi * 2.0**octave for octave in range(n_frequencies)])
+        self.register_buffer("scales", scales, persistent=False)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
         if len(self.scales) == 0:

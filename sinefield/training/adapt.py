@@ -149,9 +149,9 @@ class Adaptation:
         steps = None if training.steps is None else max(round(share * training.steps), 1)
         part = replace(training, steps=steps, seconds=training.seconds and share * training.seconds)
         with tempfile.TemporaryDirectory() as folder:
-            run = Run.prepare(Path(folder) / "adapt", self.config)
             try:
-                self.done = optimise(self.task, part, run, self.config.seed)
+                with Run.prepare(Path(folder) / "adapt", self.config) as run:
+                    self.done = optimise(self.task, part, run, self.config.seed)
             except Interrupted as error:
                 if error.signum == signal.SIGINT:
                     raise KeyboardInterrupt from None

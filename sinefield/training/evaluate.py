@@ -48,6 +48,7 @@ from sinefield.training.tasks import load_data
 HELDOUT_POINTS = 300_000
 SURFACE_RESOLUTION = 192
 PICTURED_VIEWS = 4
+LPIPS_SIDE = 32  # its network halves images four times, and wants something left
 Data = PosedScene | Surface | torch.Tensor | ShapeSet
 """What a field is scored against; of an image its pixels."""
 Field = RadianceField | ShapeField | ImageField | LatentShapeField
@@ -182,7 +183,8 @@ def score_radiance(
                 (scene.unposed, "images have no pose and were left out"),
             )
             if n
-        ],
+        ]
+        + _left_out(scores["ssim"]),
     }
 
 
@@ -201,16 +203,20 @@ def score_image(field: ImageField, config: ImageConfig, image: torch.Tensor, pic
     rendered = field.render()
     if pictures:
         save_png(pictures / "image.png", side_by_side(image.float() / 255, rendered.float() / 255))
-    small = min(size) < SSIM_WINDOW
+    score = None if min(size) < SSIM_WINDOW else float(ssim(rendered, image))
     return {
         "psnr": image_psnr(field, image),
-        "ssim": None if small else float(ssim(rendered, image)),
+        "ssim": score,
         "width": size[0],
         "height": size[1],
         "background": config.data.background,
         "downscale": config.data.downscale,
-        "remarks": [f"SSIM needs {SSIM_WINDOW} pixels a side; it is left out"] if small else [],
+        "remarks": _left_out(score),
     }
+
+
+def _left_out(score: float | None) -> list[str]:
+    return [f"SSIM needs {SSIM_WINDOW} pixels a side; it is left out"] if score is None else []
 
 
 def _finite(value: float) -> float:
@@ -220,6 +226,8 @@ def _finite(value: float) -> float:
 
 def _lpips(images: list[torch.Tensor], truths: list[torch.Tensor]) -> tuple[float | None, str | None]:
     """Mean LPIPS, or None and the line that says why it cannot run here."""
+    if min(images[0].shape[:2]) < LPIPS_SIDE:
+        return None, f"LPIPS needs {LPIPS_SIDE} pixels a side; it is left out"
     try:
         network = Lpips()
     except SinefieldError as error:

@@ -1,6 +1,5 @@
 """The training loop that every kind of field shares: budget, rates, progress, scores, saves, resuming."""
 
-import json
 import math
 import signal
 import sys
@@ -113,10 +112,11 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     """
     optimizers = make_optimizers(task, config)
     base = [o.param_groups[0]["lr"] for o in optimizers]
-    step, seconds = 0, 0.0
-    if resume and run.state_path.exists():
-        step, seconds = _load(run, task, optimizers)
-        run.cut_metrics(step)
+    step, seconds, smooth = 0, 0.0, None
+    if resume:
+        if run.state_path.exists():
+            step, seconds, smooth = _load(run, task, optimizers)
+        run.cut_metrics(step)  # all of them, where it was stopped in its first save
 
     def done() -> float:
         return step / config.steps if config.steps else seconds / (config.seconds or 1)
@@ -124,7 +124,6 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     dtype = torch.float16 if config.backend == "tinycudann" else hidden_dtype(config.precision, task.device)
     task.field.set_dtype(dtype)
     saved = scored = seconds
-    smooth = None
     unseen: list[float | Tensor] = []
     look_every = 1 if task.device.type == "cpu" else LOOK_EVERY
 
@@ -135,7 +134,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             if not math.isfinite(loss):
                 raise NotFinite(
                     f"{run.folder}: the loss is {loss} at step {i}; the last good state is kept; "
-                    "halve training.lr and training.adam_lr and --resume or --overwrite"
+                    "halve training.lr and training.adam_lr, and train anew with --overwrite"
                 )
             smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
         unseen.clear()
@@ -179,7 +178,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
                 task.field.set_dtype(dtype)
                 scored = seconds
             if saving:
-                _save(run, task, optimizers, step, seconds)
+                _save(run, task, optimizers, {"step": step, "seconds": seconds, "loss": smooth})
                 saved = seconds
             if stopping and not finished:
                 raise Interrupted(stopped[0])
@@ -245,7 +244,14 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
-def _save(run: Run, task: Task, optimizers: list[torch.optim.Optimizer], step: int, seconds: float) -> None:
+def _save(run: Run, task: Task, optimizers: list[torch.optim.Optimizer], note: dict[str, Any]) -> None:
+    if not run.config_path.exists():  # a state alone would be no run
+        raise SinefieldError(f"{run.folder}: was removed or moved while training into it; train again")
+    if not all(bool(p.isfinite().all()) for p in task.field.parameters()):  # the loss can be finite, its gradient not
+        raise SinefieldError(
+            f"{run.folder}: the field is not finite at step {note['step']}; the last good state is kept; "
+            "halve training.lr and training.adam_lr, and train anew with --overwrite"
+        )
     tensors = {f"field.{k}": v for k, v in task.field.state_dict().items()}
     tensors |= {f"task.{k}": v for k, v in task.state().items()}
     for i, optimizer in enumerate(optimizers):
@@ -253,16 +259,17 @@ def _save(run: Run, task: Task, optimizers: list[torch.optim.Optimizer], step: i
             for name, value in slots.items():
                 tensors[f"optimizer.{i}.{p}.{name}"] = torch.as_tensor(value)
     # Views into one storage cannot be written as they are.
-    save_tensors(run.state_path, {k: v.clone() for k, v in tensors.items()}, {"step": step, "seconds": seconds})
+    save_tensors(run.state_path, {k: v.clone() for k, v in tensors.items()}, note)
 
 
-def _load(run: Run, task: Task, optimizers: list[torch.optim.Optimizer]) -> tuple[int, float]:
+def _load(run: Run, task: Task, optimizers: list[torch.optim.Optimizer]) -> tuple[int, float, float | None]:
+    """Put back what `_save` wrote; returns steps, seconds, and the mean loss, None where no step was made."""
     tensors, note = load_tensors(run.state_path, "state")
     groups: dict[str, dict[str, Tensor]] = {"field": {}, "task": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        group, _, rest = name.partition(".")
-        groups[group][rest] = tensor
     try:
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
         task.field.load_state_dict(groups["field"])
         task.load_state(groups["task"])
         for i, optimizer in enumerate(optimizers):
@@ -272,9 +279,14 @@ def _load(run: Run, task: Task, optimizers: list[torch.optim.Optimizer]) -> tupl
                 which, parameter, slot = name.split(".", 2)
                 if int(which) == i:
                     state["state"].setdefault(int(parameter), {})[slot] = value
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for number, slots in state["state"].items():
+                if any(slot.numel() > 1 and slot.shape != parameters[number].shape for slot in slots.values()):
+                    raise ValueError(f"optimizer {i} holds another shape for parameter {number}")
             optimizer.load_state_dict(state)
-        return int(note["step"]), float(note["seconds"])
-    except (RuntimeError, KeyError, ValueError, json.JSONDecodeError) as error:
+        loss = note.get("loss")  # files of earlier versions have none
+        return int(note["step"]), float(note["seconds"]), None if loss is None else float(loss)
+    except (RuntimeError, LookupError, ValueError, TypeError) as error:
         raise SinefieldError(
             f"{run.state_path}: does not fit this run ({error}); train anew with --overwrite"
         ) from error

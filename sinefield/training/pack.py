@@ -340,10 +340,10 @@ def _learned_of(run: Run, config: RadianceConfig, scene: PosedScene) -> ViewFit 
     if not (config.training.fit_poses or config.training.fit_exposure):
         return None
     settled, note = load_tensors(run.photographs_path, "file of what was learned about the photographs")
-    names = {name: row for row, name in enumerate(note.get("names", []))}
     try:
+        names = {name: row for row, name in enumerate(note["names"])}
         return ViewFit.of(settled, [names[name] for name in scene.train.names])
-    except (KeyError, IndexError, RuntimeError) as error:
+    except (LookupError, RuntimeError, TypeError) as error:
         raise SinefieldError(f"{run.photographs_path}: does not fit the data ({error}); train again") from error
 
 

@@ -38,6 +38,8 @@ def save_curves(path: str | Path, metrics: list[dict[str, Any]], kind: str) -> N
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    names = "seconds", "loss", MAIN_SCORE[kind]
+    metrics = [m for m in metrics if all(isinstance(m.get(name), int | float) for name in names)]
     if not metrics:
         return
     figure = Figure(figsize=(9, 3.2), layout="constrained")

@@ -96,7 +96,9 @@ def note_of(config: Config, note: dict[str, Any]) -> dict[str, Any]:
             if getattr(config.data, name, usual) != usual:
                 data[name] = getattr(config.data, name)
     kept = {key: note[key] for key in ("seed", "steps") if note.get(key) is not None}
-    return {**kept, "seconds": round(note.get("seconds") or 0), "data": data}
+    if config.training.steps is None:  # else they would be all that differs between two trainings of one seed
+        kept["seconds"] = round(note.get("seconds") or 0)
+    return {**kept, "data": data}
 
 
 def config_of(packed: Packed, where: str, data: str | None = None) -> Config:

@@ -26,9 +26,9 @@ def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool
     data = load_data(config)
     task = make_task(config, data)
     use_backend(task.field, config.training)
-    run = Run.prepare(out, config, resume, overwrite)
-    result = optimise(task, config.training, run, config.seed, resume)
-    save_field(run.field_path, task.field, {"seed": config.seed, **result})
-    if config.kind == "radiance" and task.fit:
-        save_tensors(run.photographs_path, task.fit.settled(), {"names": data.train.names})
-    return evaluate(run, data)
+    with Run.prepare(out, config, resume, overwrite) as run:
+        result = optimise(task, config.training, run, config.seed, resume)
+        save_field(run.field_path, task.field, {"seed": config.seed, **result})
+        if config.kind == "radiance" and task.fit:
+            save_tensors(run.photographs_path, task.fit.settled(), {"names": data.train.names})
+        return evaluate(run, data)

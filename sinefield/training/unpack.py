@@ -31,8 +31,8 @@ def unpack(
         packed = load_packed(file)
         config = config_of(packed, str(file), None if _named(packed.note) else "unknown")
         field, note = from_packed(packed, str(file))
-    run = Run.prepare(out, config, overwrite=overwrite)
-    save_field(run.field_path, field, {key: note[key] for key in ("seed", "steps", "seconds") if key in note})
+    with Run.prepare(out, config, overwrite=overwrite) as run:
+        save_field(run.field_path, field, {key: note[key] for key in ("seed", "steps", "seconds") if key in note})
     return {
         "run": str(run.folder),
         "kind": field.kind,

@@ -1,0 +1,20 @@
+"""Nearest points on several threads that an interruption waits for."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+
+
+def nearest(tree: cKDTree, points: Float[np.ndarray, "n d"], k: int | list[int] = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and indices as `tree.query(points, k)` gives them.
+
+    scipy's own threads (`workers`) go on after Ctrl-C or SIGTERM, in memory that was given back: the process crashes.
+    """
+    threads = min(os.cpu_count() or 1, max(len(points) // 1000, 1))
+    with ThreadPoolExecutor(threads) as pool:  # whatever ends this block, its threads end before
+        found = list(pool.map(lambda part: tree.query(part, k), np.array_split(points, threads)))
+    distances, indices = zip(*found, strict=True)
+    return np.concatenate(distances), np.concatenate(indices)

@@ -1,0 +1,156 @@
+"""Commands to be stopped and hindered, each in a process forked from one that has everything imported."""
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import sinefield.training.evaluate as evaluation
+import sinefield.training.loop as loop
+from sinefield import cli
+from sinefield.strict import dump_yaml, to_plain
+
+PRELOADED = ["hostile", "killed", "matplotlib.figure", "matplotlib.backends.backend_agg", "sinefield.training.train"]
+"""Of the one server that all of a test session's processes come from."""
+
+
+LOCK = threading.Lock()
+"""To be held where a process is started or asked for: multiprocessing then asks for all others too, and only the first
+who asks is told how one ended."""
+
+
+@dataclass
+class Command:
+    """One command in a process of its own.
+
+    Attributes:
+        arguments: what follows `sinefield`.
+        log: the file that gets its standard output and standard error.
+    """
+
+    arguments: list[str]
+    log: Path
+
+    def start(self, at_save: tuple[int, str] | None = None, limit: int | None = None, threads: int = 1) -> "Command":
+        """Start; returns once the command has begun.
+
+        Arguments:
+            at_save: (n, how): it kills itself at the n-th file that it saves: "before" the new file takes the old one's
+                place, with "half" of it written, or "after".
+            limit: bytes that a file may have.
+            threads: threads that it computes with.
+        """
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self.tally = context.Array("q", [0, 0], lock=False)  # begun, steps done
+        self.process = context.Process(
+            target=_command, args=(self.arguments, self.log, self.tally, at_save, limit, threads)
+        )
+        with LOCK:
+            self.process.start()
+        self.wait_for(lambda: bool(self.tally[0]))
+        self.began = time.monotonic()
+        return self
+
+    def send(self, signum: int) -> None:
+        os.kill(self.process.pid, signum)
+
+    def join(self) -> int:
+        """Wait for its end; returns its exit code, or minus the signal that it died of."""
+        self.wait_for(lambda: False, 300)
+        assert not self.alive(), f"{self.arguments} does not end"
+        self.seconds = time.monotonic() - self.began
+        return self.process.exitcode
+
+    def alive(self) -> bool:
+        with LOCK:
+            return self.process.is_alive()
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 300) -> None:
+        """Wait until something holds, the process has ended, or for so long."""
+        until = time.monotonic() + seconds
+        while not condition() and self.alive() and time.monotonic() < until:
+            time.sleep(0.002)
+
+    @property
+    def steps(self) -> int:
+        """Steps done when last seen."""
+        return self.tally[1]
+
+    def errors(self) -> list[str]:
+        """Lines of its output that the command itself wrote, without progress bars."""
+        return [line for line in self.log.read_text().splitlines() if line.startswith(("sinefield:", "Traceback"))]
+
+
+def write_scene(path: Path, config: object) -> Path:
+    path.write_text(dump_yaml(to_plain(config)))
+    return path
+
+
+def _command(
+    arguments: list[str], log: Path, tally, at_save: tuple[int, str] | None, limit: int | None, threads: int
+) -> None:
+    import numba
+    import torch
+
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background
+    evaluation.SURFACE_RESOLUTION, evaluation.HELDOUT_POINTS = 24, 2000
+    evaluation.shape_picture = lambda *_: np.zeros((8, 8, 3), np.uint8)
+    generator = loop.step_generator
+
+    def counted(seed: int, step: int, device: object = "cpu") -> torch.Generator:
+        tally[1] = step
+        return generator(seed, step, device)
+
+    loop.step_generator = counted
+    if limit is not None:
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if at_save:
+        _die_at_save(*at_save)
+    sys.argv = ["sinefield", *arguments]
+    tally[0] = 1
+    try:
+        cli.entry()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _die_at_save(which: int, how: str) -> None:
+    count, fsync, replace = [0], os.fsync, Path.replace
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_fsync(descriptor: int) -> None:
+        count[0] += 1
+        if count[0] == which and how != "after":
+            if how == "half":
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            die()
+        fsync(descriptor)
+
+    def dying_replace(self: Path, target: Path) -> Path:
+        replace(self, target)
+        if count[0] == which:
+            die()
+        return target
+
+    os.fsync, Path.replace = dying_fsync, dying_replace

@@ -109,6 +109,7 @@ def refine(
     The loss is the task's plus `rate_weight` × the estimated bits; steps are learned too. With a `target` the weight
     slowly follows the size, and in the second half all steps move together to land on it. Muon takes the rounded
     hidden matrices where it took them in training (armadillo, 3.7 kB, 2,000 steps: IoU 0.971 against Adam's 0.962).
+    The task's `progress` stays as it is: what training narrows bit by bit, packing does not open again.
 
     Arguments:
         weigh: size in bytes of the file that the quantisers would give.
@@ -144,7 +145,6 @@ def refine(
                 group["lr"] = rise * rate * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
             install(field, quantisers)
             field.zero_grad(set_to_none=True)
-            task.progress = done
             # Steps of their own random numbers, far from those of training.
             loss = task.step(REFINING + index, step_generator(seed, REFINING + index, task.device))
             if not math.isfinite(loss):

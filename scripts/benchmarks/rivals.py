@@ -92,8 +92,8 @@ class PlainRadiance(nn.Module):
         self.step_size = 2 * self.half / field.steps
         if hull and scene.has_alpha:
             reach = float((self.high - self.low).norm()) / field.grid / 2 * self.cameras.focal.amax(1)
-            masks = scene.train.images[..., 3] > 0
-            found = visual_hull(self.grid.centres(), self.cameras.project, masks, reach)
+            alpha = scene.train.images[..., 3]
+            found = visual_hull(self.grid.centres(), self.cameras.project, alpha, reach)
             self.grid.restrict(found.view(self.grid.allowed.shape))
 
     def shade(self, x: Tensor) -> tuple[Tensor, Tensor]:

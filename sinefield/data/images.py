@@ -1,6 +1,10 @@
 """Posed photographs: a dataset folder in, 8-bit premultiplied images with their cameras out."""
 
+import math
+import mmap
+import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +22,10 @@ from tqdm import tqdm
 from sinefield.data.cameras import Cameras, check_downscale
 from sinefield.data.captures import LARGEST
 from sinefield.data.listing import read_listing
+from sinefield.data.sampling import cache_folder
 from sinefield.data.transforms import SPLITS, Frame, check_box
 from sinefield.errors import SinefieldError
-from sinefield.files import require_file
+from sinefield.files import TEMPORARY, require_file, write_error
 
 # Formats a camera or renderer writes; Pillow's others include some that start external programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -29,6 +34,7 @@ MAX_PIXELS = 100_000_000
 MAX_SCANS = 100  # of a JPEG; progressive ones have about ten
 MANY_PIXELS = 25_000_000  # an image of more is decoded alone: each pixel takes some 15 bytes on the way
 BAND = 1 << 22  # values averaged at once
+HELD = 1 << 29  # bytes of a split's images; more than that lie in a file
 EXIF_ORIENTATION = 0x0112
 WHITE = (1.0, 1.0, 1.0)
 
@@ -38,7 +44,8 @@ class Views:
     """The images of one split and the cameras that took them.
 
     Attributes:
-        images: (n, h, w, c) uint8. c = 3: opaque sRGB. c = 4: sRGB premultiplied by alpha, then alpha.
+        images: (n, h, w, c) uint8. c = 3: opaque sRGB. c = 4: sRGB premultiplied by alpha, then alpha. Large sets lie
+            in a file (`room_for`) that is read as it is indexed.
         cameras: n cameras of the same width and height.
         names: n image files relative to the data folder.
     """
@@ -179,12 +186,7 @@ def load_views(
             )
     cameras = frame_cameras(frames, size, downscale)
     shape = len(frames), cameras.height, cameras.width, 4 if has_alpha else 3
-    try:
-        images = np.empty(shape, dtype=np.uint8)
-    except MemoryError as error:
-        raise SinefieldError(
-            f"{len(frames)} images need {np.prod(shape) / 1e9:.0f} GB; use a larger downscale"
-        ) from error
+    images = room_for(shape)
 
     def decode(index: int) -> None:
         images[index] = area_average(read_pixels(frames[index], size, has_alpha), downscale)
@@ -198,6 +200,35 @@ def load_views(
         finally:
             pool.shutdown(cancel_futures=True)
     return Views(torch.from_numpy(images), cameras, [frame.name for frame in frames])
+
+
+def room_for(shape: tuple[int, int, int, int]) -> np.ndarray:
+    """An uninitialised uint8 array: in memory, or above `HELD` bytes mapped from a nameless file in the cache folder.
+
+    What is mapped is the system's to keep in memory or not, and the file goes with its process, however that ends.
+
+    Raises:
+        SinefieldError: the cache folder cannot be written or has not so much room.
+    """
+    size = math.prod(shape)
+    if size <= HELD:
+        return np.empty(shape, np.uint8)
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(prefix=TEMPORARY, dir=folder) as stream:
+            stream.truncate(size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, size)  # a full disk would else be met as a crash, later
+            mapped = mmap.mmap(stream.fileno(), size)
+        if hasattr(mmap, "MADV_RANDOM"):
+            mapped.madvise(mmap.MADV_RANDOM)  # single pixels are wanted, not what lies around them
+        return np.frombuffer(mapped, np.uint8).reshape(shape)
+    except OSError as error:
+        reason = str(write_error(folder, error)).partition("; ")[0]
+        raise SinefieldError(
+            f"{reason}: {shape[0]:,} images need {size / 1e9:.1f} GB; use a larger downscale or other $SINEFIELD_CACHE"
+        ) from error
 
 
 def decoders(size: tuple[int, int]) -> int:

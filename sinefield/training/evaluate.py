@@ -12,7 +12,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +154,21 @@ def score_radiance(
     """PSNR, SSIM and LPIPS over the test views; the first few as pictures."""
     split = next(name for name in ("test", "val", "train") if getattr(scene, name) is not None)
     views = getattr(scene, split)
-    truths = [reference(image, field.background) for image in views.images]
-    images = [render_view(field, views, i) for i in range(len(views))]
-    scores = score_views(images, truths)
-    lpips, why = _lpips(images, truths)
+    network, why = _lpips(views)
+    distances: list[torch.Tensor] = []
     shown = np.linspace(0, len(views) - 1, min(PICTURED_VIEWS, len(views))).round().astype(int)
-    for i in shown if pictures else []:
-        save_png(pictures / f"view_{i:03d}.png", side_by_side(truths[i].float() / 255, images[i]))
+
+    def rendered() -> Iterator[torch.Tensor]:
+        for i in range(len(views)):
+            image, truth = render_view(field, views, i), reference(views.images[i], field.background).float() / 255
+            if network:
+                distances.append(network(image, truth))
+            if pictures and i in shown:
+                save_png(pictures / f"view_{i:03d}.png", side_by_side(truth, image))
+            yield image
+
+    # One view at a time: hundreds of large ones would not fit.
+    scores = score_views(rendered(), (reference(image, field.background) for image in views.images))
     rows = [
         {"view": name, "psnr": _finite(p), "ssim": s}
         for name, p, s in zip(views.names, scores["psnr_per_view"], scores["ssim_per_view"], strict=True)
@@ -168,7 +176,7 @@ def score_radiance(
     return {
         "psnr": _finite(scores["psnr"]),
         "ssim": scores["ssim"],
-        "lpips": lpips,
+        "lpips": float(torch.stack(distances).mean()) if network else None,
         "lpips_note": why,
         "split": split,
         "views": len(views),
@@ -224,16 +232,14 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 100.0
 
 
-def _lpips(images: list[torch.Tensor], truths: list[torch.Tensor]) -> tuple[float | None, str | None]:
-    """Mean LPIPS, or None and the line that says why it cannot run here."""
-    if min(images[0].shape[:2]) < LPIPS_SIDE:
+def _lpips(views: Views) -> tuple[Lpips | None, str | None]:
+    """What measures LPIPS of these views, or None and the line that says why it cannot run here."""
+    if min(views.cameras.width, views.cameras.height) < LPIPS_SIDE:
         return None, f"LPIPS needs {LPIPS_SIDE} pixels a side; it is left out"
     try:
-        network = Lpips()
+        return Lpips(), None
     except SinefieldError as error:
         return None, str(error)
-    values = [network(a, b.float() / 255) for a, b in zip(images, truths, strict=True)]
-    return float(torch.stack(values).mean()), None
 
 
 def score_shape(field: ShapeField, surface: Surface, pictures: Path | None) -> dict[str, Any]:

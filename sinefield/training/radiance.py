@@ -105,8 +105,8 @@ class RadianceTask(Task):
     def _start_from_hull(self, views: Views) -> None:
         grid = self.field.grid
         half_diagonal = float((grid.aabb[3:] - grid.aabb[:3]).norm()) / grid.resolution / 2
-        masks = views.images[..., 3] > 0
-        hull = visual_hull(grid.centres(), views.cameras.project, masks, half_diagonal * views.cameras.focal.amax(1))
+        reach = half_diagonal * views.cameras.focal.amax(1)
+        hull = visual_hull(grid.centres(), views.cameras.project, views.images[..., 3], reach)
         if hull.any():  # masks that contradict the poses leave nothing; then the images have to say where it is
             grid.restrict(hull.view(grid.allowed.shape))
             if self.fresh and isinstance(self.field, SurfaceField):

@@ -124,9 +124,9 @@ which the system takes back where it needs room.
 {table(list(rows[0]), rows)}
 
 Made by `python scripts/tables/memory.py` ({stored["date"]}, {stored["threads"]} thread, Linux; 20 steps of training;
-data of $SINEFIELD_DATA). Photographs take a byte a channel and pixel, and from 512 MiB on lie in a file in the cache folder.
-A mesh of N³ takes 4 N³ bytes for values and 1,680 N² for the surface; what is estimated above 3.5 GiB is refused, and the
-largest resolution that is not is named.
+data of $SINEFIELD_DATA). Photographs take a byte a channel and pixel, and from 512 MiB on lie in a file in the cache
+folder. A mesh of N³ takes 4 N³ bytes for values and 1,680 N² for the surface; what is estimated above 3.5 GiB is
+refused, and the largest resolution that is not is named.
 """
     write_text(STORE.with_suffix(".md"), text)
 

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -415,70 +413,3 @@ def test_fox_counts_and_epipolar_lines():
     line = far - near
     distance = ((b - near)[:, 0] * line[:, 1] - (b - near)[:, 1] * line[:, 0]).abs() / line.norm(dim=-1)
     assert distance.median() < 1.0
-
-
-# ---- more images than memory
-
-
-def test_large_sets_lie_in_a_file_and_read_the_same(tmp_path, monkeypatch):
-    folder = write(tmp_path / "set", n=5, mode="RGBA")
-    held = load_posed(folder).train
-    monkeypatch.setattr("sinefield.data.images.HELD", 0)
-    monkeypatch.setenv("SINEFIELD_CACHE", str(tmp_path / "cache"))
-    mapped = load_posed(folder).train
-    assert torch.equal(held.images, mapped.images)
-    assert not list((tmp_path / "cache").iterdir())  # nameless: nothing to clear away, however the process ends
-
-
-def test_a_large_set_says_where_it_found_no_room(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sinefield.data.images.HELD", 0)
-    monkeypatch.setenv("SINEFIELD_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(SinefieldError, match=r"images need 0.0 GB; use a larger downscale or other \$SINEFIELD_CACHE"):
-        load_posed(write(tmp_path / "set", n=5))
-
-
-STREAM = """
-import sys
-from pathlib import Path
-import numpy as np
-from sinefield.data import images
-from sinefield.data.images import load_posed
-
-def own():
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) << 10
-
-images.HELD = 1 << 24
-load_posed(Path(sys.argv[1]) / "few")
-before = own()
-views = load_posed(Path(sys.argv[1]) / "many").train
-pixels = views.images.flatten(0, 2)
-draws = np.random.default_rng(0).integers(0, len(pixels), 1 << 16)
-print(len(views), views.images.numel(), own() - before, int(pixels[draws].sum()))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's count of a process's own memory")
-def test_four_thousand_images_are_not_held_in_memory(tmp_path):
-    """The process's own memory, which the system cannot take back, grows by a small share of the images' size."""
-    n, side = 4000, 160
-    image = pixels("RGB", (side, side))
-    image.save(tmp_path / "image.png", compress_level=1)
-    for name, count in (("few", 2), ("many", n)):
-        (tmp_path / name / "images").mkdir(parents=True)
-        frames = [{"file_path": f"images/{i}.png", "transform_matrix": POSES[i % len(POSES)]} for i in range(count)]
-        for i in range(count):
-            os.link(tmp_path / "image.png", tmp_path / name / "images" / f"{i}.png")
-        content = {"fl_x": 100.0, "w": side, "h": side, "frames": frames}
-        (tmp_path / name / "transforms.json").write_text(json.dumps(content))
-    environment = {**os.environ, "SINEFIELD_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", STREAM, str(tmp_path)]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
-    count, size, growth, total = map(int, found)
-    assert count >= n * 0.8  # some are held out
-    assert size == count * side * side * 3
-    assert growth < 0.15 * size
-    draws = np.random.default_rng(0).integers(0, count * side * side, 1 << 16)
-    assert total == np.asarray(image).reshape(-1, 3)[draws % side**2].sum(dtype=np.int64)

@@ -1,119 +1,170 @@
-"""What each command takes at most of memory, by images, resolution and samples; docs/results/memory.*.
+"""Memory of each command, by photographs, resolution and samples; docs/results/memory.*
 
-    python scripts/tables/memory.py       about 15 minutes on two cores; needs the data folder, Linux
+    python scripts/tables/memory.py [COMMAND ...]      without names: all; some minutes
+    python scripts/tables/memory.py tables             only write the table anew
 
-Of each child process its own memory, which the system cannot take back, and what it maps from files (libraries, and
-images of large sets) are looked at twenty times a second.
+Every command is a process of its own on small real scenes ($SINEFIELD_DATA), with a few steps of training: what a step
+takes does not change after. Rows that are not run again stay as they are. Linux only.
 """
 
+import http.client
 import json
+import math
 import os
-import subprocess
+import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from measure import Used, measure
 
 from sinefield.config import data_folder
 from sinefield.files import write_text
-from sinefield.machine import describe_machine
 from sinefield.tables import table
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "memory.json"
-WORK = ROOT / "runs" / "memory"
-MANY, SIDE = 4000, 256
-
-
-def peak(arguments: list[str]) -> tuple[float, float]:
-    """GiB of own and of mapped memory that a command reaches."""
-    environment = {**os.environ, "SINEFIELD_DATA": str(data_folder())}
-    command = [sys.executable, "-m", "sinefield.cli", *arguments]
-    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    own = mapped = 0
-    status = Path(f"/proc/{child.pid}/status")
-    while child.poll() is None:
-        time.sleep(0.05)
-        found = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
-        if "RssAnon" in found:
-            own = max(own, int(found["RssAnon"].split()[0]))
-            mapped = max(mapped, int(found["RssFile"].split()[0]) + int(found["RssShmem"].split()[0]))
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)}: {child.stderr.read().decode()}")
-    return own / 2**20, mapped / 2**20
-
-
-def photographs(folder: Path) -> Path:
-    """A data set of many random photographs, 0.8 GB when decoded: links to a few files."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    draws = np.random.default_rng(0)
-    frames = []
-    for i in range(MANY):
-        angle, name = 2 * np.pi * i / MANY, f"images/{i}.png"
-        c, s = np.cos(angle), np.sin(angle)
-        pose = [[c, 0, s, 4 * s], [0, 1, 0, 0], [-s, 0, c, 4 * c], [0, 0, 0, 1]]
-        frames.append({"file_path": name, "transform_matrix": pose})
-        if i < 10:
-            Image.fromarray(draws.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(folder / name)
-        elif not (folder / name).exists():
-            os.link(folder / f"images/{i % 10}.png", folder / name)
-    write_text(folder / "transforms.json", json.dumps({"fl_x": 300.0, "w": SIDE, "h": SIDE, "frames": frames}))
-    return folder
-
-
-def rows() -> list[tuple[str, list[str]]]:
-    def train(scene: str, name: str, steps: int, *more: str) -> list[str]:
-        begin = ["train", f"scenes/{scene}.yaml", "--out", str(WORK / name), "--overwrite"]
-        return [*begin, "--training.steps", str(steps), *more]
-
-    def run(name: str) -> str:
-        return str(WORK / name)
-
-    many = photographs(WORK / "many")
-    return [
-        ("train a shape, 16,384 points a step", train("armadillo", "armadillo", 300)),
-        ("train a shape, 65,536 points a step", train("armadillo", "large", 50, "--training.batch", "65536")),
-        ("eval of it", ["eval", run("armadillo")]),
-        ("mesh at 256", ["mesh", run("armadillo"), run("a256.ply"), "--overwrite"]),
-        ("mesh at 512", ["mesh", run("armadillo"), run("a512.ply"), "--resolution", "512", "--overwrite"]),
-        ("mesh at 1024", ["mesh", run("armadillo"), run("a1024.ply"), "--resolution", "1024", "--overwrite"]),
-        ("pack of it", ["pack", run("armadillo"), run("armadillo.sine"), "--steps", "200", "--overwrite"]),
-        ("video of it, 4 frames of 256²", ["video", run("armadillo"), run("a.mp4"), "--frames", "4", "--overwrite"]),
-        ("train Lego at 100², 100 views", train("lego", "lego", 200)),
-        ("train Lego at 400², 100 views", train("lego", "lego_400", 100, "--data.downscale", "2")),
-        ("eval of Lego at 100²", ["eval", run("lego")]),
-        ("video of Lego, 4 frames of 400²", ["video", run("lego"), run("l.mp4"), "--frames", "4", "--width", "400"]),
-        ("train Lego at 200², hash grid", train("lego_hash", "lego_hash", 100)),
-        ("train the fern at 504×378", train("fern", "fern", 100)),
-        (f"train on {MANY:,} photographs of {SIDE}²", train("demo", "run_many", 50, "--data.path", str(many))),
-        ("train an image of 512²", train("image", "image", 200)),
+STEPS = ["--training.steps", "20"]
+SINEFIELD = [sys.executable, "-m", "sinefield.cli"]
+LEGO, SHAPE = ["scenes/lego.yaml", *STEPS], ["scenes/armadillo.yaml", *STEPS]
+SHAPES = ["scenes/shapes.yaml", *STEPS, "--data.path", "families:chair", "--data.shapes", "16", "--data.held_out", "1"]
+# command: rows of (what, arguments). {runs} is a folder of this script, where the rows above leave theirs.
+ROWS: dict[str, list[tuple[str, list[str]]]] = {
+    "train": [
+        ("shape, 100,000 points", [*SHAPE, "--data.points", "100000", "--out", "{runs}/shape"]),
+        ("shape, 2,000,000 points", [*SHAPE, "--out", "{runs}/shape2"]),
+        ("shape, four times the samples", [*SHAPE, "--data.points", "100000", "--training.batch", "65536"]),
+        ("radiance, 100 of 100×100", [*LEGO, "--out", "{runs}/lego"]),
+        ("radiance, 100 of 200×200", [*LEGO, "--data.downscale", "4"]),
+        ("radiance, 100 of 400×400", [*LEGO, "--data.downscale", "2"]),
+        ("radiance, 100×100, four times the samples", [*LEGO, "--training.batch", "131072"]),
+        ("radiance, hash grids", ["scenes/lego_hash.yaml", *STEPS]),
+        (
+            "image, 512×512",
+            ["scenes/image.yaml", *STEPS, "--data.path", "skimage:astronaut.png", "--out", "{runs}/image"],
+        ),
+        ("shapes, 16 chairs", [*SHAPES, "--out", "{runs}/shapes"]),
+    ],
+    "eval": [
+        ("shape", ["{runs}/shape"]),
+        ("radiance, 25 of 100×100", ["{runs}/lego"]),
+        ("image, 512×512", ["{runs}/image"]),
+    ],
+    "mesh": [
+        (f"{kind}, {n}³", [f"{{runs}}/{run}", f"{{runs}}/{run}_{n}.ply", "--resolution", str(n)])
+        for kind, run in (("shape", "shape"), ("radiance", "lego"))
+        for n in (256, 512)
     ]
+    + [("shape, the largest that is not refused", ["{runs}/shape", "{runs}/most.ply", "--resolution", "1024"])],
+    "video": [
+        (f"radiance, {n} pixels wide", ["{runs}/lego", f"{{runs}}/{n}.mp4", "--frames", "3", "--width", str(n)])
+        for n in (200, 800)
+    ],
+    "image": [(f"{n} pixels wide", ["{runs}/image", f"{{runs}}/{n}.png", "--width", str(n)]) for n in (512, 2048)],
+    "pack": [
+        ("shape", ["{runs}/shape", "{runs}/shape.sine", "--steps", "20"]),
+        ("radiance", ["{runs}/lego", "{runs}/lego.sine", "--steps", "20"]),
+    ],
+    "reconstruct": [("1,024 points, 96³", ["{runs}/shapes", "{runs}/scan.xyz", "{runs}/scan.glb"])],
+    "adapt": [("shape", ["{runs}/shape", *SHAPE, "--data.points", "100000", "--out", "{runs}/edit.sine"])],
+    "report": [("radiance", ["{runs}/lego"])],
+    "inspect": [("100 and 25 of 800×800", ["{data}/lego"])],
+    "view": [("radiance, one request", ["{runs}/lego", "--port", "0", "--no-browser"])],
+}
+
+
+def run(command: str, arguments: list[str], runs: Path) -> tuple[Used, list[str]]:
+    """One command; a mesh that is refused is made as large as the refusal says, and what was run is given back."""
+    filled = [text.format(runs=runs, data=data_folder()) for text in arguments]
+    if command in ("train", "adapt") and "--out" not in filled:
+        filled += ["--out", str(runs / "other")]
+    flags = {"train", "mesh", "video", "image", "pack", "reconstruct", "adapt", "report"}
+    filled += ["--overwrite"] if command in flags else []
+    program = [*SINEFIELD, command, *filled]
+    if command == "view":  # ends at Ctrl-C: a script around it asks for the page and stops it
+        program = [sys.executable, str(Path(__file__)), "visit", *filled]
+    used = measure(program, cwd=ROOT)
+    refused = re.search(r"try --resolution (\d+)", used.output)
+    if used.code == 2 and refused and "--resolution" in filled:
+        filled[filled.index("--resolution") + 1] = refused[1]
+        used = measure([*SINEFIELD, command, *filled], cwd=ROOT)
+    if used.code:
+        raise SystemExit(f"sinefield {command} {' '.join(filled)}: {used.output}")
+    return used, filled
+
+
+def visit(arguments: list[str]) -> None:
+    """The viewer in this very process, with its page asked for once."""
+    from sinefield.viewer.server import Viewer
+
+    with Viewer(arguments[0], port=0) as viewer:
+        connection = http.client.HTTPConnection("127.0.0.1", viewer.server.get_port())
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        time.sleep(1)
+
+
+def write_tables() -> None:
+    stored = json.loads(STORE.read_text())
+    rows = [
+        {
+            "command": f"`sinefield {row['command']}`",
+            "of": row["of"],
+            "own": f"{row['own'] / 2**20:,.0f} MiB",
+            "with mapped files": f"{row['peak'] / 2**20:,.0f} MiB",
+        }
+        for row in stored["rows"]
+    ]
+    text = f"""# Memory
+
+The most that each command holds: its own, and with what is mapped from files (libraries, large sets of photographs),
+which the system takes back where it needs room.
+
+{table(list(rows[0]), rows)}
+
+Made by `python scripts/tables/memory.py` ({stored["date"]}, {stored["threads"]} thread, Linux; 20 steps of training;
+data of $SINEFIELD_DATA). Photographs take a byte a channel and pixel, and from 512 MiB on lie in a file in the cache
+folder. A mesh of N³ takes 4 N³ bytes for values and 1,680 N² for the surface; what is estimated above 3.5 GiB is
+refused, and the largest resolution that is not is named.
+"""
+    write_text(STORE.with_suffix(".md"), text)
 
 
 def main() -> None:
-    WORK.mkdir(parents=True, exist_ok=True)
-    found = []
-    for name, arguments in rows():
-        if arguments[0] == "video":
-            arguments = [*arguments, "--overwrite"] if "--overwrite" not in arguments else arguments
-        own, mapped = peak(arguments)
-        shown = [Path(a).name if a.startswith(str(ROOT)) else a for a in arguments if a != "--overwrite"]
-        found.append({"what": name, "own GiB": round(own, 2), "mapped GiB": round(mapped, 2)})
-        found[-1]["command"] = f"`sinefield {' '.join(shown)}`"
-        print(json.dumps(found[-1]), flush=True)
-        write_text(STORE, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    machine = describe_machine()
-    text = (
-        "# Memory\n\n"
-        + table(list(found[0]), found, markdown=True)
-        + f"\n\nMade by `python scripts/tables/memory.py`; {machine['cpu']}, {machine['threads']} threads, "
-        f"{time.strftime('%Y-%m-%d')}. Highest values seen at twenty looks a second. Own memory is what the process\n"
-        "cannot do without; mapped are its libraries and, of sets of more than half a GiB of decoded images, the file\n"
-        "that holds them, which the system keeps in memory as far as there is room.\n"
-    )
-    write_text(STORE.with_suffix(".md"), text)
+    names = [name for name in sys.argv[1:] or ROWS if name != "tables"]
+    if names[:1] == ["visit"]:
+        return visit(sys.argv[2:])
+    if unknown := [name for name in names if name not in ROWS]:
+        raise SystemExit(f"unknown {unknown[0]}; one of {', '.join(ROWS)}")
+    stored = json.loads(STORE.read_text()) if STORE.exists() else {"rows": []}
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder)
+        write_text(runs / "scan.xyz", "".join(f"{x} {y} {z}\n" for x, y, z in sphere(1024)))
+        for command in [*(["train"] if names and "train" not in names else []), *names]:  # the others need its runs
+            for what, arguments in ROWS[command]:
+                used, filled = run(command, arguments, runs)
+                if "--resolution" in filled and "largest" in what:
+                    what = f"shape, {filled[filled.index('--resolution') + 1]}³, the largest that is not refused"
+                row = {"command": command, "of": what, "own": used.own, "peak": used.peak, "seconds": used.seconds}
+                print(json.dumps(row, ensure_ascii=False), flush=True)
+                fresh = [r for r in stored["rows"] if (r["command"], r["of"]) != (command, what)] + [row]
+                stored = {"date": time.strftime("%Y-%m-%d"), "threads": threads(), "rows": fresh}
+                write_text(STORE, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    write_tables()
+
+
+def sphere(n: int) -> list[tuple[float, float, float]]:
+    """Points on a unit sphere, along a spiral."""
+    heights = [1 - (2 * i + 1) / n for i in range(n)]
+    return [
+        (math.cos(2.4 * i) * math.sqrt(1 - z * z), math.sin(2.4 * i) * math.sqrt(1 - z * z), z)
+        for i, z in enumerate(heights)
+    ]
+
+
+def threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count())
 
 
 if __name__ == "__main__":

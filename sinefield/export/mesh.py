@@ -21,7 +21,8 @@ from sinefield.export.grid import GridFiller
 from sinefield.files import atomic_path, check_output
 
 EXTENSIONS = (".ply", ".obj", ".stl", ".glb")
-MAX_BYTES = 4 << 30
+MAX_BYTES = 7 << 29
+"""So that a whole process, its libraries and field included, stays below 4 GiB."""
 SURFACE_BYTES = 12 * 140
 """Mesh buffers for each of N² cells of a face of the grid: about 12 vertices, twice a smooth closed object's."""
 

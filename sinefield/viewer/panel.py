@@ -43,6 +43,7 @@ class Panel:
         else:
             channels, (low, high, level), hint = SHAPE_CHANNELS, level_range(field), "Value of the surface shown."
             sizes, resolution = (32, 256, 16), 128
+        self._channels, self._levels, self._sizes = channels, (low, high), sizes[:2]
         self._channel = gui.add_dropdown("Channel", channels, initial_value=channels[0])
         self._level = gui.add_slider("Level", low, high, (high - low) / 100, level, hint=hint)
         self._resolution = gui.add_slider("Resolution", *sizes, resolution)
@@ -63,7 +64,11 @@ class Panel:
 
     @property
     def settings(self) -> Settings:
-        return Settings(self._channel.value, float(self._level.value), int(self._resolution.value))
+        """As the sliders could be set; whoever is connected can send any value."""
+        level, (low, high) = float(self._level.value), self._levels
+        resolution = min(max(int(self._resolution.value), self._sizes[0]), self._sizes[1])
+        channel = self._channel.value if self._channel.value in self._channels else self._channels[0]
+        return Settings(channel, min(max(level, low), high) if math.isfinite(level) else low, resolution)
 
     def chosen(self, follower: Follower) -> Snapshot:
         """The field that the step slider points at."""

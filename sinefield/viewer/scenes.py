@@ -31,6 +31,8 @@ SEND_SECONDS = 0.25
 REST_SECONDS = 0.15
 """A camera that has moved within this time gets first pictures only: the browser needs the processor too."""
 FIRST_RESOLUTION = 48
+FARTHEST, SLIMMEST = 1e4, 100.0
+"""Of a camera that is drawn for: its distance in half boxes, and how many times wider than high its window is."""
 SHAPE_FOV, SHAPE_ELEVATION, SHAPE_AZIMUTH = radians(40), 20.0, 30.0
 SHAPE_COLOUR = (150, 170, 205)
 NO_SHADOWS = {"cast_shadow": False, "receive_shadow": False}
@@ -66,12 +68,22 @@ def home(field: RadianceField | ShapeField) -> Home:
 
 
 def look_of(camera: Any, field: RadianceField) -> Look | None:
-    """Where a viser camera stands in the world; None while its window has no height."""
-    if not camera.image_height or not camera.image_width:
+    """Where a viser camera stands in the world; None while its window has no height, or where it is no camera's place.
+
+    What a page says of its camera is whatever somebody sent.
+    """
+    try:
+        if not camera.image_height or not camera.image_width:
+            return None
+        wxyz, position = (np.asarray(x, np.float64).reshape(n) for x, n in ((camera.wxyz, 4), (camera.position, 3)))
+        fov, aspect = float(camera.fov), float(camera.aspect)
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    near = bool((np.abs(position) < FARTHEST).all()) and abs(float(np.linalg.norm(wxyz)) - 1) < 0.1
+    if not near or not 0.01 < fov < 3.13 or not 1 / SLIMMEST < aspect < SLIMMEST:
         return None
     origin, unit = frame(field)
-    position = camera.position * unit + origin
-    return Look(tuple(camera.wxyz.tolist()), tuple(position.tolist()), float(camera.fov), float(camera.aspect))
+    return Look(tuple(wxyz.tolist()), tuple((position * unit + origin).tolist()), fov, aspect)
 
 
 class _Scene:

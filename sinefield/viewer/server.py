@@ -5,6 +5,7 @@ at a time, and looks at the wishes between two pieces.
 """
 
 import errno
+import logging
 import os
 import socket
 import sys
@@ -200,6 +201,8 @@ def _viser() -> Any:
     except ImportError as error:
         raise SinefieldError(f"the viewer needs viser ({error}); pip install 'sinefield[view]'") from error
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")  # a page may close at any time
+    for noisy in ("websockets.server", "asyncio"):  # a traceback for every visitor that talks nonsense
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     rich.reconfigure(quiet=True)  # viser prints a box with its address, and farewells
     return viser
 

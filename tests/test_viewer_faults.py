@@ -1,0 +1,172 @@
+"""The viewer among strangers: where it listens, what it gives away, nonsense and crowds."""
+
+import gc
+import http.client
+import itertools
+import math
+import random
+import socket
+import threading
+from urllib.parse import urlsplit
+
+import pytest
+from browser import wait_for
+
+from sinefield.cli import main
+from sinefield.viewer import scenes
+
+viser = pytest.importorskip("viser")
+from msgspec import msgpack  # noqa: E402
+from websockets.exceptions import ConnectionClosed  # noqa: E402
+from websockets.sync.client import connect  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
+SOUND = {
+    "type": "ViewerCameraMessage",
+    "wxyz": [1.0, 0.0, 0.0, 0.0],
+    "position": [0.0, 0.0, -3.0],
+    "fov": 0.8,
+    "near": 0.1,
+    "far": 100.0,
+    "image_height": 48,
+    "image_width": 64,
+    "look_at": [0.0, 0.0, 0.0],
+    "up_direction": [0.0, 1.0, 0.0],
+}
+BAD = [math.nan, math.inf, -math.inf, 1e300, 0, -1, "x", None, [], {}, [math.nan] * 4, [1.0] * 3, 2**63, True]
+
+
+@pytest.fixture
+def viewer(photo_run):
+    from sinefield.viewer.server import Viewer
+
+    with Viewer(photo_run[0], port=0) as viewer:
+        yield viewer
+
+
+def visit(viewer):
+    address = viewer.url.replace("http", "ws")
+    return connect(address, subprotocols=[f"viser-v{viser.__version__}"], max_size=None, close_timeout=2)
+
+
+def say(page, content):
+    page.send(msgpack.encode(content))
+
+
+def gone(viewer):
+    """Waits until nobody is there; viser says so some time after a page was closed."""
+    wait_for(lambda: not viewer.server.get_clients() and not viewer.scene._pages)
+
+
+def draws(viewer):
+    """Whether a new page gets its picture to the end."""
+    before = viewer.scene.sent
+    with visit(viewer) as page:
+        say(page, SOUND)
+        wait_for(lambda: any(p.last for p in list(viewer.scene._pages.values())))
+    gone(viewer)
+    return viewer.scene.sent > before and viewer._failed is None and viewer._thread.is_alive()
+
+
+def test_only_this_machine_is_listened_to(viewer, capsys):
+    listening = viewer.server._websock_server._background_event_loop is not None
+    port = viewer.server.get_port()
+    assert listening and urlsplit(viewer.url).hostname == "127.0.0.1"
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
+    with pytest.raises(OSError):  # another of this machine's own addresses
+        socket.create_connection(("127.0.0.2", port), timeout=5).close()
+    with pytest.raises(SystemExit):
+        main(["view", "--help"])
+    assert "--host" in (said := capsys.readouterr().out) and "0.0.0.0" in said
+
+
+def test_files_outside_the_page_are_not_served(viewer, photo_run, tmp_path):
+    (photo_run[0] / "secret.txt").write_text("secret")
+    ups = ["../" * 12, "..%2f" * 12, "%2e%2e/" * 12, "..\\" * 12, "%2e%2e%5c" * 12, "./../" * 12, "//", "", "%00"]
+    files = ["etc/passwd", str(photo_run[0] / "secret.txt").lstrip("/"), "../../__init__.py", "../package.json"]
+    for up, file in itertools.product(ups, files):
+        connection = http.client.HTTPConnection("127.0.0.1", viewer.server.get_port(), timeout=10)
+        connection.putrequest("GET", f"/{up}{file}", skip_host=False)
+        connection.endheaders()
+        answer = connection.getresponse()
+        assert answer.status >= 400 and len(answer.read()) < 200, (up, file)
+        connection.close()
+    connection = http.client.HTTPConnection("127.0.0.1", viewer.server.get_port(), timeout=10)
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 200
+
+
+def nonsense(rng):
+    """Messages that no page sends."""
+    yield from (b"", b"\xff" * 40, rng.randbytes(300), "text", msgpack.encode([1, 2]), msgpack.encode({"type": "no"}))
+    yield msgpack.encode({"type": ["ViewerCameraMessage"]})
+    yield msgpack.encode({"type": "ViewerCameraMessage"})
+    for key, value in itertools.product(SOUND, BAD):
+        if key != "type":
+            yield msgpack.encode({**SOUND, key: value})
+    whole = msgpack.encode(SOUND)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        yield bytes(damaged)
+
+
+def test_nonsense_closes_a_page_and_nothing_else(viewer, capfd):
+    sent = 0
+    for first in (True, False):  # before and after a page has said where its camera is
+        messages = list(nonsense(random.Random(0)))
+        while messages:
+            with visit(viewer) as page:
+                try:
+                    if not first:
+                        say(page, SOUND)
+                    for _ in range(20):
+                        if not messages:
+                            break
+                        page.send(messages.pop())
+                        sent += 1
+                except ConnectionClosed:
+                    pass
+        gone(viewer)
+        assert viewer._failed is None and viewer._thread.is_alive()
+    assert sent > 300 and draws(viewer)
+
+
+def test_sliders_are_held_to_their_range(viewer):
+    panel = viewer.panel
+    for handle, values in ((panel._level, BAD), (panel._resolution, BAD), (panel._channel, BAD), (panel._step, BAD)):
+        for value in values:
+            with visit(viewer) as page:
+                say(page, SOUND)
+                say(page, {"type": "GuiUpdateMessage", "uuid": handle._impl.uuid, "updates": {"value": value}})
+                wait_for(lambda: viewer.server.get_clients())
+    gone(viewer)
+    settings = panel.settings
+    assert 64 <= settings.resolution <= 1024 and 0 <= settings.level <= 1 and settings.channel in ("rgb", "depth")
+    panel._resolution.value, panel._level.value = 64, 0.0
+    assert draws(viewer)
+
+
+def test_fifty_pages_come_and_go(viewer, monkeypatch):
+    monkeypatch.setattr(scenes, "REST_SECONDS", 0.0)
+    viewer.panel._resolution.value = 64
+    assert draws(viewer)
+    counts = []
+    for _ in range(2):
+        pages = [visit(viewer) for _ in range(25)]
+        for page in pages:
+            say(page, SOUND)
+        wait_for(lambda: len(viewer.scene._pages) == 25)
+        for i, page in enumerate(pages):
+            if i % 2:
+                page.close()
+            else:  # no farewell
+                page.socket.shutdown(socket.SHUT_RDWR)
+                page.close()
+        gone(viewer)
+        gc.collect()
+        live = sum(type(x).__name__ == "ClientHandle" for x in gc.get_objects())
+        counts.append((threading.active_count(), live))
+    assert counts[1][0] <= counts[0][0] + 2 and counts[1][1] <= counts[0][1] <= 3, counts
+    assert viewer.visitors == 51 and draws(viewer)

@@ -1,6 +1,6 @@
 """The shape transformer as it ships: trained, scored on shapes it has not seen, packed, asked; docs/results/shapes.*.
 
-python scripts/tables/shapes.py       about 20 minutes on two cores, making the shapes included
+python scripts/tables/shapes.py       about 15 minutes, making the shapes included
 """
 
 import json

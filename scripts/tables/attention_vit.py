@@ -115,7 +115,7 @@ def folder_setup(path: str, side: int, patch: int, **changes) -> tuple[Setup, Ca
 
 
 def make_vit(variant: Variant, setup: Setup) -> nn.Module:
-    """Hugging Face's ViT with a class token, its matrices drawn at 1/√dim so that queries and keys begin near unit size."""
+    """Hugging Face's ViT with a class token; matrices drawn at 1/√dim: queries and keys begin near unit size."""
     import transformers
 
     config = transformers.ViTConfig(
@@ -162,7 +162,7 @@ class Look:
     """What is measured at one time, by layer.
 
     Attributes:
-        matrix, jacobian: ‖A‖_F and ‖∂A/∂x‖_F, means over images and heads; their largest in `matrix_max`, `jacobian_max`.
+        matrix, jacobian: ‖A‖_F and ‖∂A/∂x‖_F, means over images and heads; the largest in `matrix_max`, `jacobian_max`.
         tokens, grayed, output, after: log10 of condition numbers, medians over images: of the normalised tokens before
             and after graying, of what attention gives, and of the tokens after its skip connection.
     """

@@ -241,7 +241,7 @@ class PlacedAttention(nn.Module):
         q, k, v = self.project.heads(x, None if context is None else context.tokens)
         there = turns if context is None else context.turns
         q, k, v = turned(q, turns.score), turned(k, there.score), turned(v, there.value)
-        y = attention(q, k, v, self.power)
+        y = attention(q, k, v, self.power, divisor=self.project.divisor)
         cosine, sine = turns.value
         return self.project.out(turned(y, (cosine, -sine)).transpose(1, 2).flatten(2))
 

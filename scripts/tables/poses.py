@@ -8,6 +8,7 @@ the wrong ones, and with the wrong ones and `training.fit_poses`, whose rate is 
 """
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -45,14 +46,14 @@ def wrong(pose: np.ndarray, distance: float, draws: np.random.Generator) -> np.n
 
 
 def perturbed(name: str) -> Path:
-    """A copy of a data set whose training cameras are wrong; pictures are links."""
+    """A copy of a data set whose training cameras are wrong."""
     source, out = data_folder() / name, WORK / f"{name}_data"
     out.mkdir(parents=True, exist_ok=True)
     draws = np.random.default_rng(SEED)
     for entry in source.iterdir():
-        link = out / entry.name
-        if entry.is_dir() and entry.name != "sparse" and not link.exists():
-            link.symlink_to(entry)
+        copy = out / entry.name
+        if entry.is_dir() and entry.name != "sparse" and not copy.exists():
+            shutil.copytree(entry, copy)
     if name == "lego":
         for split in ("train", "test"):
             meta = json.loads((source / f"transforms_{split}.json").read_text())

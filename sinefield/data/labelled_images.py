@@ -148,6 +148,6 @@ def _square(path: Path, side: int) -> np.ndarray:
     read_header(frame)  # refuses what claims to be enormous
     image = Image.fromarray(read_pixels(frame, None, False))
     edge = min(image.size)
-    left, top = (image.width - edge) / 2, (image.height - edge) / 2
-    box = (left, top, left + edge, top + edge)
-    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    middle = image.crop((left, top, left + edge, top + edge))  # a box given to resize would let its surroundings in
+    return np.asarray(middle.resize((side, side), Image.Resampling.LANCZOS))

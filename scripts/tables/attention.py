@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of {', '.join(EXPERIMENTS)}; all")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=250, help="of the ViT")
+    parser.add_argument("--steps", type=int, default=200, help="of the ViT")
     parser.add_argument("--shape-steps", type=int, default=250, help="of the shape transformer")
     parser.add_argument("--data", help="CIFAR-10's binary version or a folder of class folders, in the digits' place")
     parser.add_argument("--side", type=int, default=32, help="pixels of those images")

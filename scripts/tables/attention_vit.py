@@ -31,12 +31,12 @@ class Setup:
     channels: int = 1
     classes: int = 10
     patch: int = 2
-    dim: int = 96
+    dim: int = 64
     depth: int = 6
-    heads: int = 3
-    steps: int = 250
+    heads: int = 2
+    steps: int = 200
     batch: int = 64
-    looks: int = 6
+    looks: int = 5
     rates: tuple[float, ...] = (5e-4, 1.5e-3, 4.5e-3)
 
     @property

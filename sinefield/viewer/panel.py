@@ -53,8 +53,13 @@ class Panel:
         self.reset = gui.add_button("Reset camera")
         self.save = gui.add_button("Save picture")
         self._gui, self._curve = gui, None
+
+        def moved(_: Any) -> None:
+            self._hold()
+            changed()
+
         for control in (self._channel, self._level, self._resolution):
-            control.on_update(lambda _: changed())
+            control.on_update(moved)
 
         @self._step.on_update
         def _(event: Any) -> None:
@@ -69,6 +74,12 @@ class Panel:
         resolution = min(max(int(self._resolution.value), self._sizes[0]), self._sizes[1])
         channel = self._channel.value if self._channel.value in self._channels else self._channels[0]
         return Settings(channel, min(max(level, low), high) if math.isfinite(level) else low, resolution)
+
+    def _hold(self) -> None:
+        """Put back what no slider can be set to: pages that come later are told these values, whatever they are."""
+        for control, value in zip((self._channel, self._level, self._resolution), self.settings, strict=True):
+            if control.value != value:
+                control.value = value
 
     def chosen(self, follower: Follower) -> Snapshot:
         """The field that the step slider points at."""

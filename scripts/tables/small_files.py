@@ -22,7 +22,7 @@ from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "small_files.json"
-TRAINING, PACKING = 8000, 16000  # steps, which repeat to the bit
+TRAINING, PACKING = 4000, 8000  # steps, which repeat to the bit
 SINE = {"phase": 0.5, "bound": 4.0}
 # limit: IoU of the table, IoU aimed at, the networks whose weights take five to six bits there
 LIMITS = {

@@ -155,7 +155,6 @@ class Packer:
         elif config.kind == "radiance":
             refined, self.judging = _divide(self.data, apart)
         self.task = make_task(config, refined)
-        self.task.progress = 1.0  # it goes on where training ended
         if config.kind == "radiance":
             self.task.fit = _learned_of(run, config, refined)
             self.task.grid_moves = False  # the trained grid stays: its averages are not in the run

@@ -109,7 +109,8 @@ def refine(
     The loss is the task's plus `rate_weight` × the estimated bits; steps are learned too. With a `target` the weight
     slowly follows the size, and in the second half all steps move together to land on it. Muon takes the rounded
     hidden matrices where it took them in training (armadillo, 3.7 kB, 2,000 steps: IoU 0.971 against Adam's 0.962).
-    The task's `progress` stays as it is: what training narrows bit by bit, packing does not open again.
+    The task's `progress` begins anew: what training narrows bit by bit is opened again. Left narrow, the armadillo had
+    0.001 more IoU at 6.8 kB and 0.005 to 0.014 less at 3.7 kB.
 
     Arguments:
         weigh: size in bytes of the file that the quantisers would give.
@@ -145,6 +146,7 @@ def refine(
                 group["lr"] = rise * rate * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
             install(field, quantisers)
             field.zero_grad(set_to_none=True)
+            task.progress = done
             # Steps of their own random numbers, far from those of training.
             loss = task.step(REFINING + index, step_generator(seed, REFINING + index, task.device))
             if not math.isfinite(loss):

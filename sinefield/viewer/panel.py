@@ -53,13 +53,8 @@ class Panel:
         self.reset = gui.add_button("Reset camera")
         self.save = gui.add_button("Save picture")
         self._gui, self._curve = gui, None
-
-        def moved(_: Any) -> None:
-            self._hold()
-            changed()
-
         for control in (self._channel, self._level, self._resolution):
-            control.on_update(moved)
+            control.on_update(lambda _: changed())
 
         @self._step.on_update
         def _(event: Any) -> None:
@@ -69,17 +64,10 @@ class Panel:
 
     @property
     def settings(self) -> Settings:
-        """As the sliders could be set; whoever is connected can send any value."""
-        level, (low, high) = float(self._level.value), self._levels
-        resolution = min(max(int(self._resolution.value), self._sizes[0]), self._sizes[1])
-        channel = self._channel.value if self._channel.value in self._channels else self._channels[0]
-        return Settings(channel, min(max(level, low), high) if math.isfinite(level) else low, resolution)
-
-    def _hold(self) -> None:
-        """Put back what no slider can be set to: pages that come later are told these values, whatever they are."""
-        for control, value in zip((self._channel, self._level, self._resolution), self.settings, strict=True):
-            if control.value != value:
-                control.value = value
+        """Within what the controls offer, whatever a page sent."""
+        channel, level, resolution = self._channel.value, float(self._level.value), int(self._resolution.value)
+        channel = channel if channel in self._channels else self._channels[0]
+        return Settings(channel, _within(level, self._levels), _within(resolution, self._sizes))
 
     def chosen(self, follower: Follower) -> Snapshot:
         """The field that the step slider points at."""
@@ -121,6 +109,10 @@ class Panel:
             self._curve = self._gui.add_uplot((x, y), series, title=SCORES[score], scales=scales, aspect=1.6)
         else:
             self._curve.data = (x, y)
+
+
+def _within(value: Any, limits: tuple[Any, Any]) -> Any:
+    return min(max(value, limits[0]), limits[1])
 
 
 def level_range(field: ShapeField) -> tuple[float, float, float]:

@@ -5,7 +5,6 @@ at a time, and looks at the wishes between two pieces.
 """
 
 import errno
-import logging
 import os
 import socket
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 from sinefield.errors import SinefieldError
 from sinefield.viewer.follow import Follower, Snapshot
+from sinefield.viewer.guard import guard, is_loopback
 from sinefield.viewer.panel import Panel
 from sinefield.viewer.scenes import REST_SECONDS, RadianceScene, ShapeScene, home
 
@@ -49,7 +49,7 @@ def view(
     """
     begin = time.perf_counter()
     with Viewer(run, host, port, adapters) as viewer:
-        print(f"{run}: look at it on {viewer.url} (Ctrl-C ends)", flush=True)
+        print(f"{run}: look at it on {viewer.url} ({exposure(host)}; Ctrl-C ends)", flush=True)
         if browser and _has_screen():
             webbrowser.open(viewer.url)
         with suppress(KeyboardInterrupt):
@@ -83,6 +83,7 @@ class Viewer:
         if self.follower.snapshots:
             _warm_up(self.follower.snapshots[-1])
         self.server = viser.ViserServer(host=host, port=port, label="sinefield", verbose=False)
+        guard(self.server, host)
         if port and self.server.get_port() != port:  # taken since we looked
             self.server.stop()
             raise _in_use(host, port)
@@ -201,10 +202,15 @@ def _viser() -> Any:
     except ImportError as error:
         raise SinefieldError(f"the viewer needs viser ({error}); pip install 'sinefield[view]'") from error
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")  # a page may close at any time
-    for noisy in ("websockets.server", "asyncio"):  # a traceback for every visitor that talks nonsense
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     rich.reconfigure(quiet=True)  # viser prints a box with its address, and farewells
     return viser
+
+
+def exposure(host: str) -> str:
+    """Who can reach a viewer that listens on `host`, in words."""
+    if is_loopback(host):
+        return "from this machine only; --host 0.0.0.0 lets others in"
+    return "anyone who reaches this machine may look and move the sliders"
 
 
 def check_port(host: str, port: int) -> None:

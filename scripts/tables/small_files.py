@@ -1,6 +1,6 @@
 """The armadillo under three byte limits, trained and packed as a user would; docs/results/small_files.* .
 
-    python scripts/tables/small_files.py [--kinds dense sine]     about 8 minutes a row on one core
+    python scripts/tables/small_files.py [--kinds dense sine]     two to four minutes a row on one core
 
 The limits are the sizes of the methods document's table for decimation and Draco.
 """
@@ -22,7 +22,8 @@ from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "small_files.json"
-TRAINING, PACKING = 4000, 8000  # steps, which repeat to the bit
+TRAINING, PACKING = 2000, 4000  # steps, which repeat to the bit
+RATES = {"training.lr": 0.04, "training.adam_lr": 0.02}  # the best of those that rate_shapes.py swept
 SINE = {"phase": 0.5, "bound": 4.0}
 # limit: IoU of the table, IoU aimed at, the networks whose weights take five to six bits there
 LIMITS = {
@@ -36,7 +37,7 @@ def measure(limit: int, kind: str) -> dict:
     """One row: what was typed, and what came of it."""
     draco, aim, networks = LIMITS[limit]
     settings = {"field.weights": kind, **{f"field.{k}": v for k, v in networks[kind].items()}}
-    settings["training.steps"] = TRAINING
+    settings |= {"training.steps": TRAINING, **RATES}
     out = ROOT / "runs" / "tables" / f"small_{kind}_{limit}"
     begin = time.process_time()
     scene = ROOT / "scenes" / "armadillo.yaml"

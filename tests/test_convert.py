@@ -26,7 +26,11 @@ def vit():
 
 
 def deit():
-    return transformers.DeiTForImageClassification(transformers.DeiTConfig(**FLAT, **COMMON, patch_size=4))
+    model = transformers.DeiTForImageClassification(transformers.DeiTConfig(**FLAT, **COMMON, patch_size=4))
+    with torch.no_grad():  # they start as zeros, of which a norm makes rounding errors large
+        for token in (model.deit.embeddings.cls_token, model.deit.embeddings.distillation_token):
+            token.normal_()
+    return model
 
 
 def swin():
@@ -162,22 +166,54 @@ def test_an_unconverted_model_beside_a_converted_one():
 
 
 @MODELS
+@pytest.mark.parametrize("place", ["input", "attention"])
 @pytest.mark.parametrize("kind", ["dct", "svd"])
-def test_graying(build, kind):
+def test_graying(build, kind, place):
     module = {"dct": DCTGraying, "svd": SVDGraying}[kind](1.0)
     model = make(build)
     wanted, names = answer(model), list(model.state_dict())
-    convert(model, graying=module)
+    convert(model, graying=module, graying_at=place)
     assert torch.allclose(answer(model), wanted, atol=1e-3)  # ε = 1 is no graying
-    convert(model, graying=kind)
+    report = convert(model, graying=kind, graying_at=place)
+    assert report.count("graying") == (1 if place == "input" else 4 if build is swin else 2)
     assert list(model.state_dict()) == names
     assert (answer(model) - wanted).abs().max() > 1e-3
-    assert convert(model, graying=kind).changes[0].before.startswith(kind.upper())
+    assert convert(model, graying=kind, graying_at=place).changes[0].before.startswith(kind.upper())
+
+
+def test_graying_is_of_the_input_tokens():
+    """By default once, before the first block, as if the embedding had given other tokens."""
+    plain, grayed = make(vit), make(vit)
+    convert(grayed, graying="svd")
+    images = torch.randn(2, 3, 16, 16)
+    plain.vit.embeddings.register_forward_hook(lambda _, args, tokens: svd_graying(tokens, 0.7))
+    assert torch.allclose(grayed(images).logits, plain(images).logits, atol=1e-5)
+
+
+def test_one_graying_makes_room_for_another():
+    model, wanted = make(vit), make(vit)
+    convert(model, graying="svd", graying_at="attention")
+    convert(model, graying="svd")
+    convert(wanted, graying="svd")
+    assert torch.equal(answer(model), answer(wanted))
+    convert(model, graying=DCTGraying(0.9), graying_at="attention")
+    convert(wanted, graying=DCTGraying(0.9), graying_at="attention")
+    assert torch.equal(answer(model), answer(wanted))
+    assert sum(hasattr(module, "gray") for module in model.modules()) == 2
+
+
+def test_graying_of_a_map_of_tokens():
+    """timm's Swin gives its blocks (b, height, width, d)."""
+    block = make(lambda: Block(0))
+    block.forward = lambda x: x
+    convert(block, graying="svd")
+    x = torch.randn(2, 3, 4, 16)
+    assert torch.allclose(block(x), svd_graying(x.flatten(1, 2), 0.7).reshape(2, 3, 4, 16), atol=1e-6)
 
 
 def test_graying_is_of_what_enters_attention():
     plain, grayed = make(vit).vit.layers[0].attention, make(vit)
-    convert(grayed, graying="svd")
+    convert(grayed, graying="svd", graying_at="attention")
     x = torch.randn(2, 17, 32)
     wanted = plain(svd_graying(x, 0.7))[0]
     assert torch.allclose(grayed.vit.layers[0].attention(x)[0], wanted, atol=1e-5)
@@ -281,7 +317,7 @@ def test_blocks_like_timms():
         report = convert(block, attention=3)
         assert torch.allclose(block.attn(x, mask=mask), cubed, atol=1e-5)
         assert list(block.state_dict()) == names and report.changes[0].after == "x^3/√N"
-        convert(block, graying="svd")
+        convert(block, graying="svd", graying_at="attention")
         convert(block, attention=3)  # keeps it
         gray = svd_graying(x, 0.7)
         scores, v = original.scores(gray, mask)
@@ -330,6 +366,7 @@ BAD = [
     (vit, {"attention": "softmax", "divisor": 14.0}, "a divisor needs"),
     (vit, {"attention": 3, "divisor": -1.0}, "is positive, got -1"),
     (vit, {"graying": "dst"}, "no graying 'dst'; one of dct, svd"),
+    (vit, {"graying": "dct", "graying_at": "blocks"}, "no place 'blocks' to gray at; one of input, attention"),
     (vit, {"feedforward": "dense"}, "no feedforward 'dense'"),
     (vit, {"attention": 3, "feedforward": WeightSpec("sine", rank=33)}, "fc1: rank 33 does not fit"),
     (Mlp, {"attention": 3}, "Mlp has no attention of a structure that is known; Hugging Face's ViT, DeiT and Swin"),

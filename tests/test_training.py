@@ -136,6 +136,22 @@ def test_a_batch_too_large_for_the_memory_is_halved(ball, tmp_path, capsys):
         optimise(task, config.training, Run.prepare(tmp_path / "other", config), 0)
 
 
+def test_compiling_is_not_on_the_clock(ball, tmp_path, monkeypatch):
+    """A first step that takes a minute, where others take a second, costs none of ten seconds of training."""
+    config = shape_config(ball, seconds=10.0, score_seconds=1e9, save_seconds=1e9)
+    task = ShapeTask(config, load_shape(ball))
+    step, clock = task.step, [0.0]
+
+    def slow(index, generator):
+        clock[0] += 1.0 if index else 60.0
+        return step(index, generator)
+
+    task.step = slow
+    monkeypatch.setattr("sinefield.training.loop.time.perf_counter", lambda: clock[0])
+    result = optimise(task, config.training, Run.prepare(tmp_path / "run", config), 0)
+    assert result["steps"] == 11 and result["seconds"] == 10.0
+
+
 def test_evaluation_repeats(photo_run):
     folder, report = photo_run
     assert evaluate(Run(folder))["psnr"] == report["psnr"]

@@ -3,8 +3,9 @@
     python scripts/benchmarks/rate_shapes.py [MESH ...] [--all] [--steps 1500] [--kinds sine lowrank dense wide]
 
 Every contender sees the same points for the same number of steps, a third of them before rounding starts, and is packed
-to the same sizes. Its learning rate, and how sharp the distances get in the end, are swept on the armadillo at the
-middle size; what is kept is judged on other held-out points than what is reported. "dense" is the narrower dense
+to the same sizes. Its learning rate, and how sharp the distances get in the end, are swept on the first mesh at the
+middle size (with `--sweep-each` on every mesh at the smallest size, as the anchor's decimator is chosen for each mesh);
+what is kept is judged on other held-out points than what is reported. "dense" is the narrower dense
 network of about equal bytes, "wide" one as wide as the sine network, packed to the same bytes with fewer bits. The
 curve of decimation and Draco is that of scripts/benchmarks/draco.py. Writes docs/results/rate_shapes.*, or NAME.* after
 `--name NAME`.
@@ -122,16 +123,20 @@ def main() -> None:
     )
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     parser.add_argument("--sharpen", type=float, nargs="+", default=[6.0, 10.0])
+    parser.add_argument("--sweep-each", action="store_true", help="sweep for each mesh, at the smallest size")
     parser.add_argument("--name", default="rate_shapes", help="of the results in docs/results")
     options = parser.parse_args()
     meshes = WATERTIGHT if options.all else options.meshes or ["armadillo"]
     store = RESULTS / f"{options.name}.csv"
     rows = list(csv.DictReader(store.open())) if store.exists() else []
     best: dict[str, tuple[float, float]] = {}
+    swept = min(SIZES) if options.sweep_each else MIDDLE
     for mesh in meshes:
+        if options.sweep_each:
+            best = {}
         surface = load_shape(next((data_folder() / "meshes").glob(f"{mesh}.*")))
         for kind in options.kinds:
-            for size in sorted(SIZES, key=lambda s: s != MIDDLE):  # the size that the rates are swept at comes first
+            for size in sorted(SIZES, key=lambda s: s != swept):  # the size that the rates are swept at comes first
                 tried = []
                 sweep = product(options.rates, options.sharpen)
                 for rate, sharpen in [best[kind]] if kind in best else sweep:
@@ -144,7 +149,8 @@ def main() -> None:
                 rows = [r for r in rows if not (r["mesh"] == mesh and r["kind"] == kind and same_size(r, size))]
                 rows.append(row)
                 write(store, rows)
-    report(rows, options.name)
+    where = "each mesh at the smallest size" if options.sweep_each else "the first mesh at the middle size"
+    report(rows, options.name, where)
 
 
 def same_size(row: dict, size: int) -> bool:
@@ -161,7 +167,7 @@ def curve(rows: list[dict]) -> tuple[list[float], list[float]]:
     return list(rate), list(quality)
 
 
-def report(rows: list[dict], name: str) -> None:
+def report(rows: list[dict], name: str, swept: str) -> None:
     """The table, the Bjøntegaard deltas against Draco, and a plot a mesh."""
     draco = [r for r in csv.DictReader(DRACO.open()) if r["frontier"] == "1"]
     meshes = list(dict.fromkeys(r["mesh"] for r in rows))
@@ -184,8 +190,8 @@ def report(rows: list[dict], name: str) -> None:
     about = [
         f"`python scripts/benchmarks/rate_shapes.py`: {steps} steps of 16,384 points, {2 * steps} with rounded",
         f"weights, seed 0, {machine['cpu']}, {machine['threads']} threads, {time.strftime('%Y-%m-%d')}.",
-        "`rate` multiplies the scene's learning rates; it and `sharpen` were swept for each kind on the first mesh",
-        "at the middle size. `dense` is narrower than `sine`, of about equal bytes; `wide` as wide, with fewer bits.",
+        f"`rate` multiplies the scene's learning rates; it and `sharpen` were swept for each kind on {swept}.",
+        "`dense` is narrower than `sine`, of about equal bytes; `wide` as wide, with fewer bits.",
         "Negative BD-rate: so much",
         "smaller than the best of two decimators and four position widths under Draco (draco.csv) at equal IoU.",
     ]

@@ -22,6 +22,7 @@ from sinefield.nn.weights import LowRank, SineLowRank, Weight
 from sinefield.tables import table
 
 GRAYINGS = {"dct": DCTGraying, "svd": SVDGraying}
+PLACES = "input", "attention"
 KNOWN = "Hugging Face's ViT, DeiT and Swin and blocks like timm's are"
 
 
@@ -90,6 +91,7 @@ def convert(
     feedforward: str | WeightSpec | None = None,
     divisor: float | None = None,
     keep: bool = True,
+    graying_at: str = "input",
 ) -> Converted:
     """Change a transformer's parts in place; what is None stays as it is.
 
@@ -98,12 +100,15 @@ def convert(
 
     Arguments:
         attention: "softmax", or the power 1, 2 or 3 of x^p/√N.
-        graying: of the tokens that enter each attention, after the norm before it; "dct", "svd", or a module such as
-            `DCTGraying(0.9)`. In Swin each window is grayed by itself. ε = 1 changes nothing but rounding.
+        graying: "dct", "svd", or a module such as `DCTGraying(0.9)`; one that was put there before makes room. ε = 1
+            changes nothing but rounding.
         feedforward: "sine" (rank 8), or a `WeightSpec` of kind "sine" or "lowrank", for both linear layers of each MLP.
         divisor: fixed number in √N's place, see `nn.attention`.
         keep: start feed-forward weights from the model's: the truncated SVD of arcsin(gW)/ω, with gW clipped to ±1
             (of W itself for "lowrank"), and its biases. Else they start anew.
+        graying_at: "input", once, of the tokens that enter the first block (the paper's token graying is of the input
+            tokens); or "attention", of those that enter each attention, after the norm before it: the cost is then
+            that of graying times the number of layers. In Swin each window is then grayed by itself.
 
     Raises:
         SinefieldError: nothing to do, no part of the wanted kind in a structure that is known, or settings that do
@@ -115,6 +120,8 @@ def convert(
     if divisor is not None and not 0 < divisor < math.inf:
         raise SinefieldError(f"a divisor of attention is positive, got {divisor}")
     gray = _graying(graying)
+    if graying_at not in PLACES:
+        raise SinefieldError(f"no place {graying_at!r} to gray at; one of {', '.join(PLACES)}")
     spec = _spec(feedforward)
     if attention is None and gray is None and spec is None:
         raise SinefieldError("nothing to convert; give attention, graying or feedforward")
@@ -123,6 +130,7 @@ def convert(
     made = {name: _factored(name, layer, spec, keep) for name, layer in layers.items()}
 
     report = Converted(_count(model), 0)
+    grayed = {name: m.gray for name, m in model.named_modules() if _gray_first in m._forward_pre_hooks.values()}
     for name, module in attentions.items():
         if attention is not None:
             after = "softmax" if power is None else f"x^{power}/" + ("√N" if divisor is None else f"{divisor:g}")
@@ -131,12 +139,17 @@ def convert(
                 use_ours(module, power, divisor)
             else:
                 new = PackedAttention(module, power, divisor)
-                module = _put(model, module, new)
-        if gray is not None:
-            before = repr(module.gray) if hasattr(module, "gray") else "none"
+                _put(model, module, new)
+                if name in grayed:
+                    _put_gray(new, grayed[name])
+    if gray is not None:
+        for name in grayed:
+            _take_gray(model.get_submodule(name))
+        for name in list(attentions) if graying_at == "attention" else [_first_block(next(iter(attentions)))]:
+            module = model.get_submodule(name)
+            before = repr(grayed[name]) if name in grayed else "none"
+            _put_gray(module, copy.deepcopy(gray))
             report.changes.append(Change(name, "graying", before, repr(gray), *[_count(module)] * 2))
-        if gray is not None or hasattr(module, "gray"):
-            _put_gray(module, copy.deepcopy(gray) if gray is not None else module.gray)
     for name, (new, change) in made.items():
         _put(model, layers[name], new)
         report.changes.append(change)
@@ -223,28 +236,45 @@ def _imitate(weight: LowRank, wanted: Float[Tensor, "out in"]) -> tuple[float, f
     return (float((weight().double() - exact).norm()) / size if size else 0.0), clipped
 
 
+def _first_block(attention: str) -> str:
+    """The block that holds the model's first attention: the innermost one counted in a list, or what holds it."""
+    parts = attention.split(".")
+    counted = [i for i, part in enumerate(parts) if part.isdecimal()]
+    return ".".join(parts[: counted[-1] + 1] if counted else parts[:-1])
+
+
 def _gray_first(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Before an attention's forward: gray what comes first, by position or as Hugging Face calls it."""
+    """Before a block's or an attention's forward: gray what comes first, by position or as Hugging Face calls it."""
     if args:
-        return (module.gray(args[0]), *args[1:]), kwargs
+        return (_grayed(module.gray, args[0]), *args[1:]), kwargs
     key = "hidden_states" if "hidden_states" in kwargs else "x"
-    return args, kwargs | {key: module.gray(kwargs[key])}
+    return args, kwargs | {key: _grayed(module.gray, kwargs[key])}
+
+
+def _grayed(gray: nn.Module, x: Tensor) -> Tensor:
+    """timm's Swin keeps its tokens as a map (b, height, width, d)."""
+    return gray(x.flatten(1, 2)).view_as(x) if x.ndim == 4 else gray(x)
 
 
 def _put_gray(module: nn.Module, gray: nn.Module) -> None:
     # A hook, and a child without parameters: the names in the state dict stay.
     module.gray = gray
-    if _gray_first not in module._forward_pre_hooks.values():
-        module.register_forward_pre_hook(_gray_first, with_kwargs=True)
+    module.register_forward_pre_hook(_gray_first, with_kwargs=True)
 
 
-def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+def _take_gray(module: nn.Module) -> None:
+    hooks = [key for key, hook in module._forward_pre_hooks.items() if hook is _gray_first]
+    for key in hooks:
+        del module._forward_pre_hooks[key], module._forward_pre_hooks_with_kwargs[key]
+    del module.gray
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Replace a module wherever it occurs."""
     for module in list(model.modules()):
         for name, child in module._modules.items():
             if child is old:
                 module._modules[name] = new
-    return new
 
 
 def _was(module: nn.Module) -> str:

@@ -103,6 +103,7 @@ def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> 
 def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bool = False) -> dict[str, Any]:
     """Train until the budget is spent; returns {"steps", "seconds", "loss"}.
 
+    The first step is not on the clock: on a machine's first run it compiles kernels, which takes as long as hundreds.
     Where memory runs out in a step, the batch is halved, which is said, and training goes on.
 
     Raises:
@@ -140,6 +141,8 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
         unseen.clear()
 
     with _signals() as stopped, _bar(config, step, seconds) as bar:
+        clocked = False
+        bar.set_postfix_str("first step, which may compile")
         while done() < 1:
             begin = time.perf_counter()
             for optimizer, lr in zip(optimizers, base, strict=True):
@@ -159,8 +162,11 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             for optimizer in optimizers:
                 optimizer.step()
             step += 1
-            spent = time.perf_counter() - begin
+            spent = time.perf_counter() - begin if clocked else 0.0
             seconds += spent
+            if not clocked:
+                bar.set_postfix_str("")
+                clocked = True
             bar.update(1 if config.steps else max(min(spent, bar.total - bar.n), 0))
             finished = done() >= 1
             stopping = bool(stopped)  # a signal that comes after this line is met after the next step
@@ -174,7 +180,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
                 score = task.quick_score()
                 run.append_metrics({"step": step, "seconds": round(seconds, 3), "loss": smooth, **score})
                 name, value = next(iter(score.items()))
-                bar.set_postfix_str(f"loss {smooth:.4g}, {name} {value:.4g}, {step / seconds:.1f} steps/s")
+                bar.set_postfix_str(f"loss {smooth:.4g}, {name} {value:.4g}, {step / max(seconds, 1e-9):.1f} steps/s")
                 task.field.set_dtype(dtype)
                 scored = seconds
             if saving:

@@ -106,7 +106,7 @@ def test_a_look_measures_what_enters_attention(vit):
     torch.manual_seed(0)
     setup = vit.Setup(dim=24, depth=2, heads=2)
     images = torch.randn(4, 1, 8, 8)
-    variant = vit.Variant(graying="svd", epsilon=0.5)
+    variant = vit.Variant(graying="svd", epsilon=0.5, graying_at="attention")
     seen = vit.look(vit.make_vit(variant, setup), variant, images)
     assert len(seen.matrix) == 2 and all(m <= math.sqrt(17) for m in seen.matrix_max)
     # Singular values to the power of one half: so is their ratio.

@@ -92,10 +92,12 @@ def graying_shares() -> dict[str, float]:
     setup = Setup("random", 224, 3, 10, 16, 192, 12, 3)
     data = torch.randn(4, 3, 224, 224), torch.arange(4)
     shares = {}
-    for kind in ("dct", "svd"):
-        torch.manual_seed(0)
-        model = make_vit(Variant(graying=kind, epsilon=0.9), setup)
-        shares[kind] = graying_share(model, torch.optim.AdamW(model.parameters(), 1e-4), data, 4)
+    for place, label in (("input", ""), ("attention", "_every_layer")):
+        for kind, name in (("dct", "graying_share"), ("svd", "svd_share")):
+            torch.manual_seed(0)
+            model = make_vit(Variant(graying=kind, epsilon=0.9, graying_at=place), setup)
+            optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+            shares[name + label] = graying_share(model, optimizer, data, 4)
     return shares
 
 
@@ -125,7 +127,7 @@ def main() -> None:
             found["speedup_16k"] = round(forward["softmax"] / forward["x/√N"], 2)
             found["speedup_16k_gradients"] = round(both["softmax"] / both["x/√N"], 2)
     shares = graying_shares()
-    found |= {f"{'graying' if kind == 'dct' else kind}_share": round(share, 4) for kind, share in shares.items()}
+    found |= {name: round(share, 4) for name, share in shares.items()}
     found["machine"] = describe_machine()
     machine = found["machine"]
     text = (
@@ -135,8 +137,10 @@ def main() -> None:
         "softmax is torch's scaled_dot_product_attention. Memory: growth of a process's peak over a\n"
         "forward and a backward pass.\n\n"
         + table(list(rows[0]), rows, markdown=True)
-        + f"\n\nA training step of a ViT-Tiny at 224×224, 4 images: DCT graying takes {100 * shares['dct']:.1f} % of "
-        f"it, SVD graying {100 * shares['svd']:.1f} %.\n"
+        + "\n\nA training step of a ViT-Tiny at 224×224, 4 images: DCT graying of the input tokens takes "
+        f"{100 * shares['graying_share']:.1f} % of it, SVD\ngraying {100 * shares['svd_share']:.1f} %; before every "
+        f"attention they take {100 * shares['graying_share_every_layer']:.1f} and "
+        f"{100 * shares['svd_share_every_layer']:.1f} %.\n"
     )
     write_text(STORE, json.dumps({**found, "rows": rows}, indent=1, ensure_ascii=False) + "\n")
     write_text(STORE.with_suffix(".md"), text)

@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,10 @@ SIZES: dict[str, tuple] = {
     "adapter": (EDIT, "4 bits", 1500),
     "fine-tuned": (EDIT, 6000, 12000),
     "from scratch": (EDIT, 6000, 12000),
+    "narrower": (EDIT, 1500),
 }
+NARROW = 36
+"""Width of the dense network from scratch that is made for EDIT bytes."""
 COLUMNS = ["contender", "packed", "bytes", "params", "rate", "iou", "share of gain"]
 
 
@@ -65,15 +69,15 @@ def bend(points: np.ndarray, degrees: float = BEND) -> np.ndarray:
 class Whole(Adaptation):
     """The same with all weights trained: the base's own, or new ones in the base's coordinates."""
 
-    def __init__(self, base: Path, config: ShapeConfig, fresh: bool) -> None:
+    def __init__(self, base: Path, config: ShapeConfig, fresh: bool, width: int | None = None) -> None:
         field, _ = load_field(base)
-        config.field = field.config
+        config.field = replace(field.config, weights="dense", width=width) if width else field.config
         self.config, self.field, self.layers = config, field, []
         self.base, self.box, self.cells, self._before = fingerprint(field), None, None, None
         self.data, self.done, self.unedited = load_shape(config.data.path), {}, None
         if fresh:  # as a new training of this scene makes it, but where the base is
             torch.manual_seed(config.seed)
-            self.field = field = ShapeField(field.config, field.centre, field.scale, field.aabb)
+            self.field = field = ShapeField(config.field, field.centre, field.scale, field.aabb)
         self.task = make_task(config, self.data, field.requires_grad_(True))
 
 
@@ -97,7 +101,7 @@ def scene(mesh: Path, steps: int, batch: int, rate: float = 1.0) -> ShapeConfig:
 
 def measure(
     quick: bool = False,
-    steps: int = 500,
+    steps: int = 1500,
     batch: int = 8192,
     rates: tuple[float, ...] = (0.5, 1.0, 2.0),
     spec: AdapterSpec = SPEC,
@@ -142,7 +146,9 @@ def run_contender(
 
     def start(rate: float) -> Adaptation:
         config = scene(bent, steps, batch, rate)
-        return Adaptation(base, config, spec=spec) if kind == "adapter" else Whole(base, config, kind != "fine-tuned")
+        if kind == "adapter":
+            return Adaptation(base, config, spec=spec)
+        return Whole(base, config, kind != "fine-tuned", NARROW if kind == "narrower" else None)
 
     sizes = SIZES[kind]
     with tqdm(total=len(rates) + len(sizes), desc=kind, unit="training") as work:
@@ -210,8 +216,8 @@ def text(found: dict) -> str:
         f"The edit of {found['edit_bytes']:,} bytes has {100 * found['edit_gain_share']:.1f} % of the gain in IoU that "
         f"fine-tuning everything has.\n4 bits a factor cost {100 * found['edit_4bit_cost']:.1f} % of the unpacked "
         "adapter's gain, where 2 % were aimed at. One seed, few steps: whole\nnetworks packed below 2 bits a number "
-        "have had too little time with rounded weights. From scratch means a network of the\nbase's size; a narrower "
-        "one, made for its bytes, is probably the stronger rival at 3 kB (small_files.md), not run.\nContenders ran "
+        "have had too little time with rounded weights. From scratch means a network of the\nbase's size, narrower a "
+        f"dense one of width {NARROW} from scratch, made for {EDIT:,} bytes.\nContenders ran "
         "side by side on a busy machine; nothing here is a time.\n\n![Bytes against IoU](adapters_fields.png)\n"
     )
 
@@ -221,7 +227,7 @@ def plot(found: dict) -> None:
 
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axes = figure.subplots()
-    colours = {"adapter": "#b5482a", "fine-tuned": "#1f6f8b", "from scratch": "#6b7f2a"}
+    colours = {"adapter": "#b5482a", "fine-tuned": "#1f6f8b", "from scratch": "#6b7f2a", "narrower": "#555555"}
     for kind, colour in colours.items():
         rows = sorted((r for r in found["rows"] if r["contender"] == kind), key=lambda r: r["bytes"])
         line = [r for r in rows if r["packed"].startswith("≤")]
@@ -245,7 +251,7 @@ def plot(found: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=8192)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     parser.add_argument("--keep", type=Path, help="folder that keeps the base's run and what is done of the contenders")

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "long_run.json"
 SCENES = {"radiance": "lego", "shape": "armadillo"}
 MEMORY, SPEED = 0.02, 0.05
-LOOKS = 240  # at memory, and as many scores
+LOOKS = 120  # at memory, and as many scores
 
 
 def watch(kind: str, seconds: float, out: Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@
     python scripts/tables/attention.py --data cifar-10-batches-bin --steps 4000 --out FOLDER   # or class folders
 
 activations: softmax, x and x³ in attention, each with and without 1/√N. skips: skip connections removed. graying: by
-SVD and by DCT, over ε. feedforward: sine low rank, plain low rank and a narrower dense layer of as many parameters,
-over ranks. shapes: the activations in the shape transformer.
+SVD and by DCT, over ε, of the input tokens or before every attention. feedforward: sine low rank, plain low rank and a
+narrower dense layer of as many parameters, over ranks. shapes: the activations in the shape transformer.
 
 Every contender trains as many steps at each of three learning rates with the first seed; the rate with the best
 validation accuracy (of the shapes, IoU) then trains the other seeds. What is reported is measured on test images, which
@@ -49,7 +49,8 @@ SKIPS = {
     )
 }
 GRAYING = {"softmax": Variant()} | {
-    f"{kind.upper()} {epsilon:g}": Variant(graying=kind, epsilon=epsilon)
+    f"{kind.upper()} {epsilon:g}{label}": Variant(graying=kind, epsilon=epsilon, graying_at=place)
+    for place, label in (("input", ""), ("attention", ", every layer"))
     for kind, epsilons in (("dct", (0.8, 0.95)), ("svd", (0.5, 0.7, 0.9)))
     for epsilon in epsilons
 }

@@ -58,6 +58,7 @@ class Variant:
     over_root: bool | None = None  # divided by √N; by default powers are, softmax is not
     graying: str = ""
     epsilon: float = 1.0
+    graying_at: str = "input"
     skip_attention: bool = True
     skip_feedforward: bool = True
     weights: str = "dense"
@@ -133,7 +134,7 @@ def make_vit(variant: Variant, setup: Setup) -> nn.Module:
     divisor = None if variant.power is None or variant.divided else 1.0
     convert(model, attention=variant.power or "softmax", divisor=divisor)
     if variant.graying:
-        convert(model, graying=GRAYINGS[variant.graying](variant.epsilon))
+        convert(model, graying=GRAYINGS[variant.graying](variant.epsilon), graying_at=variant.graying_at)
     if variant.weights != "dense":
         sine = {"phase": PHASE} if variant.weights == "sine" else {}
         convert(model, feedforward=WeightSpec(variant.weights, variant.rank, **sine), keep=False)
@@ -285,16 +286,16 @@ def _step(model: nn.Module, optimizer, data: tuple[Tensor, Tensor], batch: int, 
 
 def graying_share(model: nn.Module, optimizer, data: tuple[Tensor, Tensor], batch: int) -> float:
     """Share of a step's processor time that graying takes: steps with and without it in turns, medians."""
-    grays = [layer.attention.gray for layer in model.vit.layers]
+    places = {module: module.gray for module in model.modules() if hasattr(module, "gray")}
     state, taken = copy.deepcopy(model.state_dict()), {True: [], False: []}
     for i in range(2 * TIMED):
         on = i % 2 == 0
-        for layer, gray in zip(model.vit.layers, grays, strict=True):
-            layer.attention.gray = gray if on else nn.Identity()
+        for module, gray in places.items():
+            module.gray = gray if on else nn.Identity()
         begin = time.process_time()
         _step(model, optimizer, data, batch, torch.Generator().manual_seed(i // 2))
         taken[on].append(time.process_time() - begin)
-    for layer, gray in zip(model.vit.layers, grays, strict=True):
-        layer.attention.gray = gray
+    for module, gray in places.items():
+        module.gray = gray
     model.load_state_dict(state)
     return 1 - float(np.median(taken[False])) / float(np.median(taken[True]))

@@ -34,7 +34,7 @@ from sinefield.training.tasks import load_data, make_task
 
 SPEC = AdapterSpec("sine", rank=8, alpha=16.0, omega=20.0)
 MAX_BYTES = 3000
-ROUNDED = 1 / 3
+ROUNDED = 2 / 3
 """Share of the budget that trains with rounded factors."""
 WORTH = 0.3
 """dB that a grid of its own must bring, else an edit leaves the base's as it is."""

@@ -26,7 +26,7 @@ CONTROL = {
     ),
     "unpack": ("turn a packed field back into a run folder", "sinefield unpack armadillo.sine runs/unpacked"),
     "synth": ("render a posed data set from a mesh, or the demo's", "sinefield synth runs/demo_data"),
-    "info": ("describe a run: parameters by hand, sizes, ranks, scores", "sinefield info runs/armadillo"),
+    "info": ("describe a run or packed file: parameters, sizes, ranks, scores", "sinefield info runs/armadillo"),
     "compare": ("put runs and packed files beside each other", "sinefield compare runs/* --out sizes.png"),
     "report": ("write a run as one web page", "sinefield report runs/armadillo"),
     "view": ("look at a run in the browser, finished or in training", "sinefield view runs/demo"),

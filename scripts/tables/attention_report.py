@@ -85,11 +85,11 @@ def save(found, name: str, out: Path) -> None:
         found.savefig(path, dpi=110)
 
 
-def dots(axis, found: Results, label: str, factor: float = 100) -> None:
+def dots(axis, found: Results, label: str, factor: float = 100, colours: list[str] | None = None) -> None:
     """Each seed a dot, the mean a line, contenders from top to bottom."""
     for i, rows in enumerate(found.values()):
         values = [factor * float(r["test"]) for r in rows]
-        colour = COLOURS[i % len(COLOURS)]
+        colour = (colours or COLOURS)[i % len(colours or COLOURS)]
         axis.plot(values, [i] * len(values), "o", color=colour, alpha=0.55, ms=6)
         axis.plot([np.mean(values)] * 2, [i - 0.3, i + 0.3], color=colour, lw=2.5)
     axis.set_yticks(range(len(found)), list(found))
@@ -225,22 +225,22 @@ def graying(found: Results, setup, out: Path) -> None:
         "run, medians. " + CONDITION + " First / middle / last layer."
     )
     page("attention_graying", "Token graying in a small ViT", [*text, table(list(lines[0]), lines, markdown=True)], out)
-    drawn, axes = figure(3)
-    dots(axes[0], found, "test accuracy, %")
+    # A kind and ε has one colour wherever it grays.
+    kinds = list(dict.fromkeys(name.split(",")[0] for name in found))
+    colours = [COLOURS[kinds.index(name.split(",")[0]) % len(COLOURS)] for name in found]
+    drawn, axes = figure(3, 5.2)
+    dots(axes[0], found, "test accuracy, %", colours=colours)
     for i, (name, runs) in enumerate(found.items()):
-        colour = COLOURS[i % len(COLOURS)]
-        for column, style in (("tokens", ":"), ("grayed", "-")):
-            values = average(runs, f"{column}_last")
-            axes[1].plot(
-                range(1, len(values) + 1), values, style, color=colour, marker=".", label=name if style == "-" else None
-            )
+        values = average(runs, "grayed_last")
+        style = "o--" if "," in name else "o-"
+        axes[1].plot(range(1, len(values) + 1), values, style, color=colours[i], ms=4, label=name)
         shares = [100 * float(r["graying_share"]) for r in runs if r["graying_share"]]
         if shares:
-            axes[2].bar(name, np.mean(shares), color=colour)
-    axes[1].set(xlabel="layer", ylabel="log₁₀ condition number", title="entering attention; dotted: before graying")
-    axes[1].legend(frameon=False, fontsize=8)
-    axes[2].set(ylabel="% of a training step", title="cost")
-    axes[2].tick_params(axis="x", rotation=35)
+            axes[2].barh(name, np.mean(shares), color=colours[i])
+    axes[1].set(xlabel="layer", ylabel="log₁₀ condition number", title="entering attention, after training")
+    axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[2].set(xlabel="% of a training step", title="cost")
+    axes[2].invert_yaxis()
     for axis in axes[1:]:
         axis.grid(alpha=0.3)
     save(drawn, "attention_graying", out)

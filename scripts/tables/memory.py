@@ -28,11 +28,12 @@ STORE = ROOT / "docs" / "results" / "memory.json"
 STEPS = ["--training.steps", "20"]
 SINEFIELD = [sys.executable, "-m", "sinefield.cli"]
 LEGO, SHAPE = ["scenes/lego.yaml", *STEPS], ["scenes/armadillo.yaml", *STEPS]
+SURFACE = ["--training.steps", "300"]  # so many that there is a surface to mesh
 SHAPES = ["scenes/shapes.yaml", *STEPS, "--data.path", "families:chair", "--data.shapes", "16", "--data.held_out", "1"]
 # command: rows of (what, arguments). {runs} is a folder of this script, where the rows above leave theirs.
 ROWS: dict[str, list[tuple[str, list[str]]]] = {
     "train": [
-        ("shape, 100,000 points", [*SHAPE, "--data.points", "100000", "--out", "{runs}/shape"]),
+        ("shape, 100,000 points", [*SHAPE, *SURFACE, "--data.points", "100000", "--out", "{runs}/shape"]),
         ("shape, 2,000,000 points", [*SHAPE, "--out", "{runs}/shape2"]),
         ("shape, four times the samples", [*SHAPE, "--data.points", "100000", "--training.batch", "65536"]),
         ("radiance, 100 of 100×100", [*LEGO, "--out", "{runs}/lego"]),

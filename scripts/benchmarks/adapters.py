@@ -11,7 +11,7 @@ step beyond what lay there before it, by torch's profiler (which talks on stderr
 unless --quick. The fields are field_edits.py's, docs/results/adapters_fields.* theirs.
 
 Of all of it in one JSON object: step_ratio and memory_ratio of the sine adapter to plain LoRA in float32, edit_bytes,
-edit_gain_share, edit_4bit_cost.
+edit_gain_share, edit_4bit_size_cost (of that file, of about 4 bits a number), edit_4bit_cost (of exactly 4 bits).
 """
 
 import argparse
@@ -133,7 +133,8 @@ def main() -> None:
         print(table(list(report["rows"][0]), report["rows"]), flush=True)
     if options.only != "layer":
         edits = field_edits.measure(quick=options.quick)
-        report |= {key: edits[key] for key in ("edit_bytes", "edit_gain_share", "edit_4bit_cost")} | {"edits": edits}
+        keys = ("edit_bytes", "edit_gain_share", "edit_4bit_size_cost", "edit_4bit_cost")
+        report |= {key: edits[key] for key in keys} | {"edits": edits}
         print(table(field_edits.COLUMNS, edits["rows"]), flush=True)
     if options.json:
         print(json.dumps(report))

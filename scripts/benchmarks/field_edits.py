@@ -223,10 +223,10 @@ def text(found: dict) -> str:
         f"The edit of {found['edit_bytes']:,} bytes has {100 * found['edit_gain_share']:.1f} % of the gain in IoU that "
         f"fine-tuning everything has.\nIt is {lost} of the gain behind the unpacked adapter (aim: "
         f"2 %), at {bits:.2f} bits a number with the file's header among them.\n"
-        f"Exactly 4 bits for every factor take more bytes and cost {exactly}. One seed. From scratch means a network of "
-        f"the\nbase's size, narrower a dense one of width {NARROW} from scratch, made for {EDIT:,} bytes: with time enough "
-        "it is\nas good as the adapter in as many bytes, and needs no base; in a tenth of the steps it is not. "
-        "Contenders ran\n"
+        f"Exactly 4 bits for every factor take more bytes and cost {exactly}. One seed. From scratch means a network\n"
+        f"of the base's size, narrower a dense one of width {NARROW} from scratch, made for {EDIT:,} bytes: with time\n"
+        "enough it is as good as the adapter in as many bytes, and needs no base; in a tenth of the steps it is not.\n"
+        "Contenders ran "
         "side by side on a busy machine; nothing here is a time.\n\n![Bytes against IoU](adapters_fields.png)\n"
     )
 

@@ -122,7 +122,7 @@ def write_tables() -> None:
 The most that each command holds: its own, and with what is mapped from files (libraries, large sets of photographs),
 which the system takes back where it needs room.
 
-{table(list(rows[0]), rows)}
+{table(list(rows[0]), rows, markdown=True)}
 
 Made by `python scripts/tables/memory.py` ({stored["date"]}, {stored["threads"]} thread, Linux; 20 steps of training;
 data of $SINEFIELD_DATA). Photographs take a byte a channel and pixel, and from 512 MiB on lie in a file in the cache

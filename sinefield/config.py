@@ -314,7 +314,7 @@ class RadianceTrainingConfig(TrainingConfig):
     grid_every: int = 16  # steps between two updates of the occupancy grid
     fit_poses: bool = False  # learn a small rotation and shift of each training camera
     fit_exposure: bool = False  # learn how bright and tinted each training photograph is
-    fit_lr: float = 1e-3  # Adam's rate for what is learned about the photographs: radians, share of the box, gains
+    fit_lr: float = 3e-4  # Adam's rate for what is learned about the photographs: radians, share of the box, gains
     marcher: Literal["auto", "numba", "nerfacc", "triton", "reference"] = "auto"  # rays into samples; docs/cuda.md
 
 

@@ -73,5 +73,5 @@ def has_fast_bf16() -> bool:
 
 
 def chunk_for(width: int, device: torch.device) -> int:
-    """Points at once: a layer's activations, 2 MB of bf16, stay in a CPU's cache; a GPU wants many."""
-    return min(max((1 << 20) // width, 4096), 16384) if device.type == "cpu" else 1 << 19
+    """Points at once: few calls of large products, buffers of at most 16 MB of bf16 a layer; a GPU wants many."""
+    return min(max((1 << 23) // width, 4096), 1 << 16) if device.type == "cpu" else 1 << 19

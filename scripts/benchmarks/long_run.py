@@ -120,7 +120,8 @@ def main() -> None:
     ]
     about = "Flat is within 2 % of memory and 5 % of speed, the first tenth left out."
     by = "Made by `python scripts/benchmarks/long_run.py SECONDS`."
-    text = f"# A long run\n\n{table(list(rows[0]), rows, markdown=True)}\n\n{about} {by}\n\n![memory and speed](long_run.png)\n"
+    shown = table(list(rows[0]), rows, markdown=True)
+    text = f"# A long run\n\n{shown}\n\n{about} {by}\n\n![memory and speed](long_run.png)\n"
     write_text(STORE.with_suffix(".md"), text)
 
 

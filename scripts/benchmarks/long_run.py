@@ -65,7 +65,7 @@ def verdict(found: dict[str, Any]) -> dict[str, Any]:
     speed = float((last - middle) / (middle - first) - 1)
     return {
         "seconds": float(seconds[-1]),
-        "steps": int(steps[-1]),
+        "trained": int(steps[-1]),
         "own_bytes": int(own.max()),
         "memory_change": memory,
         "speed_change": speed,
@@ -79,14 +79,17 @@ def draw(runs: dict[str, Any]) -> None:
 
     figure = Figure(figsize=(5 * len(runs), 5), layout="constrained")
     for column, (kind, found) in enumerate(runs.items()):
-        above, below = (figure.add_subplot(2, len(runs), 1 + column + row * len(runs)) for row in range(2))
+        rows = 2 if found["steps"] else 1  # of the run of 2026-11-26 memory and the verdict were kept
+        above, *below = (figure.add_subplot(rows, len(runs), 1 + column + row * len(runs)) for row in range(rows))
         at, own = np.array(found["memory"], float).T
         above.plot(at / 60, own / 2**20)
         above.set(title=kind, ylabel="own memory, MiB", ylim=(0, 1.2 * own.max() / 2**20))
-        seconds, steps = np.array(found["steps"], float).T
-        rates = np.diff(steps) / np.diff(seconds).clip(1e-9)
-        below.plot(seconds[1:] / 60, rates)
-        below.set(xlabel="minutes", ylabel="steps a second", ylim=(0, 1.2 * rates.max()))
+        above.set_xlabel("minutes")
+        for axes in below:
+            seconds, steps = np.array(found["steps"], float).T
+            rates = np.diff(steps) / np.diff(seconds).clip(1e-9)
+            axes.plot(seconds[1:] / 60, rates)
+            axes.set(xlabel="minutes", ylabel="steps a second", ylim=(0, 1.2 * rates.max()))
     with atomic_path(STORE.with_suffix(".png")) as temporary:
         figure.savefig(temporary, dpi=110)
 
@@ -105,11 +108,16 @@ def main() -> None:
         stored[kind] = {**found, **verdict(found), "date": time.strftime("%Y-%m-%d"), "machine": describe_machine()}
         print(kind, json.dumps({k: v for k, v in stored[kind].items() if k not in found}), flush=True)
         write_text(STORE, json.dumps(stored) + "\n")
+    report(stored)
+
+
+def report(stored: dict[str, Any]) -> None:
+    """The picture and the page of all runs that are kept."""
     draw(stored)
     rows = [
         {
             "training": f"{kind}, {found['seconds'] / 60:.0f} min",
-            "steps": f"{found['steps']:,}",
+            "steps": f"{found['trained']:,}",
             "own memory": f"{found['own_bytes'] / 2**20:.0f} MiB",
             "memory, second half against first": f"{100 * found['memory_change']:+.1f} %",
             "steps a second": f"{100 * found['speed_change']:+.1f} %",

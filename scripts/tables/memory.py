@@ -125,9 +125,9 @@ which the system takes back where it needs room.
 {table(list(rows[0]), rows, markdown=True)}
 
 Made by `python scripts/tables/memory.py` ({stored["date"]}, {stored["threads"]} thread, Linux; 20 steps of training,
-300 of the first shape; data of $SINEFIELD_DATA). Photographs take a byte a channel and pixel, and from 512 MiB on lie in a file in the cache
-folder. A mesh of N³ takes 4 N³ bytes for values and 1,680 N² for the surface; what is estimated above 3.5 GiB is
-refused, and the largest resolution that is not is named.
+300 of the first shape; data of $SINEFIELD_DATA). Photographs take a byte a channel and pixel, and from 512 MiB on lie
+in a file in the cache folder. A mesh of N³ takes 4 N³ bytes for values and 1,680 N² for the surface; what is
+estimated above 3.5 GiB is refused, and the largest resolution that is not is named.
 """
     write_text(STORE.with_suffix(".md"), text)
 

@@ -124,7 +124,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
 
     dtype = torch.float16 if config.backend == "tinycudann" else hidden_dtype(config.precision, task.device)
     task.field.set_dtype(dtype)
-    saved = scored = seconds
+    waited = saved = scored = seconds  # `waited` counts the first step too: what it did is saved and shown as soon
     unseen: list[float | Tensor] = []
     look_every = 1 if task.device.type == "cpu" else LOOK_EVERY
 
@@ -162,16 +162,18 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             for optimizer in optimizers:
                 optimizer.step()
             step += 1
-            spent = time.perf_counter() - begin if clocked else 0.0
-            seconds += spent
-            if not clocked:
+            spent = time.perf_counter() - begin
+            waited += spent
+            if clocked:
+                seconds += spent
+            else:
                 bar.set_postfix_str("")
                 clocked = True
-            bar.update(1 if config.steps else max(min(spent, bar.total - bar.n), 0))
+            bar.update(1 if config.steps else max(min(seconds, bar.total) - bar.n, 0))
             finished = done() >= 1
             stopping = bool(stopped)  # a signal that comes after this line is met after the next step
-            scoring = seconds - scored >= config.score_seconds or finished or stopping
-            saving = seconds - saved >= config.save_seconds or finished or stopping
+            scoring = waited - scored >= config.score_seconds or finished or stopping
+            saving = waited - saved >= config.save_seconds or finished or stopping
             if unseen and (scoring or saving):
                 begin = time.perf_counter()
                 look(step - 1)
@@ -180,12 +182,13 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
                 score = task.quick_score()
                 run.append_metrics({"step": step, "seconds": round(seconds, 3), "loss": smooth, **score})
                 name, value = next(iter(score.items()))
-                bar.set_postfix_str(f"loss {smooth:.4g}, {name} {value:.4g}, {step / max(seconds, 1e-9):.1f} steps/s")
+                speed = f", {step / seconds:.1f} steps/s" if seconds else ""
+                bar.set_postfix_str(f"loss {smooth:.4g}, {name} {value:.4g}{speed}")
                 task.field.set_dtype(dtype)
-                scored = seconds
+                scored = waited
             if saving:
                 _save(run, task, optimizers, {"step": step, "seconds": seconds, "loss": smooth})
-                saved = seconds
+                saved = waited
             if stopping and not finished:
                 raise Interrupted(stopped[0])
     task.field.set_dtype(torch.float32)

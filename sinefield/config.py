@@ -275,7 +275,7 @@ class TrainingConfig:
     warmup: float = 0.02  # share of the budget over which rates rise
     final_lr: float = 0.02  # share of the rates left at the end of the cosine
     batch: int = 32768  # points, or samples along rays, a step
-    chunk: int | None = None  # points that go through the network at once; by the width, to fit the cache
+    chunk: int | None = None  # points that go through the network at once; by the width, 16 MB a layer
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # hidden layers' arithmetic; auto: bf16 where it is fast
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where torch sees a device
     backend: Literal["auto", "torch", "tinycudann"] = "auto"  # what runs the networks on cuda; auto: torch

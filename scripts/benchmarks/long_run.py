@@ -127,7 +127,10 @@ def report(stored: dict[str, Any]) -> None:
         for kind, found in stored.items()
     ]
     about = "Flat is within 2 % of memory and 5 % of speed, the first tenth left out."
-    by = "Made by `python scripts/benchmarks/long_run.py SECONDS`."
+    by = "Made by `python scripts/benchmarks/long_run.py SECONDS [KIND]`; threads and date are in long_run.json.\n"
+    by += (
+        "The run of 2026-11-26 had one thread and other work beside it; from its 13th minute on its process came first."
+    )
     shown = table(list(rows[0]), rows, markdown=True)
     text = f"# A long run\n\n{shown}\n\n{about} {by}\n\n![memory and speed](long_run.png)\n"
     write_text(STORE.with_suffix(".md"), text)

@@ -188,8 +188,9 @@ def report(rows: list[dict], name: str, swept: str) -> None:
     steps = int(rows[0]["steps"]) // 3  # before rounding; all contenders have as many
     machine = describe_machine()
     about = [
-        f"`python scripts/benchmarks/rate_shapes.py`: {steps} steps of 16,384 points, {2 * steps} with rounded",
-        f"weights, seed 0, {machine['cpu']}, {machine['threads']} threads, {time.strftime('%Y-%m-%d')}.",
+        f"`python scripts/benchmarks/rate_shapes.py --steps {steps} --name {name}`: {steps} steps of 16,384 points,",
+        f"{2 * steps} with rounded weights, seed 0, {machine['cpu']}, {machine['threads']} threads,",
+        f"{time.strftime('%Y-%m-%d')}.",
         f"`rate` multiplies the scene's learning rates; it and `sharpen` were swept for each kind on {swept}.",
         "`dense` is narrower than `sine`, of about equal bytes; `wide` as wide, with fewer bits.",
         "Negative BD-rate: so much",

@@ -222,7 +222,9 @@ def graying(found: Results, setup, out: Path) -> None:
     text = [about(setup, found), table(list(rows[0]), rows, markdown=True)]
     text.append(
         "Share of a step: processor time of nine training steps with graying and nine without, in turns in the same "
-        "run, medians. " + CONDITION + " First / middle / last layer."
+        "run, medians; cosine transforms in every layer were by FFT then, which takes nearly twice as long. "
+        + CONDITION
+        + " First / middle / last layer."
     )
     page("attention_graying", "Token graying in a small ViT", [*text, table(list(lines[0]), lines, markdown=True)], out)
     # A kind and ε has one colour wherever it grays.

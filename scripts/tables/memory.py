@@ -115,7 +115,7 @@ def write_tables() -> None:
             "own": f"{row['own'] / 2**20:,.0f} MiB",
             "with mapped files": f"{row['peak'] / 2**20:,.0f} MiB",
         }
-        for row in stored["rows"]
+        for row in sorted(stored["rows"], key=lambda row: list(ROWS).index(row["command"]))
     ]
     text = f"""# Memory
 

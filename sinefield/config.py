@@ -201,7 +201,7 @@ class ShapeDataConfig:
 
     path: str = ""  # OBJ, PLY, STL, OFF, GLB or XYZ
     points: int = 2_000_000  # labelled points prepared before training
-    near_fraction: float = 0.5  # share of them near the surface
+    near_fraction: float = 0.7  # share of them near the surface
 
     def __post_init__(self) -> None:
         _check(1000 <= self.points <= 100_000_000, f"points is {self.points}; 1,000 to 100,000,000")
@@ -310,12 +310,17 @@ class RadianceTrainingConfig(TrainingConfig):
     adam_lr: float = 5e-3
     batch: int = 65536  # target number of samples a step; the number of rays adapts to it
     eikonal: float = 0.01  # of field.density distance: weight of (|∇d| − 1)² beside the colours' mean square error
+    coarse: float = 4.0  # samples are at first so many times longer than the field's own, and get shorter evenly
     hull: bool = True  # start from the visual hull of the masks where images carry alpha
     grid_every: int = 16  # steps between two updates of the occupancy grid
     fit_poses: bool = False  # learn a small rotation and shift of each training camera
     fit_exposure: bool = False  # learn how bright and tinted each training photograph is
     fit_lr: float = 3e-4  # Adam's rate for what is learned about the photographs: radians, share of the box, gains
     marcher: Literal["auto", "numba", "nerfacc", "triton", "reference"] = "auto"  # rays into samples; docs/cuda.md
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(1 <= self.coarse <= 64, f"coarse is {self.coarse}; 1 (samples are as long as the field's) to 64")
 
 
 @dataclass

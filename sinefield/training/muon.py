@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-STEPS, MOMENTUM = 5, 0.95
+STEPS = 5
+MOMENTUM, RISE = (0.85, 0.95), 300
+"""At the start and after so many steps: early gradients turn quickly, and old ones lead a short training astray."""
 
 
 def orthogonalised(matrices: Float[Tensor, "b m n"]) -> Float[Tensor, "b m n"]:
@@ -27,6 +29,8 @@ def orthogonalised(matrices: Float[Tensor, "b m n"]) -> Float[Tensor, "b m n"]:
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose every step is orthogonalised; the update of torch.optim.Muon without weight decay, in float32.
+
+    The momentum rises over the first `RISE` steps to torch's 0.95.
 
     Without decay because the size of a sine weight's factors is the sine's phase, which decay would pull towards plain
     low rank. One matrix at a time takes longer than the arithmetic of a narrow network.
@@ -48,9 +52,11 @@ class Muon(torch.optim.Optimizer):
                     continue
                 state = self.state[p]
                 if not state:
-                    state["momentum_buffer"] = torch.zeros_like(p)
-                momentum = state["momentum_buffer"].lerp_(p.grad, 1 - MOMENTUM)
-                direction = p.grad.lerp(momentum, MOMENTUM)  # Nesterov's
+                    state["step"], state["momentum_buffer"] = 0, torch.zeros_like(p)
+                state["step"] += 1
+                kept = MOMENTUM[0] + (MOMENTUM[1] - MOMENTUM[0]) * min(int(state["step"]) / RISE, 1.0)
+                momentum = state["momentum_buffer"].lerp_(p.grad, 1 - kept)
+                direction = p.grad.lerp(momentum, kept)  # Nesterov's
                 flat = direction if p.shape[0] <= p.shape[1] else direction.T
                 alike[tuple(flat.shape)].append((p, flat))
             for members in alike.values():

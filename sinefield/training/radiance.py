@@ -23,6 +23,8 @@ BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.
 """What evaluation and video composite on; see RadianceDataConfig."""
 QUICK_PIXELS = 1 << 14
 """How many pixels of a view a quick score looks at, at least."""
+REFINED = 0.9
+"""Share of the budget after which samples are as long as the field's own."""
 WARM_UPDATES = 16
 """Updates of the occupancy grid that look at every allowed cell; later ones at the occupied and a random quarter."""
 
@@ -146,7 +148,7 @@ class RadianceTask(Task):
         jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
         # The cap is hard: memory is bounded even when the grid suddenly fills.
         asked = rays_o.detach(), rays_d.detach()
-        samples = field.sampling(*asked, self.step_size, jitter, 2 * training.batch, self.near_plane)
+        samples = field.sampling(*asked, self._step_size(), jitter, 2 * training.batch, self.near_plane)
         n_samples = len(samples.t_starts)
         used = samples.n_rays
         growth = training.batch / max(n_samples, 1)
@@ -168,6 +170,13 @@ class RadianceTask(Task):
                 loss += self.regularity.backward(samples.points(*asked), generator)
         self._pass_on(fitted, (rays_o, rays_d, gain))
         return loss
+
+    def _step_size(self) -> float:
+        """Length of a sample now: long ones at first, so that a batch sees more rays, then ever finer ones."""
+        if not self.fresh:
+            return self.step_size
+        left = max(1 - self.progress / REFINED, 0.0)
+        return self.step_size * (1 + (self.config.training.coarse - 1) * left)
 
     def _fitted(self, view: Tensor, rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Rays with their views' poses as learned, and the gains of their colours, None where none are learned."""

@@ -1,7 +1,10 @@
-"""What a figure was measured on."""
+"""The machine: what a figure was measured on, and how its memory is kept."""
 
+import ctypes
 import os
 import platform
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +32,19 @@ def _cpu() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names in malloc.h
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Once a process, let glibc's allocator keep what is freed, in blocks of up to 64 MB.
+
+    A training step would hand each layer's activations back to the system, and fault them in again page by page: a
+    sixth of its time. Other allocators are left as they are.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        allocator.mallopt(MMAP_THRESHOLD, 1 << 26)

@@ -6,7 +6,7 @@ The pairs, each to a target that counts on data neither side sees in training:
 
 nerf    Lego 100 × 100 to 25 dB: scenes/lego.yaml against the same sizes of network with dense weights in fp32 under
         autograd, no visual hull (its occupancy grid starts full and is learned), marching and compositing in plain
-        torch, Adam.
+        torch, Adam. Samples that are long at first (`training.coarse`, ours by default) are tried for it too.
 siren   the armadillo to IoU 0.96: scenes/armadillo.yaml against SIREN (Sitzmann et al., NeurIPS 2020: five layers,
         256 units, ω₀ = 30, its initialisation, Adam) on the same labelled points. The paper's own loss of distances
         needs second derivatives; here it learns occupancy or, where that is sooner, signed distance by our loss.
@@ -152,6 +152,7 @@ class Peer:
             for optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = settings["rate"] * rate(done, schedule)
                 optimizer.zero_grad(set_to_none=True)
+            peer.progress = done
             peer.step(step_generator(seed, index))
             for optimizer in optimizers:
                 optimizer.step()
@@ -201,12 +202,16 @@ def heldout_score(surface: Surface, n: int, seed: int) -> Score:
     return lambda field: float(iou(field.inside(torch.from_numpy(points)).numpy(), inside))
 
 
+def sizes(settings: Settings) -> dict[str, Any]:
+    return {"batch": settings["batch"], "coarse": settings.get("coarse", 1.0)}
+
+
 def plain_nerf(config: Config, data: Any, settings: Settings) -> PlainRadiance:
-    return PlainRadiance(config, data, compiled=False, hull=False, batch=settings["batch"])
+    return PlainRadiance(config, data, compiled=False, hull=False, **sizes(settings))
 
 
 def plain_hash(config: Config, data: Any, settings: Settings) -> PlainRadiance:
-    return PlainRadiance(config, data, compiled=True, hull=True, batch=settings["batch"])
+    return PlainRadiance(config, data, compiled=True, hull=True, **sizes(settings))
 
 
 def siren(config: Config, data: Any, settings: Settings) -> SirenShape:
@@ -221,7 +226,7 @@ CONTENDERS: dict[str, tuple] = {
         plain_nerf,
         {"rate": 5e-3, "batch": 32768},
         (2.5e-3, 5e-3, 1e-2, 2e-2),
-        VARIANTS,
+        (*VARIANTS, {"coarse": 4.0}),
     ),
     "siren": (
         (4.0, 20 << 15),
@@ -237,7 +242,7 @@ CONTENDERS: dict[str, tuple] = {
         plain_hash,
         {"rate": 1e-2, "batch": 32768},
         (3e-3, 1e-2, 3e-2),
-        VARIANTS,
+        (*VARIANTS, {"coarse": 4.0}),
     ),
 }
 PAIRS = {

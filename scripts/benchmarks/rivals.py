@@ -18,6 +18,7 @@ from sinefield.nn.hashgrid import PRIMES
 from sinefield.render import march as marching
 from sinefield.render import volume
 from sinefield.render.occupancy import OccupancyGrid, visual_hull
+from sinefield.training.radiance import REFINED
 
 
 class PlainHash(nn.Module):
@@ -69,9 +70,15 @@ class PlainRadiance(nn.Module):
         compiled: march and composite by our compiled loops; otherwise in plain torch.
         hull: start the occupancy grid from the masks' visual hull.
         batch: samples a step; the number of rays adapts to it.
+        coarse: samples are at first so many times longer than in the end, by the same schedule as ours.
+
+    Attributes:
+        progress: share of the budget that is spent, set before each step.
     """
 
-    def __init__(self, config: RadianceConfig, scene: PosedScene, compiled: bool, hull: bool, batch: int) -> None:
+    def __init__(
+        self, config: RadianceConfig, scene: PosedScene, compiled: bool, hull: bool, batch: int, coarse: float = 1.0
+    ) -> None:
         super().__init__()
         field = self.sizes = replace(config.field, weights="dense", activation="relu", skips=[])
         if field.encoding == "hash":
@@ -85,6 +92,7 @@ class PlainRadiance(nn.Module):
         self.march = marching.march if compiled else marching.march_reference
         self.composite = volume.composite if compiled else volume.composite_reference
         self.batch, self.n_rays, self.index = batch, batch // 16, 0
+        self.coarse, self.progress = coarse, 0.0
         self.grid_every = grid_every(config, batch)
         self.cameras, self.pixels = scene.train.cameras, scene.train.images.flatten(0, 2)
         self.low, self.high = scene.aabb[:3], scene.aabb[3:]
@@ -120,7 +128,8 @@ class PlainRadiance(nn.Module):
         places = torch.stack([chosen % width, chosen // width % height], dim=1) + 0.5
         rays_o, rays_d = self.cameras.rays(chosen // (width * height), places)
         jitter = torch.rand(len(rays_o), generator=generator)
-        grid = (self.grid.aabb, self.grid.binaries, self.step_size)
+        length = self.step_size * (1 + (self.coarse - 1) * max(1 - self.progress / REFINED, 0.0))
+        grid = (self.grid.aabb, self.grid.binaries, length)
         most = 2 * self.batch
         samples = self.march(rays_o, rays_d, *grid, jitter=jitter, solid=self.grid.solid, max_samples=most)
         growth = min(max(self.batch / max(len(samples.t_starts), 1), 0.5), 2.0)
@@ -185,6 +194,7 @@ class SirenShape(nn.Module):
         order = torch.randperm(data.points, generator=torch.Generator().manual_seed(config.seed))
         self.points = torch.from_numpy(labelled["points"])[order]
         values = torch.from_numpy(labelled["values"])[order]
+        self.progress = 0.0  # for the loop that trains either; nothing here depends on it
         self.distance, self.batch = represents == "distance", batch
         self.targets = torch.tanh(values / config.field.band) if self.distance else (values < 0).float()
 

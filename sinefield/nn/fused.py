@@ -1,8 +1,8 @@
 """A whole network forward and backward by hand, in memory that is used again.
 
-The result is that of the same lines under autograd. Buffers live on from chunk to chunk, activations work in place, the
-gradient of a layer overwrites that of the one behind it, and rows are filled up to few different numbers: docs/speed.md
-says what each of these gave.
+The result is that of the same lines under autograd. Memory is used again from step to step, biases and activations are
+applied on the way out of a product, the gradient of a layer overwrites that of the one behind it, and rows are filled
+up to few different numbers: docs/speed.md says what each of these gave.
 """
 
 import math
@@ -14,9 +14,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sinefield.machine import keep_freed_memory
+
 ROUND = 512
 """Batches of bf16 are filled up to a multiple of so many rows: oneDNN compiles a kernel for each new shape."""
 LEAK, BETA = 0.01, 100.0
+
+
+def _has_fused_linear() -> bool:
+    """Whether torch was built with oneDNN's product that adds the bias and applies the activation on its way out."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+FUSED_LINEAR = _has_fused_linear()
 
 
 class Activation:
@@ -33,6 +43,8 @@ class Activation:
     def __init__(self, name: str, sigma: float, omega0: float) -> None:
         self.name, self.sigma, self.omega0 = name, sigma, omega0
         self.keeps_input = name in ("gaussian", "sine")
+        # oneDNN's name for it, and its numbers.
+        self.fused = {"relu": ("relu", []), "leaky_relu": ("leaky_relu", [LEAK])}.get(name)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.name == "relu":
@@ -147,21 +159,29 @@ class FusedNetwork:
             matrix, bias = weights[i].to(kind), biases[i].to(kind)
             width = len(matrix)
             name = i if keep else i % 2
-            z = space.take(("z", name), n, width, kind)
-            if i in self.skips:
-                split = h.shape[1]
-                torch.addmm(bias, h, matrix[:, :split].t(), out=z)
-                z.addmm_(inputs, matrix[:, split:].t())
+            if FUSED_LINEAR and kind == torch.bfloat16 and act.fused and i not in self.skips:
+                # `addmm` writes the bias to memory first, and the activation passes over it once more.
+                z = new = torch.ops.mkldnn._linear_pointwise(h, matrix, bias, *act.fused, "")
             else:
-                torch.addmm(bias, h, matrix.t(), out=z)
-            new = space.take(("h", name), n, width, kind) if act.keeps_input else z
-            act.forward_into(z, new)
+                z = space.take(("z", name), n, width, kind)
+                if i in self.skips:
+                    split = h.shape[1]
+                    torch.addmm(bias, h, matrix[:, :split].t(), out=z)
+                    z.addmm_(inputs, matrix[:, split:].t())
+                else:
+                    torch.addmm(bias, h, matrix.t(), out=z)
+                new = space.take(("h", name), n, width, kind) if act.keeps_input else z
+                act.forward_into(z, new)
             kept.append((h, z, new))
             h = new
             if kind != dtype:
                 h = space.take("cast", n, width, dtype)
                 h.copy_(new)
-        out = torch.addmm(biases[last].to(dtype), h, weights[last].to(dtype).t())
+        matrix, bias = weights[last].to(dtype), biases[last].to(dtype)
+        if FUSED_LINEAR and dtype == torch.bfloat16:
+            out = torch.ops.mkldnn._linear_pointwise(h, matrix, bias, "none", [], "")
+        else:
+            out = torch.addmm(bias, h, matrix.t())
         kept.append((h, None, None))
         return out[:asked].float(), (inputs, kept)
 
@@ -207,7 +227,8 @@ class FusedNetwork:
                     part = g @ matrix[:, split:]
                     of_input = part if of_input is None else of_input + part
             else:
-                of_weight = g.t() @ h
+                # Which of the two is transposed on its way in decides by a quarter where they are not alike.
+                of_weight = (h.t() @ g).t() if h.shape[1] < g.shape[1] else g.t() @ h
             of_weights[i] = of_weight.float()
             of_biases[i] = g.sum(0).float()
             if i > 0:
@@ -223,6 +244,7 @@ class FusedNetwork:
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx, network: FusedNetwork, dtype, x, *parameters):
+        keep_freed_memory()
         half = len(parameters) // 2
         space = network._workspace()
         out, state = network._forward(space, x, parameters[:half], parameters[half:], dtype, keep=True)

@@ -1,12 +1,13 @@
 """Time to quality: sinefield's scenes against strong baselines in plain PyTorch, on the same CPU in one run.
 
-    python scripts/benchmarks/peers.py [--json] [--only nerf siren hash] [--seeds 0 1 2] [--limit 900] [--sweep]
+    python scripts/benchmarks/peers.py [--json] [--only PAIR ...] [--seeds 0 1 2] [--limit 900] [--sweep]
 
 The pairs, each to a target that counts on data neither side sees in training:
 
 nerf    Lego 100 × 100 to 25 dB: scenes/lego.yaml against the same sizes of network with dense weights in fp32 under
         autograd, no visual hull (its occupancy grid starts full and is learned), marching and compositing in plain
-        torch, Adam. Samples that are long at first (`training.coarse`, ours by default) are tried for it too.
+        torch, Adam. Samples that are long at first (`training.coarse`, ours by default) are tried for it too;
+        nerf_even is the same without that, the baseline's samples of one length throughout.
 siren   the armadillo to IoU 0.96: scenes/armadillo.yaml against SIREN (Sitzmann et al., NeurIPS 2020: five layers,
         256 units, ω₀ = 30, its initialisation, Adam) on the same labelled points. The paper's own loss of distances
         needs second derivatives; here it learns occupancy or, where that is sooner, signed distance by our loss.
@@ -22,7 +23,8 @@ visual hull) is on the clock. The two sides take turns, run by run. A baseline t
 --limit seconds gives a lower bound. Several seeds: medians.
 
 --sweep redoes the sweeps: first variants (both sides: smaller batches, constant rates), then rates, judged by training
-views or by other held-out points than those reported; each run has as many seconds, or with --by-samples as many
+views or by other held-out points than those reported; each run has about the seconds that its contender
+needs, or with --by-samples as many
 samples, which a busy machine does not disturb but which favours small batches. Otherwise settings are those of
 docs/results/peers.json, or the usual ones here. With --limit 0 nothing else is timed. Writes docs/results/peers.json,
 .md and .png.
@@ -187,9 +189,10 @@ class Pair:
             data = load_scene(self.config)
             self.report = lambda field: mean_psnr(field, data.test, REPORTED_VIEWS)
             self.judge = lambda field: mean_psnr(field, data.train, JUDGED_VIEWS)
-        swept, name, make, settings, rates, variants = CONTENDERS[self.key]
+        (ours, swept, samples), name, make, settings, rates, variants = CONTENDERS[self.key]
+        swept = swept, samples
         self.contenders = [
-            Ours(self.scene_file, data, swept),
+            Ours(self.scene_file, data, (ours, samples)),
             Peer(
                 name, lambda s, seed: make(replace(self.config, seed=seed), data, s), settings, rates, variants, swept
             ),
@@ -218,18 +221,27 @@ def siren(config: Config, data: Any, settings: Settings) -> SirenShape:
     return SirenShape(config, data, settings["represents"], settings["batch"])
 
 
-# pair: seconds or samples of each run of a sweep; the baseline's name, maker, usual settings, rates and variants
+# pair: seconds of each run of a sweep, ours and the baseline's, about what each needs, or samples; the baseline's name,
+# maker, usual settings, rates and variants
 CONTENDERS: dict[str, tuple] = {
     "nerf": (
-        (20.0, 150 << 15),
+        (6.0, 25.0, 150 << 15),
         "plain NeRF",
         plain_nerf,
         {"rate": 5e-3, "batch": 32768},
         (2.5e-3, 5e-3, 1e-2, 2e-2),
         (*VARIANTS, {"coarse": 4.0}),
     ),
+    "nerf_even": (
+        (6.0, 25.0, 150 << 15),
+        "plain NeRF, even samples",
+        plain_nerf,
+        {"rate": 5e-3, "batch": 8192},
+        (2.5e-3, 5e-3, 1e-2, 2e-2),
+        VARIANTS,
+    ),
     "siren": (
-        (4.0, 20 << 15),
+        (0.5, 2.0, 20 << 15),
         "SIREN",
         siren,
         {"rate": 3e-4, "batch": 32768, "represents": "distance"},
@@ -237,7 +249,7 @@ CONTENDERS: dict[str, tuple] = {
         (*VARIANTS, {"represents": "occupancy"}),
     ),
     "hash": (
-        (15.0, 150 << 15),
+        (15.0, 60.0, 150 << 15),
         "plain hash grid",
         plain_hash,
         {"rate": 1e-2, "batch": 32768},
@@ -247,6 +259,7 @@ CONTENDERS: dict[str, tuple] = {
 }
 PAIRS = {
     "nerf": ("lego", {"data.downscale": "8"}, 25.0, "dB", 6.0),
+    "nerf_even": ("lego", {"data.downscale": "8"}, 25.0, "dB", 6.0),
     "siren": ("armadillo", {}, 0.96, "IoU", 5.0),
     "hash": ("lego_hash", {"data.downscale": "4"}, 28.0, "dB", 3.0),
 }

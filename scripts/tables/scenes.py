@@ -79,6 +79,7 @@ def main() -> None:
             "steps": row["steps"],
             "score": f"IoU {row['iou']:.4f}" if "iou" in row else f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}",
             "mesh at 256³": f"{row['mesh_seconds']:.1f} s",
+            "date": row["date"],
             "command": f"`{row['command']}`",
         }
         for name, row in ((name, stored[name]) for name in ROWS if name in stored)
@@ -88,10 +89,9 @@ def main() -> None:
         for r in stored.values()
     }
     seeds = sorted({row["seed"] for row in stored.values()})
-    dates = sorted({row["date"] for row in stored.values()})
     text = (
         table(list(rows[0]), rows, markdown=True)
-        + f"\n\nMade by `python scripts/tables/scenes.py` ({', '.join(dates)}; {'; '.join(sorted(machines))}; "
+        + f"\n\nMade by `python scripts/tables/scenes.py` ({'; '.join(sorted(machines))}; "
         f"seed {', '.join(map(str, seeds))}). IoU on 300,000 held-out points uniform in the object's box;\n"
         "PSNR and SSIM as means over the held-out views, 8-bit, composited on white.\n"
     )

@@ -153,7 +153,8 @@ def main() -> None:
         "The two fields are as their scene files have them, and not of one size: the density's is the small sine\n"
         "network, the distance's a hash grid. The surface starts as the visual hull: what that fills between\n"
         "objects, as on the demo's table of toys, tends to be painted rather than carved away. Nothing here was\n"
-        "trained without masks. The share of light at which a level is suggested was chosen on the demo and Spot.\n"
+        "trained without masks. The share of light at which a level is suggested, and how many samples the surface\n"
+        "fields' rays have and how firmly slopes of 1 are asked for, were chosen on the demo and Spot.\n"
     )
     write_text(STORE.with_suffix(".md"), text)
     pictures = [Image.open(WORK / f"{name}.png") for name in stored if (WORK / f"{name}.png").exists()]

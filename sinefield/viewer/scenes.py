@@ -30,6 +30,8 @@ SEND_SECONDS = 0.25
 """Time between two pictures of a resting camera."""
 REST_SECONDS = 0.15
 """A camera that has moved within this time gets first pictures only: the browser needs the processor too."""
+OPENING_SECONDS = 1.0
+"""For so long after its first picture a page gets finer ones only if its camera moves: it is still setting itself up."""
 FIRST_RESOLUTION = 48
 FARTHEST, SLIMMEST = 1e4, 100.0
 """Of a camera that is drawn for: its distance in half boxes, and how many times wider than high its window is."""
@@ -126,6 +128,7 @@ class _Page:
     first: float = 0.0  # seconds until the first picture of the wanted one, and until the last
     last: float = 0.0
     sent: float = 0.0
+    opened: float = 0.0  # when the page's very first picture was sent
 
 
 class RadianceScene(_Scene):
@@ -168,7 +171,7 @@ class RadianceScene(_Scene):
         elif page.first and page.painted != settings:
             self._send(page, settings)  # other colours of the same pixels need no rays
             return True
-        elif page.first and time.perf_counter() - page.begun < REST_SECONDS:
+        elif page.first and self._waits(page):
             return False
         refined = next(page.steps, None)
         if refined is None:
@@ -178,6 +181,12 @@ class RadianceScene(_Scene):
             self._send(page, settings)
         return True
 
+    @staticmethod
+    def _waits(page: _Page) -> bool:
+        """Whether the browser has better use for the processor than a finer picture has."""
+        now = time.perf_counter()
+        return now - page.begun < REST_SECONDS or now - page.opened < OPENING_SECONDS
+
     def _send(self, page: _Page, settings: Settings) -> None:
         field, look, refined = page.now
         page.painted, page.sent = settings, time.perf_counter()
@@ -185,6 +194,7 @@ class RadianceScene(_Scene):
         image = paint(field, look, refined, settings.channel, settings.level)
         page.client.scene.set_background_image(image, format=kind, jpeg_quality=90)
         self.sent += 1
+        page.opened = page.opened or page.sent
         taken = page.sent - page.begun
         page.first = page.first or taken
         width, height = look.size(settings.resolution)

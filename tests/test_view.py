@@ -152,6 +152,7 @@ def stage(field, monkeypatch):
     """A scene without a server, one turn of it, and what its panel says; the field's box is its own unit."""
     monkeypatch.setattr(picture, "STRIP", 200)
     monkeypatch.setattr(scenes, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(scenes, "OPENING_SECONDS", 0.0)
     monkeypatch.setattr(scenes, "frame", lambda field: (np.zeros(3), 1.0))
     said = []
     panel = SimpleNamespace(settings=Settings("rgb", 0.0, 50), say=said.append)
@@ -174,6 +175,18 @@ def test_a_resting_camera_gets_the_field_s_own_picture(field, stage):
     panel.settings = Settings("opacity", 0.0, 50)
     turn()
     assert not turn() and len(page.pictures) == n + 1 and not np.array_equal(page.pictures[-1], page.pictures[-2])
+
+
+def test_a_page_that_was_just_opened_is_left_alone(field, stage, monkeypatch):
+    scene, _, _, turn = stage
+    monkeypatch.setattr(scenes, "OPENING_SECONDS", 60.0)
+    page = Page(0, LOOK)
+    scene.arrived(page)
+    assert turn() and not turn() and len(page.pictures) == 1
+    page.place(LOOK._replace(position=(0.5, -3.0, 0.8)))  # but a camera that moves is followed
+    assert turn() and not turn() and len(page.pictures) == 2
+    monkeypatch.setattr(scenes, "OPENING_SECONDS", 0.0)
+    assert turn()
 
 
 def test_a_camera_that_moves_or_leaves_abandons_the_picture(field, stage, monkeypatch):

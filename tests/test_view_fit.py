@@ -43,7 +43,9 @@ def test_rotations_are_rodrigues():
 
 def test_the_step_s_gradients_are_those_of_the_whole_graph(tmp_path):
     """Chunk by chunk through leaves, against one pass by autograd, and against a difference quotient."""
-    config = radiance_config(write_photographs(tmp_path), steps=1, fit_poses=True, fit_exposure=True, batch=2048)
+    config = radiance_config(
+        write_photographs(tmp_path), steps=1, fit_poses=True, fit_exposure=True, batch=2048, coarse=1
+    )
     config.training.chunk = 300
     task = RadianceTask(config, load_scene(config))
     generator = torch.Generator().manual_seed(3)

@@ -130,6 +130,7 @@ def living():
 
 def test_fifty_pages_come_and_go(viewer, monkeypatch):
     monkeypatch.setattr(scenes, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(scenes, "OPENING_SECONDS", 0.0)
     assert draws(viewer)
     counts = []
     for _ in range(2):

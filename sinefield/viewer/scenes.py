@@ -31,7 +31,7 @@ SEND_SECONDS = 0.25
 REST_SECONDS = 0.15
 """A camera that has moved within this time gets first pictures only: the browser needs the processor too."""
 OPENING_SECONDS = 1.0
-"""For so long after its first picture a page gets finer ones only if its camera moves: it is still setting itself up."""
+"""For so long after its first picture a page that stays as it is gets no finer one: it is still setting itself up."""
 FIRST_RESOLUTION = 48
 FARTHEST, SLIMMEST = 1e4, 100.0
 """Of a camera that is drawn for: its distance in half boxes, and how many times wider than high its window is."""

@@ -18,7 +18,7 @@ from sinefield.nn.hashgrid import PRIMES
 from sinefield.render import march as marching
 from sinefield.render import volume
 from sinefield.render.occupancy import OccupancyGrid, visual_hull
-from sinefield.training.radiance import REFINED
+from sinefield.training.radiance import lengthened
 
 
 class PlainHash(nn.Module):
@@ -128,7 +128,7 @@ class PlainRadiance(nn.Module):
         places = torch.stack([chosen % width, chosen // width % height], dim=1) + 0.5
         rays_o, rays_d = self.cameras.rays(chosen // (width * height), places)
         jitter = torch.rand(len(rays_o), generator=generator)
-        length = self.step_size * (1 + (self.coarse - 1) * max(1 - self.progress / REFINED, 0.0))
+        length = self.step_size * lengthened(self.progress, self.coarse)
         grid = (self.grid.aabb, self.grid.binaries, length)
         most = 2 * self.batch
         samples = self.march(rays_o, rays_d, *grid, jitter=jitter, solid=self.grid.solid, max_samples=most)

@@ -53,8 +53,8 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[p]
                 if not state:
                     state["step"], state["momentum_buffer"] = 0, torch.zeros_like(p)
-                state["step"] += 1
-                kept = MOMENTUM[0] + (MOMENTUM[1] - MOMENTUM[0]) * min(int(state["step"]) / RISE, 1.0)
+                state["step"] = state.get("step", RISE) + 1  # states of earlier versions have none
+                kept = MOMENTUM[0] + (MOMENTUM[1] - MOMENTUM[0]) * min(float(state["step"]) / RISE, 1.0)
                 momentum = state["momentum_buffer"].lerp_(p.grad, 1 - kept)
                 direction = p.grad.lerp(momentum, kept)  # Nesterov's
                 flat = direction if p.shape[0] <= p.shape[1] else direction.T

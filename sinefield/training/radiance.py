@@ -29,6 +29,11 @@ WARM_UPDATES = 16
 """Updates of the occupancy grid that look at every allowed cell; later ones at the occupied and a random quarter."""
 
 
+def lengthened(progress: float, coarse: float) -> float:
+    """How many times longer than in the end samples are when `progress` of the budget is spent: `coarse` at 0."""
+    return 1 + (coarse - 1) * max(1 - progress / REFINED, 0.0)
+
+
 def load_scene(config: RadianceConfig, splits: tuple[str, ...] = ("train", "val", "test")) -> PosedScene:
     """The photographs that a config names."""
     data = config.data
@@ -173,10 +178,7 @@ class RadianceTask(Task):
 
     def _step_size(self) -> float:
         """Length of a sample now: long ones at first, so that a batch sees more rays, then ever finer ones."""
-        if not self.fresh:
-            return self.step_size
-        left = max(1 - self.progress / REFINED, 0.0)
-        return self.step_size * (1 + (self.config.training.coarse - 1) * left)
+        return self.step_size * (lengthened(self.progress, self.config.training.coarse) if self.fresh else 1.0)
 
     def _fitted(self, view: Tensor, rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Rays with their views' poses as learned, and the gains of their colours, None where none are learned."""

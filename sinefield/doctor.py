@@ -18,6 +18,7 @@ def examine() -> tuple[dict[str, Any], str]:
     """
     rows = [
         _try("marcher, compiled (numba)", _numba, "used on the CPU", "reinstall sinefield; without it nothing renders"),
+        _try("networks by tiles (numba)", _tiles, "used on the CPU", "layers go one by one through torch; slower"),
         _try("bf16 arithmetic", _bf16, "used in training with precision: auto", "float32 is used instead; slower"),
         _try("ray casting (embreex)", _embree, "used by synth and pictures", "pip install embreex"),
         _try("winding numbers (libigl)", _igl, "used for inside and outside", "pip install libigl"),
@@ -85,6 +86,25 @@ def _numba() -> str | None:
     ours, truth = (f(rays_o, rays_d, box, cells, 0.1).t_starts for f in (march, march_reference))
     if not torch.equal(ours, truth):
         raise RuntimeError("the compiled marcher disagrees with the reference")
+    return _version("numba")
+
+
+def _tiles() -> str | None:
+    from sinefield.nn import tiled
+    from sinefield.nn.mlp import MLP
+    from sinefield.training.backend import has_fast_bf16
+
+    net, dtypes = MLP(5, 2, width=24, depth=2, activation="relu"), [torch.float32]
+    if has_fast_bf16():
+        dtypes.append(torch.bfloat16)
+    with torch.no_grad():
+        for net.dtype in dtypes:
+            if not tiled.works(net.dtype):
+                name = str(net.dtype).removeprefix("torch.")
+                raise _Absent(f"not for {name}: numba is told of another processor or off, or oneDNN has AMX")
+            x = torch.linspace(-1, 1, 500).view(100, 5).to(net.dtype)
+            if not torch.allclose(net(x), net.reference(x), atol=0.01):
+                raise RuntimeError("the compiled network disagrees with torch")
     return _version("numba")
 
 

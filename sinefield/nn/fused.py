@@ -5,7 +5,6 @@ applied on the way out of a product, the gradient of a layer overwrites that of 
 up to few different numbers: docs/speed.md says what each of these gave.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -15,9 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sinefield.machine import keep_freed_memory
+from sinefield.nn import tiled
+from sinefield.nn.workspace import ROUND, Workspace, rounded_up
 
-ROUND = 512
-"""Batches of bf16 are filled up to a multiple of so many rows: oneDNN compiles a kernel for each new shape."""
 LEAK, BETA = 0.01, 100.0
 
 
@@ -84,26 +83,6 @@ class Activation:
             g.mul_(z.mul_(self.omega0).cos_()).mul_(self.omega0)
 
 
-class Workspace:
-    """Buffers by name that grow and are used again."""
-
-    def __init__(self) -> None:
-        self.held: dict[object, Tensor] = {}
-
-    def take(self, key: object, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """An uninitialised (rows, columns) tensor; the same memory each time."""
-        held = self.held.get(key)
-        if held is None or len(held) < rows or held.shape[1] != columns or held.dtype != dtype:
-            held = torch.empty(rounded_up(rows), columns, dtype=dtype)
-            self.held[key] = held
-        return held[:rows]
-
-
-def rounded_up(rows: int) -> int:
-    """The next multiple of `ROUND`."""
-    return max(math.ceil(rows / ROUND), 1) * ROUND
-
-
 class FusedNetwork:
     """Runs act(W_i h + b_i) for all layers; see `MLP` for what the network computes.
 
@@ -128,7 +107,13 @@ class FusedNetwork:
         Args:
             dtype: of the hidden layers; the first layer has that of `x`.
         """
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, *biases)):
+        learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, *biases))
+        by_tiles = x.dtype == dtype and not self.skips and tiled.works(dtype)
+        if by_tiles and (slope := tiled.SLOPES.get(self.activation.name)) is not None:
+            if learns:
+                return tiled.Tiled.apply(self.free, slope, x, *weights, *biases)
+            return tiled.run(Workspace(), slope, x, (*weights, *biases), keep=False)[0]
+        if learns:
             return _Run.apply(self, dtype, x, *weights, *biases)
         space = self._workspace()
         out, _ = self._forward(space, x, weights, biases, dtype, keep=False)

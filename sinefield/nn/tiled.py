@@ -1,0 +1,123 @@
+"""Networks by the kernels of `tile_kernels`: all layers of a few rows at a time."""
+
+from collections.abc import Sequence
+from functools import cache
+from math import ceil
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sinefield.nn.workspace import Workspace
+
+SLOPES = {"relu": 0.0, "leaky_relu": 0.01}
+"""Activations that the kernels know, by what they multiply negative numbers with."""
+
+
+@cache
+def works(dtype: torch.dtype) -> bool:
+    """Whether layers of a dtype go by tiles: numba compiles for this processor as it is, and nothing better is at hand.
+
+    bf16 needs AVX512-BF16; processors with AMX multiply it several times faster by oneDNN.
+    """
+    import numba
+    from llvmlite.binding import get_host_cpu_features
+
+    if numba.config.CPU_NAME or numba.config.CPU_FEATURES or numba.config.DISABLE_JIT:
+        return False
+    if dtype == torch.bfloat16:
+        found = torch.cpu.get_capabilities()
+        fast = found.get("avx512_bf16") and get_host_cpu_features().get("avx512bf16")
+        return bool(fast and not found.get("amx_bf16"))
+    return dtype == torch.float32
+
+
+class Layout:
+    """How matrices of some sizes lie in the kernels' memory.
+
+    Args:
+        sizes: of the input and of every layer.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        from sinefield.nn.tile_kernels import LANES, ROWS, TILE
+
+        self.sizes, self.tile, self.rows = np.array(sizes, np.int64), TILE, ROWS
+        self.filled = [ceil(size / LANES) * LANES for size in sizes]
+        self.shapes = list(zip(self.filled, self.filled[1:], strict=False))
+        self.matrices, self.learned = sum(a * b for a, b in self.shapes), sum((a + ROWS) * b for a, b in self.shapes)
+        self.biases, self.hidden = sum(self.filled[1:]), sum(self.filled[1:-1])
+
+    def unpack(self, learned: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Matrices (out, in) and biases (out,) from where `backward` left them."""
+        parts = learned.split([(a + self.rows) * b for a, b in self.shapes])
+        both = [part.view(-1, b) for part, (_, b) in zip(parts, self.shapes, strict=True)]
+        sizes = list(zip(self.sizes, self.sizes[1:], strict=False))
+        matrices = [m[:n_in, :n_out].t() for m, (n_in, n_out) in zip(both, sizes, strict=True)]
+        return matrices, [m[-self.rows, :n_out] for m, (_, n_out) in zip(both, sizes, strict=True)]
+
+
+class Tiled(torch.autograd.Function):
+    """act(W_i h + b_i) for all layers, of rows of bf16 or float32; float32 out, differentiable once."""
+
+    @staticmethod
+    def forward(ctx, free: list[Workspace], slope: float, x: Float[Tensor, "n in"], *parameters: Tensor):
+        """`free` holds workspaces that are not in use: one for every forward whose backward is still to come."""
+        space = free.pop() if free else Workspace()
+        out, ctx.state = run(space, slope, x, parameters, keep=True)
+        ctx.free, ctx.space, ctx.slope = free, space, slope
+        ctx.save_for_backward(x)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        from sinefield.nn.tile_kernels import backward
+
+        if ctx.space is None:
+            raise RuntimeError("a network's gradient was asked for twice; its buffers are gone after the first")
+        (x,) = ctx.saved_tensors
+        layout, back, kept, threads = ctx.state
+        learned = torch.zeros(threads, layout.learned)
+        of_input = torch.empty(len(x) if ctx.needs_input_grad[2] else 0, x.shape[1], dtype=x.dtype)
+        grad = grad.to(x.dtype)
+        lined = np.empty(0, np.uint32 if x.dtype == torch.bfloat16 else np.float32)
+        given = _flat(x), len(x), _flat(grad), back, layout.sizes, np.float32(ctx.slope), kept, lined
+        backward(*given, learned.numpy(), _flat(of_input))
+        ctx.free.append(ctx.space)
+        ctx.space = ctx.state = None
+        matrices, biases = layout.unpack(learned.sum(0))
+        return (None, None, of_input if ctx.needs_input_grad[2] else None, *matrices, *biases)
+
+
+def run(space: Workspace, slope: float, x: Tensor, parameters: Sequence[Tensor], keep: bool) -> tuple[Tensor, tuple]:
+    """The output, and what a backward needs: layout, matrices laid out for it, what was kept, number of threads."""
+    import numba
+
+    from sinefield.nn.tile_kernels import forward, pack
+
+    half = len(parameters) // 2
+    layout = Layout([x.shape[1], *(len(w) for w in parameters[:half])])
+    flat = [
+        torch.cat([p.detach().reshape(-1) for p in some]).numpy() for some in (parameters[:half], parameters[half:])
+    ]
+    forth, back = torch.zeros(2, layout.matrices)
+    lifted = np.zeros(layout.biases, np.float32)
+    per_step = 2 if x.dtype == torch.bfloat16 else 1
+    pack(*flat, layout.sizes, per_step, forth.numpy(), back.numpy(), lifted)
+    forth, back = _flat(forth.to(x.dtype)), _flat(back.to(x.dtype))
+    rows = ceil(len(x) / layout.tile) * layout.tile if keep else 0
+    kept = _flat(space.take("kept", rows, layout.hidden, x.dtype))
+    out = torch.empty(len(x), int(layout.sizes[-1]))
+    threads = numba.get_num_threads()
+    given = _flat(x), len(x), forth, lifted, layout.sizes, np.float32(slope), keep, kept
+    forward(threads, *given, _flat(out))
+    return out, (layout, back, kept, threads)
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    """Numbers one after another, bf16 as the integers of their bits; the same memory where it is contiguous."""
+    x = x.detach().contiguous().view(-1)
+    return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()

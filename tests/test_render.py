@@ -8,7 +8,7 @@ import torch
 
 from sinefield.data.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
-from sinefield.render.march import Samples, march, march_reference
+from sinefield.render.march import Samples, march, march_reference, meets
 from sinefield.render.march_cuda import march_nerfacc
 from sinefield.render.march_triton import march_triton
 from sinefield.render.occupancy import OccupancyGrid, marcher, visual_hull
@@ -335,3 +335,14 @@ def test_a_grid_uses_the_marcher_it_was_given(monkeypatch):
     grid.marcher = "reference"
     monkeypatch.setattr("sinefield.render.occupancy.march", None)
     assert torch.equal(grid.sampling(*rays(50), 0.1).t_starts, expected.t_starts)
+
+
+def test_rays_that_meet_a_grid_are_those_with_samples(generator):
+    box = torch.tensor([-1.0, -1, -1, 1, 1, 2])
+    cells = torch.rand(7, 9, 8, generator=generator) < 0.03
+    rays_o = torch.randn(500, 3, generator=generator)
+    rays_o *= 4 / rays_o.norm(dim=1, keepdim=True)
+    rays_d = torch.nn.functional.normalize(torch.randn(500, 3, generator=generator) - rays_o, dim=1)
+    found = meets(rays_o, rays_d, box, cells, 0.02, near_plane=0.5)
+    some = march_reference(rays_o, rays_d, box, cells, 0.02, near_plane=0.5).packed_info[:, 1] > 0
+    assert torch.equal(found, some) and 0 < int(found.sum()) < 500

@@ -352,3 +352,21 @@ def test_signals_save_and_say_how_to_resume(ball, tmp_path, signum, code):
     assert "--resume" in errors.splitlines()[-1]
     assert (tmp_path / "run" / "state" / "state.safetensors").exists()
     assert load_config(tmp_path / "run" / "config.yaml").training.steps == 1_000_000
+
+
+def test_pixels_that_are_never_drawn_never_have_samples(photographs):
+    """Rays are drawn from the pixels that meet the masks' hull; what the others could teach is nothing."""
+    scene = load_scene(radiance_config(photographs, steps=5))
+    task = RadianceTask(radiance_config(photographs, steps=5), scene)
+    cameras, n = scene.train.cameras, len(task.pixels)
+    never = torch.ones(n, dtype=torch.bool)
+    never[task.drawn] = False
+    assert 0.05 < float(never.float().mean()) < 0.95
+    rays_o, rays_d = (torch.cat(x) for x in zip(*(cameras.view(i) for i in range(len(cameras))), strict=True))
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.zeros(n)
+    for _ in range(8):
+        jitter = torch.rand(n, generator=generator)
+        seen += (task.field.sampling(rays_o, rays_d, task.step_size, jitter).packed_info[:, 1] > 0) / 8
+    assert float(seen[never].mean()) < 1e-3 < float(seen[~never].mean())
+    assert RadianceTask(radiance_config(photographs, steps=5, hull=False), scene).drawn is None

@@ -5,8 +5,9 @@
 Every figure is a ratio within this run. Steps are whole training steps (forward, backward, optimiser) of
 scenes/armadillo.yaml and scenes/lego.yaml at several widths; their arithmetic is that of the network's matrices, three
 times 2 · in · out a point, and the ceiling is this machine's own product of square matrices in its best precision.
-"plain" is the same step with the network under autograd. Steps are those of the middle of a training: a radiance field's
-samples are 2.3 times as long there as in the end, four times at first. Writes docs/results/speed.* unless --quick.
+"plain" is the same step with the network under autograd. Steps are those of the middle of a training: a radiance
+field's samples are 2.3 times as long there as in the end, four times at first. Writes docs/results/speed.* unless
+--quick.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from sinefield.render import volume
 from sinefield.tables import table
 from sinefield.training.backend import has_fast_bf16, hidden_dtype
 from sinefield.training.loop import make_optimizers, optimise, step_generator
-from sinefield.training.radiance import RadianceTask, load_scene
+from sinefield.training.radiance import WARM_UPDATES, RadianceTask, load_scene
 from sinefield.training.run import Run
 from sinefield.training.shape import ShapeTask, load_shape
 
@@ -117,7 +118,8 @@ def radiance_steps(width: int, peak: float, repeats: int) -> dict:
         radiance_field.composite = spent.timed(kept[0])
         volume.composite_backward = spent.timed(kept[1])
         stepper = Stepper(task, config)
-        for _ in range(96):  # until the occupancy grid has found the object
+        # Until the occupancy grid has found the object and looks at some of its cells only, as for most of a training.
+        for _ in range((WARM_UPDATES + 1) * config.training.grid_every):
             stepper()
         best, share = float("inf"), 0.0
         for _ in range(repeats):

@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/trials.py SCENE [--steps N] [--seeds N] SETTINGS ...
 
-SETTINGS are like training.coarse=4,training.batch=8192, or "" for the scene's own. The rows of the table in docs/speed.md:
+SETTINGS are like training.coarse=4,training.batch=8192, or "" for the scene's own. Rows of docs/speed.md's table:
 
     trials.py lego --steps 800 training.batch=8192,training.coarse={1,3,4,6,8}
     trials.py lego --steps 2000 training.coarse={1,3,4,6}

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sinefield.machine import keep_freed_memory
 from sinefield.nn.workspace import Workspace
 
 SLOPES = {"relu": 0.0, "leaky_relu": 0.01}
@@ -65,6 +66,7 @@ class Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, free: list[Workspace], slope: float, x: Float[Tensor, "n in"], *parameters: Tensor):
         """`free` holds workspaces that are not in use: one for every forward whose backward is still to come."""
+        keep_freed_memory()
         space = free.pop() if free else Workspace()
         out, ctx.state = run(space, slope, x, parameters, keep=True)
         ctx.free, ctx.space, ctx.slope = free, space, slope

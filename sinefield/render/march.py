@@ -85,21 +85,50 @@ def march(
         max_samples: hard cap; rays from the first that would exceed it on are dropped
             (a first ray that alone exceeds it keeps its front samples).
     """
-    o, d = (np.ascontiguousarray(x.detach().numpy(), np.float32) for x in (rays_o, rays_d))
-    box = aabb.numpy().astype(np.float32)
-    shift = np.zeros(len(o), np.float32) if jitter is None else jitter.numpy()
-    occupied = binaries.numpy()
+    shift = np.zeros(len(rays_o), np.float32) if jitter is None else jitter.numpy()
     blocked = np.zeros((1, 1, 1), np.bool_) if solid is None else solid.numpy()
-    settings = (np.float32(render_step_size), np.float32(near_plane), np.float32(far_plane))
+    walk = _walker(rays_o, rays_d, aabb, binaries, shift, blocked, render_step_size, near_plane, far_plane)
+    diagonal = math.sqrt(float((aabb[3:] - aabb[:3]).double().square().sum()))
+    most = max(int(min(diagonal, far_plane - near_plane) / render_step_size) + 2, 1)
+    return gather(lambda part: walk(part, most), len(rays_o), most, max_samples, np.float32(render_step_size))
+
+
+def meets(
+    rays_o: Float[Tensor, "r 3"],
+    rays_d: Float[Tensor, "r 3"],
+    aabb: Float[Tensor, "6"],
+    binaries: Bool[Tensor, "x y z"],
+    render_step_size: float,
+    near_plane: float = 0.0,
+) -> Bool[Tensor, "r"]:
+    """Which rays have a sample in an occupied cell, in steps from where they enter the box."""
+    shift, blocked = np.zeros(len(rays_o), np.float32), np.zeros((1, 1, 1), np.bool_)
+    walk = _walker(rays_o, rays_d, aabb, binaries, shift, blocked, render_step_size, near_plane, 1e10)
+    return torch.from_numpy(walk(slice(None), 1)[1] > 0)
+
+
+def _walker(
+    rays_o: Tensor,
+    rays_d: Tensor,
+    aabb: Tensor,
+    binaries: Tensor,
+    shift: np.ndarray,
+    blocked: np.ndarray,
+    step: float,
+    near: float,
+    far: float,
+) -> Callable[[slice, int], tuple[np.ndarray, np.ndarray]]:
+    """Walks some of the rays until each has so many samples at most; see `walk_rays`."""
+    o, d = (np.ascontiguousarray(x.detach().numpy(), np.float32) for x in (rays_o, rays_d))
+    box, occupied = aabb.numpy().astype(np.float32), binaries.numpy()
     blocks = coarsen(occupied)
     inner = inner_box(blocks, box, occupied.shape)
-    diagonal = math.sqrt(sum(float(side) ** 2 for side in box[3:] - box[:3]))
-    most = max(int(min(diagonal, far_plane - near_plane) / render_step_size) + 2, 1)
+    settings = (np.float32(step), np.float32(near), np.float32(far))
 
-    def walk(part: slice) -> tuple[np.ndarray, np.ndarray]:
+    def walk(part: slice, most: int) -> tuple[np.ndarray, np.ndarray]:
         return walk_rays(o[part], d[part], box, inner, occupied, blocks, blocked, shift[part], *settings, most)
 
-    return gather(walk, len(o), most, max_samples, settings[0])
+    return walk
 
 
 def gather(

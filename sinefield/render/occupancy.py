@@ -129,9 +129,10 @@ class OccupancyGrid(nn.Module):
 
     def find_solid(self) -> None:
         """Cells whose whole neighbourhood stops light within a few steps."""
-        dense = self._by_level(self.occs > SOLID_ALPHA_DEPTH).float()[:, None]
-        # A minimum filter is a maximum filter of the negative; beyond a level's box counts as empty.
-        inside = -F.max_pool3d(F.pad(-dense, (1,) * 6), 3, stride=1) > 0.5
+        inside = F.pad(self._by_level(self.occs > SOLID_ALPHA_DEPTH), (1,) * 6)  # beyond a level's box counts as empty
+        for axis in (1, 2, 3):
+            before, here, after = (inside.narrow(axis, i, inside.shape[axis] - 2) for i in range(3))
+            inside = before & here & after
         self.solid.copy_(inside.view(self.solid.shape))
 
     def sampling(

@@ -11,7 +11,7 @@ from sinefield.fields.radiance import RadianceField
 from sinefield.fields.surface import SurfaceField, make_radiance_field
 from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
-from sinefield.render.march import Samples
+from sinefield.render.march import Samples, meets
 from sinefield.render.occupancy import marcher, visual_hull
 from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 from sinefield.training.backend import chunk_for, training_device
@@ -89,6 +89,7 @@ class RadianceTask(Task):
         self.n_rays = config.training.batch // 16
         self.grid_moves = True
         self.progress = 0.0
+        self.drawn: Tensor | None = None  # the pixels that rays are drawn from, where not all of them
         torch.manual_seed(config.seed)
         self.fresh = field is None
         self.field = make_field(config, scene) if field is None else field
@@ -116,8 +117,18 @@ class RadianceTask(Task):
         hull = visual_hull(grid.centres(), views.cameras.project, views.images[..., 3], reach)
         if hull.any():  # masks that contradict the poses leave nothing; then the images have to say where it is
             grid.restrict(hull.view(grid.allowed.shape))
+            if self.device.type == "cpu" and not self.config.training.fit_poses:
+                self.drawn = self._pixels_on(grid.allowed, views)
             if self.fresh and isinstance(self.field, SurfaceField):
                 fit_hull(self.field, self.config.seed)
+
+    def _pixels_on(self, allowed: Tensor, views: Views) -> Tensor | None:
+        """The pixels whose rays can have samples; None where that is all of them or none."""
+        step = self.field.render_step_size / 4  # a ray through less of a cell than that is not missed
+        rays = (views.cameras.view(i) for i in range(len(views.cameras)))
+        found = [meets(o, d, self.field.aabb, allowed, step, self.field.near_plane) for o, d in rays]
+        chosen = torch.cat(found).nonzero()[:, 0]
+        return chosen if 0 < len(chosen) < len(self.pixels) else None
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.trunk.hidden_matrices() + self.field.head.hidden_matrices()
@@ -197,7 +208,10 @@ class RadianceTask(Task):
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The views of random pixels of random images, rays through them, reference colours and backgrounds."""
         cameras = self.cameras
-        chosen = torch.randint(len(self.pixels), (self.n_rays,), generator=generator, device=self.device)
+        some = self.pixels if self.drawn is None else self.drawn
+        chosen = torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)
+        if self.drawn is not None:
+            chosen = self.drawn[chosen]
         view = chosen // (cameras.width * cameras.height)
         y, x = chosen // cameras.width % cameras.height, chosen % cameras.width
         rays_o, rays_d = cameras.rays(view, torch.stack([x, y], dim=1) + 0.5)

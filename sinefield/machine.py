@@ -34,6 +34,17 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
+@cache
+def cpu_features() -> dict[str, bool]:
+    """What the compiler says that this processor has, by LLVM's names; nothing where it cannot tell."""
+    from llvmlite.binding import get_host_cpu_features
+
+    try:
+        return dict(get_host_cpu_features())
+    except RuntimeError:
+        return {}
+
+
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names in malloc.h
 
 

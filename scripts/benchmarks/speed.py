@@ -27,6 +27,8 @@ from sinefield.data.sampling import sample_shape
 from sinefield.export.field_mesh import extract_field
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
+from sinefield.nn import tiled
+from sinefield.nn.mlp import MLP
 from sinefield.render import volume
 from sinefield.tables import table
 from sinefield.training.backend import has_fast_bf16, hidden_dtype
@@ -137,6 +139,24 @@ def radiance_steps(width: int, peak: float, repeats: int) -> dict:
     return row | {"points/s": round(n / best), "march share": share}
 
 
+def network_times(width: int, dtype: torch.dtype, peak: float, repeats: int) -> dict:
+    """Forward and backward of Lego's trunk alone on 32,768 points, layer by layer and by tiles, in turns."""
+    net, n = MLP(51, 16, width, activation="relu"), 1 << 15
+    net.dtype = dtype
+    x, grad, best, kept = torch.randn(n, 51).to(dtype), torch.randn(n, 16), {}, tiled.works
+
+    def step() -> None:
+        torch.autograd.grad(net(x), list(net.parameters()), grad)
+
+    for _ in range(repeats):
+        for name, works in {"layers ms": lambda dtype: False, "tiles ms": kept}.items():
+            tiled.works = works
+            best[name] = min(best.get(name, float("inf")), 1e3 * fastest(step, 2, 4))
+    tiled.works = kept
+    share = flops(net) * n / best["tiles ms"] / 1e6 / peak
+    return {"network": str(dtype).removeprefix("torch."), "width": width, **best, "tiles share": share}
+
+
 class Counter:
     """Seconds in some functions, or samples that came out of one."""
 
@@ -210,6 +230,7 @@ def main() -> None:
     repeats = 3 if options.quick else 8
     rows = [shape_steps(width, peak, repeats) for width in WIDTHS]
     rows += [radiance_steps(width, peak, max(repeats // 2, 2)) for width in WIDTHS]
+    alone = [network_times(w, getattr(torch, name), peaks[name], repeats) for name in peaks for w in WIDTHS]
     shown = {f"share_{r['width']}": round(r["share"], 3) for r in rows if r["step"] == "shape"}
     shown |= {f"radiance_share_{r['width']}": round(r["share"], 3) for r in rows if r["step"] == "radiance"}
     shown["march_share"] = round(next(r["march share"] for r in rows if r.get("march share") and r["width"] == 64), 3)
@@ -218,14 +239,15 @@ def main() -> None:
     shown |= {f"ceiling_{k}_gflops": round(v) for k, v in peaks.items()}
     columns = ["step", "width", "points/s", "ms", "share", "plain ms", "plain share", "march share"]
     print(table(columns, rows))
+    print(table(list(alone[0]), alone))
     print(table(["figure", "value"], [{"figure": k, "value": v} for k, v in shown.items()]))
     if not options.quick:
-        write(shown, rows, columns)
+        write(shown, rows, columns, alone)
     if options.json:
         print(json.dumps(shown))
 
 
-def write(shown: dict, rows: list[dict], columns: list[str]) -> None:
+def write(shown: dict, rows: list[dict], columns: list[str], alone: list[dict]) -> None:
     machine = describe_machine()
     about = (
         f"`python scripts/benchmarks/speed.py`: {machine['cpu']}, {machine['threads']} threads,\n"
@@ -233,8 +255,16 @@ def write(shown: dict, rows: list[dict], columns: list[str]) -> None:
         "Shares are of the machine's own bf16 (or fp32) matrix product in this run."
     )
     parts = ["# Speed", about, table(columns, rows, markdown=True)]
+    parts.append(
+        "The network alone, forward and backward of 32,768 points, layer by layer in torch and by tiles; its share is\n"
+        "of the square product in its own precision, which for float32 is the library's, not the processor's."
+    )
+    parts.append(table(list(alone[0]), alone, markdown=True))
     parts.append(table(["figure", "value"], [{"figure": k, "value": str(v)} for k, v in shown.items()], markdown=True))
-    write_text(OUT.with_suffix(".json"), json.dumps({"figures": shown, "steps": rows, "machine": machine}, indent=1))
+    write_text(
+        OUT.with_suffix(".json"),
+        json.dumps({"figures": shown, "steps": rows, "networks": alone, "machine": machine}, indent=1),
+    )
     write_text(OUT.with_suffix(".md"), "\n\n".join(parts) + "\n")
 
 

@@ -9,14 +9,15 @@ network in torch, `MLP.reference`, is the definition.
 import numba
 import numpy as np
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
+
+from sinefield.machine import cpu_features
 
 LANES = 16
 """float32 numbers in a register of 512 bits; in several of a shorter kind."""
 ROWS = 4
-VECTORS = 4 if get_host_cpu_features().get("avx512f") else 1
+VECTORS = 4 if cpu_features().get("avx512f") else 1
 """Of a product's block: as many sums as hide the time a product takes, and few enough for the registers."""
 TILE = 64
 """Rows that go through all layers together."""

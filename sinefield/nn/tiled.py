@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sinefield.machine import keep_freed_memory
+from sinefield.machine import cpu_features, keep_freed_memory
 from sinefield.nn.workspace import Workspace
 
 SLOPES = {"relu": 0.0, "leaky_relu": 0.01}
@@ -24,13 +24,12 @@ def works(dtype: torch.dtype) -> bool:
     bf16 needs AVX512-BF16; processors with AMX multiply it several times faster by oneDNN.
     """
     import numba
-    from llvmlite.binding import get_host_cpu_features
 
     if numba.config.CPU_NAME or numba.config.CPU_FEATURES or numba.config.DISABLE_JIT:
         return False
     if dtype == torch.bfloat16:
         found = torch.cpu.get_capabilities()
-        fast = found.get("avx512_bf16") and get_host_cpu_features().get("avx512bf16")
+        fast = found.get("avx512_bf16") and cpu_features().get("avx512bf16")
         return bool(fast and not found.get("amx_bf16"))
     return dtype == torch.float32
 

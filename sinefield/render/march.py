@@ -101,7 +101,7 @@ def meets(
     render_step_size: float,
     near_plane: float = 0.0,
 ) -> Bool[Tensor, "r"]:
-    """Which rays have a sample of `march` without jitter: (r,) bool. Rays and box are in one space, `rays_d` of unit length."""
+    """Which rays have a sample of `march` without jitter; rays and box in one space, `rays_d` of unit length."""
     shift, blocked = np.zeros(len(rays_o), np.float32), np.zeros((1, 1, 1), np.bool_)
     walk = _walker(rays_o, rays_d, aabb, binaries, shift, blocked, render_step_size, near_plane, 1e10)
     return torch.from_numpy(walk(slice(None), 1)[1] > 0)

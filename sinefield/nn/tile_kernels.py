@@ -2,8 +2,9 @@
 
 Numbers are float32, or bf16 as their bits in 16-bit integers: then two of them are multiplied with two others and added
 to a float32 sum by one instruction of AVX512-BF16, and matrices are laid out for it in pairs of rows: B[k/2, n, k%2].
-Numba compiles each function for either kind of array. All widths are filled up to multiples of `LANES` with zeros. The
-network in torch, `MLP.reference`, is the definition.
+Here a matrix so laid out is called paired; one of float32 is paired as it is. Numba compiles each function for either
+kind of array. All widths are filled up to multiples of `LANES` with zeros. The network in torch, `MLP.reference`, is
+the definition.
 """
 
 import numba
@@ -21,8 +22,8 @@ VECTORS = 4 if cpu_features().get("avx512f") else 1
 """Of a product's block: as many sums as hide the time a product takes, and few enough for the registers."""
 TILE = 64
 """Rows that go through all layers together."""
-ONES = np.uint32(0x3F803F80)
-"""A pair of bf16 numbers, both 1."""
+ONE_BITS = 0x3F80
+"""1 in bf16."""
 
 
 class _BFloat(ir.Type):
@@ -53,23 +54,23 @@ def _block(vectors: int, mode: str):
     mode's:
 
     * "forward": begins at the bias `extra`; max(x, slope · x) goes into C, rounded where that is bf16.
+    * "keep": the same, and paired into D.
     * "output": begins at the bias `extra`; stored as float32.
-    * "backward": x where `extra`, what the layer gave, is above 0, else slope · x; rounded as in "forward".
+    * "backward": x where the paired `extra`, what the layer gave, is above 0, else slope · x; rounded into C and,
+      paired, into D.
+    * "input": rounded into C.
     * "weight": added to the float32 C.
     """
+    rectified, doubled = mode in ("forward", "keep", "backward"), mode in ("keep", "backward")
 
     @intrinsic
-    def block(
-        typing, a, a_at, a_row, a_step, b, b_at, b_step, pairs, c, c_at, c_row, extra, extra_at, extra_row, slope
-    ):
+    def block(typing, a, a_at, a_row, a_step, b, b_at, b_step, pairs, c, c_at, c_row, d, d_at, extra, extra_at, slope):
         n = types.intp
-        signature = types.void(a, n, n, n, b, n, n, n, c, n, n, extra, n, n, types.float32)
+        signature = types.void(a, n, n, n, b, n, n, n, c, n, n, d, n, extra, n, types.float32)
 
         def generate(context, builder, signature, arguments):
-            a, a_at, a_row, a_step, b, b_at, b_step, pairs, c, c_at, c_row, extra, extra_at, extra_row, slope = (
-                arguments
-            )
-            kinds = dict(zip("abce", (signature.args[i] for i in (0, 4, 8, 11)), strict=True))
+            a, a_at, a_row, a_step, b, b_at, b_step, pairs, c, c_at, c_row, d, d_at, extra, extra_at, slope = arguments
+            kinds = dict(zip("abcde", (signature.args[i] for i in (0, 4, 8, 11, 13)), strict=True))
             sizes = {name: kind.dtype.bitwidth // 8 for name, kind in kinds.items()}
             half = isinstance(kinds["a"].dtype, types.Integer)
 
@@ -96,15 +97,15 @@ def _block(vectors: int, mode: str):
             def after(at, steps):
                 return builder.add(at, number(steps))
 
-            def rows_of(name, at, step):
-                step = builder.mul(step, number(sizes[name]))
+            def rows_of(name, at):
+                step = builder.mul(c_row, number(sizes[name]))
                 return [builder.add(at, builder.mul(step, number(r))) for r in range(ROWS)]
 
             a_start, b_start = address("a", a, a_at), address("b", b, b_at)
-            c_rows = rows_of("c", address("c", c, c_at), c_row)
+            c_rows, d_rows = rows_of("c", address("c", c, c_at)), rows_of("d", address("d", d, d_at))
             extra_start = address("e", extra, extra_at)
             places = [(r, v) for r in range(ROWS) for v in range(vectors)]
-            if mode in ("forward", "output"):
+            if mode in ("forward", "keep", "output"):
                 begin = [load(_FLOATS, after(extra_start, 64 * v), 4) for r, v in places]
             elif mode == "weight":
                 begin = [load(_FLOATS, after(c_rows[r], 64 * v), 4) for r, v in places]
@@ -141,28 +142,44 @@ def _block(vectors: int, mode: str):
             builder.cbranch(builder.icmp_signed("<", following, pairs), loop, done)
             builder.position_at_end(done)
 
-            slopes = spread(slope, _FLOATS)
-            extra_rows = rows_of("e", extra_start, extra_row)
+            slopes, extra_rows = spread(slope, _FLOATS), rows_of("e", extra_start)
+
+            def rounded(x):
+                kind = ir.FunctionType(_HALVES, [_FLOATS])
+                nearest = "llvm.x86.avx512bf16.cvtneps2bf16.512"
+                nearest = cgutils.get_or_insert_function(builder.module, kind, nearest)
+                return builder.bitcast(builder.call(nearest, [x]), _HALF_BITS)
+
+            def given(r, v):
+                """Where what the layer gave is above 0."""
+                if not half:
+                    held = load(_FLOATS, after(extra_rows[r], 64 * v), 4)
+                    return builder.fcmp_ordered(">", held, ir.Constant(_FLOATS, [0.0] * LANES))
+                held = load(_PAIRS, after(extra_rows[r - r % 2], 64 * v), 2)
+                if r % 2 == 0:
+                    held = builder.shl(held, ir.Constant(_PAIRS, [16] * LANES))
+                return builder.icmp_signed(">", held, ir.Constant(_PAIRS, [0xFFFF if r % 2 else 0] * LANES))
+
+            def paired(even, odd):
+                even, odd = builder.zext(even, _PAIRS), builder.zext(odd, _PAIRS)
+                return builder.or_(even, builder.shl(odd, ir.Constant(_PAIRS, [16] * LANES)))
+
+            stored = {}
             for x, (r, v) in zip(found, places, strict=True):
-                if mode in ("weight", "output"):
-                    store(x, after(c_rows[r], 64 * v), 4)
-                    continue
-                less = builder.fmul(x, slopes)
-                if mode == "forward":
-                    keep = builder.fcmp_unordered(">", x, less)  # what is no number stays none
-                elif half:
-                    given = load(_HALF_BITS, after(extra_rows[r], 32 * v), 2)
-                    keep = builder.icmp_signed(">", given, ir.Constant(_HALF_BITS, [0] * LANES))
-                else:
-                    given = load(_FLOATS, after(extra_rows[r], 64 * v), 4)
-                    keep = builder.fcmp_ordered(">", given, ir.Constant(_FLOATS, [0.0] * LANES))
-                x = builder.select(keep, x, less)
-                if half:
-                    kind = ir.FunctionType(_HALVES, [_FLOATS])
-                    nearest = "llvm.x86.avx512bf16.cvtneps2bf16.512"
-                    nearest = cgutils.get_or_insert_function(builder.module, kind, nearest)
-                    x = builder.bitcast(builder.call(nearest, [x]), _HALF_BITS)
-                store(x, after(c_rows[r], (32 if half else 64) * v), 2 if half else 4)
+                if rectified:
+                    less = builder.fmul(x, slopes)
+                    # What is no number stays none.
+                    keep = given(r, v) if mode == "backward" else builder.fcmp_unordered(">", x, less)
+                    x = builder.select(keep, x, less)
+                narrow = half and mode not in ("weight", "output")
+                stored[r, v] = x = rounded(x) if narrow else x
+                store(x, after(c_rows[r], (32 if narrow else 64) * v), 2 if narrow else 4)
+            if doubled:
+                for r, v in places:
+                    if not half:
+                        store(stored[r, v], after(d_rows[r], 64 * v), 4)
+                    elif r % 2 == 0:
+                        store(paired(stored[r, v], stored[r + 1, v]), after(d_rows[r], 64 * v), 2)
             return context.get_dummy_value()
 
         return signature, generate
@@ -176,30 +193,33 @@ def _product(mode: str):
 
     @numba.njit(error_model="numpy")
     def product(
-        rows, a, a_at, a_row, a_step, b, b_at, steps, columns, b_size, c, c_at, extra, extra_at, extra_row, slope
+        rows, a, a_at, a_row, a_step, b, b_at, steps, columns, per_step, c, c_at, d, d_at, extra, extra_at, slope
     ):
-        # `b_size`: elements of b that a column takes.
-        step = columns * b_size
+        step = columns * per_step
+        of_rows = per_step if mode == "backward" else 1  # elements of `extra` that a column takes
         j = 0
         while j < columns:
             vectors = min((columns - j) // LANES, VECTORS)
-            bj, ej = b_at + j * b_size, extra_at + j
+            bj = b_at + j * per_step
             for r in range(0, rows, ROWS):
-                ar, cr, er = a_at + r * a_row, c_at + r * columns + j, ej + r * extra_row
+                ar, cr, dr = a_at + r * a_row, c_at + r * columns + j, d_at + r * columns + j * per_step
+                er = extra_at + j * of_rows + (r * columns if mode == "backward" else 0)
                 if VECTORS == 1 or vectors == 1:
-                    one(a, ar, a_row, a_step, b, bj, step, steps, c, cr, columns, extra, er, extra_row, slope)
+                    one(a, ar, a_row, a_step, b, bj, step, steps, c, cr, columns, d, dr, extra, er, slope)
                 elif vectors == 4:
-                    four(a, ar, a_row, a_step, b, bj, step, steps, c, cr, columns, extra, er, extra_row, slope)
+                    four(a, ar, a_row, a_step, b, bj, step, steps, c, cr, columns, d, dr, extra, er, slope)
                 elif vectors == 3:
-                    three(a, ar, a_row, a_step, b, bj, step, steps, c, cr, columns, extra, er, extra_row, slope)
+                    three(a, ar, a_row, a_step, b, bj, step, steps, c, cr, columns, d, dr, extra, er, slope)
                 else:
-                    two(a, ar, a_row, a_step, b, bj, step, steps, c, cr, columns, extra, er, extra_row, slope)
+                    two(a, ar, a_row, a_step, b, bj, step, steps, c, cr, columns, d, dr, extra, er, slope)
             j += vectors * LANES
 
     return product
 
 
-_forward, _output, _backward, _weight = (_product(mode) for mode in ("forward", "output", "backward", "weight"))
+_forward, _keep, _output, _backward, _input, _weight = (
+    _product(mode) for mode in ("forward", "keep", "output", "backward", "input", "weight")
+)
 
 
 @numba.njit
@@ -218,40 +238,44 @@ def _per_step_of(array):
     return lambda array: per_step
 
 
-def _line_up(width, source, at, row, target, ahead, filled):
-    """The tile's rows of `source` as a product steps through them: `ahead` a step, zeros from `width` to `filled`.
-
-    Of bf16, pairs (source[2p, j], source[2p + 1, j]) as 32 bits.
-    """
+def _pair(width, source, at, row, target, filled):
+    """The tile's rows of `source` paired, with zeros from `width` to `filled`; all of `filled` is read."""
 
 
-@overload(_line_up)
-def _line_up_of(width, source, at, row, target, ahead, filled):
+@overload(_pair)
+def _pair_of(width, source, at, row, target, filled):
     if isinstance(source.dtype, types.Integer):
 
-        def line_up(width, source, at, row, target, ahead, filled):
+        def pair(width, source, at, row, target, filled):
+            pairs = target.view(np.uint32)
             for p in range(TILE // 2):
-                first, second = source[at + 2 * p * row :], source[at + (2 * p + 1) * row :]
-                pairs = target[p * ahead :]
-                for j in range(width):
-                    pairs[j] = np.uint32(first[j]) | np.uint32(np.uint32(second[j]) << np.uint32(16))
+                even, line = at + 2 * p * row, p * filled
+                odd = even + row
+                for j in range(filled):  # unsigned, since a negative index would mean another place
+                    high = np.uint32(np.uint32(source[np.uint64(odd + j)]) << np.uint32(16))
+                    pairs[np.uint64(line + j)] = np.uint32(source[np.uint64(even + j)]) | high
                 for j in range(width, filled):
-                    pairs[j] = 0
-                if ahead > filled:
-                    pairs[filled] = ONES
+                    pairs[np.uint64(line + j)] = 0
     else:
 
-        def line_up(width, source, at, row, target, ahead, filled):
+        def pair(width, source, at, row, target, filled):
             for p in range(TILE):
-                given, line = source[at + p * row :], target[p * ahead :]
-                for j in range(width):
-                    line[j] = given[j]
+                for j in range(filled):
+                    target[np.uint64(p * filled + j)] = source[np.uint64(at + p * row + j)]
                 for j in range(width, filled):
-                    line[j] = 0
-                if ahead > filled:
-                    line[filled] = 1
+                    target[np.uint64(p * filled + j)] = 0
 
-    return line_up
+    return pair
+
+
+def _one(array):
+    """1 as an array's numbers have it."""
+
+
+@overload(_one)
+def _one_of(array):
+    one = ONE_BITS if isinstance(array.dtype, types.Integer) else 1
+    return lambda array: one
 
 
 @numba.njit(error_model="numpy")
@@ -261,6 +285,18 @@ def _take(source, at, width, rows, target, filled):
     for r in range(rows):
         for j in range(width):
             target[r * filled + j] = source[at + r * width + j]
+
+
+@numba.njit(error_model="numpy")
+def _give(source, filled, rows, target, at, width):
+    """`rows` rows as long as `filled` into rows of `width`."""
+    for r in range(rows):
+        if r * width + filled <= rows * width:
+            for j in range(filled):  # whole vectors: what is too much the next rows take back
+                target[np.uint64(at + r * width + j)] = source[np.uint64(r * filled + j)]
+        else:
+            for j in range(width):
+                target[np.uint64(at + r * width + j)] = source[np.uint64(r * filled + j)]
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
@@ -311,75 +347,81 @@ def _forward_share(thread, threads, x, n, weights, biases, sizes, slope, keep, k
         steps = (n_in + per_step - 1) // per_step
         for i in range(1, layers):
             following = _filled(sizes[i])
-            target, target_at = kept, kept_at
-            if not keep:
-                target, target_at = (odd if i % 2 else even), 0
-            _forward(
-                TILE, source, source_at, row, per_step, weights, at, steps, following, per_step,
-                target, target_at, biases, bias_at, 0, slope,
-            )  # fmt: skip
+            target = odd if i % 2 else even
+            if keep:
+                _keep(
+                    TILE, source, source_at, row, per_step, weights, at, steps, following, per_step,
+                    target, 0, kept, kept_at, biases, bias_at, slope,
+                )  # fmt: skip
+            else:
+                _forward(
+                    TILE, source, source_at, row, per_step, weights, at, steps, following, per_step,
+                    target, 0, target, 0, biases, bias_at, slope,
+                )  # fmt: skip
             at += width * following
             bias_at += following
             kept_at += TILE * following
-            source, source_at, row, width, steps = target, target_at, following, following, following // per_step
+            source, source_at, row, width, steps = target, 0, following, following, following // per_step
         _output(
             TILE, source, source_at, row, per_step, weights, at, steps, last, per_step,
-            result, 0, biases, bias_at, 0, slope,
+            result, 0, result, 0, biases, bias_at, slope,
         )  # fmt: skip
-        for r in range(rows):
-            for j in range(n_out):
-                out[(tile * TILE + r) * n_out + j] = result[r * last + j]
+        _give(result, last, rows, out, tile * TILE * n_out, n_out)
 
 
 @numba.njit(error_model="numpy")
-def _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, lined, mine, of_input):
+def _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, mine, of_input):
     """One thread's tiles of `backward`."""
     layers, tiles = len(sizes) - 1, (n + TILE - 1) // TILE
     hidden, widest = _widths(sizes)
     n_in, n_out, per_step = sizes[0], sizes[layers], _per_step(x)
-    taken = np.empty(TILE * _filled(n_in), x.dtype)
+    seen, taken = np.empty(TILE * _filled(n_in), x.dtype), np.empty(TILE * _filled(n_in), x.dtype)
     even, odd = np.empty(TILE * widest, x.dtype), np.empty(TILE * widest, x.dtype)
-    left, right = np.empty(TILE * (widest + ROWS), lined.dtype), np.empty(TILE * widest, lined.dtype)
+    right, following = np.empty(TILE * widest, x.dtype), np.empty(TILE * widest, x.dtype)
+    ones = np.full(per_step, _one(x), x.dtype)
     for tile in range(tiles * thread // threads, tiles * (thread + 1) // threads):
         rows = min(TILE, n - tile * TILE)
         width = _filled(n_out)
         _take(grad, tile * TILE * n_out, n_out, rows, even, width)
+        _pair(width, even, 0, width, right, width)
         at, to, kept_at = len(weights), len(mine), (tile + 1) * TILE * hidden
-        g, other = even, odd
+        # The gradient of a layer's output by rows, and paired.
+        g, other, g_paired, other_paired = even, odd, right, following
         for i in range(layers, 0, -1):
             behind = _filled(sizes[i - 1])
             at -= width * behind
             to -= width * (behind + ROWS)
             if i > 1:
                 kept_at -= TILE * behind
-                given, given_at, row, size = kept, kept_at, behind, behind
-            elif rows == TILE:
-                given, given_at, row, size = x, tile * TILE * n_in, n_in, n_in
+                given, given_at = kept, kept_at
             else:
-                _take(x, tile * TILE * n_in, n_in, rows, taken, behind)
-                given, given_at, row, size = taken, 0, behind, behind
-            # The bias is the weight of an input that is always 1.
-            ahead = behind + ROWS
-            _line_up(size, given, given_at, row, left, ahead, behind)
-            _line_up(width, g, 0, width, right, width, width)
+                source, source_at, row, size = x, tile * TILE * n_in, n_in, n_in
+                if rows < TILE or tile == tiles - 1:
+                    _take(x, tile * TILE * n_in, n_in, rows, taken, behind)
+                    source, source_at, row, size = taken, 0, behind, behind
+                _pair(size, source, source_at, row, seen, behind)
+                given, given_at = seen, 0
             _weight(
-                ahead, left, 0, 1, ahead, right, 0, TILE // per_step, width, 1,
-                mine, to, mine, 0, 0, slope,
+                behind, given, given_at, per_step, behind * per_step, g_paired, 0, TILE // per_step, width, per_step,
+                mine, to, mine, 0, mine, 0, slope,
+            )  # fmt: skip
+            # The bias is the weight of an input that is always 1.
+            _weight(
+                ROWS, ones, 0, 0, 0, g_paired, 0, TILE // per_step, width, per_step,
+                mine, to + behind * width, mine, 0, mine, 0, slope,
             )  # fmt: skip
             if i > 1:
                 _backward(
                     TILE, g, 0, width, per_step, weights, at, width // per_step, behind, per_step,
-                    other, 0, given, given_at, behind, slope,
+                    other, 0, other_paired, 0, given, given_at, slope,
                 )  # fmt: skip
             elif len(of_input):
-                _backward(
+                _input(
                     TILE, g, 0, width, per_step, weights, at, width // per_step, behind, per_step,
-                    other, 0, g, 0, 0, np.float32(1.0),
+                    other, 0, other, 0, g, 0, slope,
                 )  # fmt: skip
-                for r in range(rows):
-                    for j in range(n_in):
-                        of_input[(tile * TILE + r) * n_in + j] = other[r * behind + j]
-            g, other, width = other, g, behind
+                _give(other, behind, rows, of_input, tile * TILE * n_in, n_in)
+            g, other, g_paired, other_paired, width = other, g, other_paired, g_paired, behind
 
 
 @numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)
@@ -390,24 +432,23 @@ def forward(threads, x, n, weights, biases, sizes, slope, keep, kept, out):
         weights, biases: as `pack` laid them out forth.
         sizes: of the input and of every layer.
         slope: of the hidden layers' activation below 0.
-        keep, kept: whether hidden layers are left in `kept`, tile by tile, layer by layer.
+        keep, kept: whether hidden layers are left in `kept`, tile by tile, layer by layer, paired.
     """
     for thread in numba.prange(threads):
         _forward_share(thread, threads, x, n, weights, biases, sizes, slope, keep, kept, out)
 
 
 @numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)
-def backward(x, n, grad, weights, sizes, slope, kept, lined, learned, of_input):
+def backward(x, n, grad, weights, sizes, slope, kept, learned, of_input):
     """Gradients from that of the output, all arrays but `learned` flat.
 
     Args:
         weights: as `pack` laid them out back.
         kept: from `forward`.
-        lined: empty, of 32-bit integers where numbers are bf16, else of float32.
         learned: zeros (threads, …): layer after layer a matrix (in + ROWS, out) of filled up sizes, whose row `in` is
             the bias's; each thread's share is added to its own.
         of_input: n rows, or empty where it is not asked for.
     """
     threads = len(learned)
     for thread in numba.prange(threads):
-        _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, lined, learned[thread], of_input)
+        _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, learned[thread], of_input)

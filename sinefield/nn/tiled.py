@@ -84,8 +84,7 @@ class Tiled(torch.autograd.Function):
         learned = torch.zeros(threads, layout.learned)
         of_input = torch.empty(len(x) if ctx.needs_input_grad[2] else 0, x.shape[1], dtype=x.dtype)
         grad = grad.to(x.dtype)
-        lined = np.empty(0, np.uint32 if x.dtype == torch.bfloat16 else np.float32)
-        given = _flat(x), len(x), _flat(grad), back, layout.sizes, np.float32(ctx.slope), kept, lined
+        given = _flat(x), len(x), _flat(grad), back, layout.sizes, np.float32(ctx.slope), kept
         backward(*given, learned.numpy(), _flat(of_input))
         ctx.free.append(ctx.space)
         ctx.space = ctx.state = None

@@ -10,6 +10,7 @@ from sinefield.nn.mlp import MLP, WeightSpec
 from sinefield.render.march import Samples
 from sinefield.render.march_nested import locate
 from sinefield.render.occupancy import OccupancyGrid
+from sinefield.render.ray_error import fits, fused_error
 from sinefield.render.spaces import contract, from_ndc, points_to_ndc, to_ndc
 from sinefield.render.volume import Pixels, composite
 
@@ -79,6 +80,13 @@ class RadianceField(nn.Module):
         self.encoding.dtype = self.trunk.dtype = self.head.dtype = dtype
 
     def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        place, unit = self._inner(x)
+        out = self.trunk(self.encoding(place))
+        # exp makes density reach opaque surfaces in few steps; in units of 1/half so that any world scale starts alike.
+        return torch.exp(out[:, 0].clamp(max=MAX_LOG_DENSITY)) / unit, out[:, 1:]
+
+    def _inner(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Points as the encoding takes them, and the length of a unit there."""
         box = self.grid.outer_box if self.config.space == "box" else self.aabb
         low, high = box[:3], box[3:]
         # One scale for all axes: a flat box must not see the scene stretched.
@@ -88,9 +96,7 @@ class RadianceField(nn.Module):
             sides = (high - low) / 2 / half  # of the box in these units, so that the whole box is left as it is
             place, reach = contract(place / sides)
             place, unit = place * sides / 2, half * reach[:, 0]
-        out = self.trunk(self.encoding(place))
-        # exp makes density reach opaque surfaces in few steps; in units of 1/half so that any world scale starts alike.
-        return torch.exp(out[:, 0].clamp(max=MAX_LOG_DENSITY)) / unit, out[:, 1:]
+        return place, unit
 
     def enter(
         self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"]
@@ -157,6 +163,24 @@ class RadianceField(nn.Module):
         # Directions are encoded once a ray, not once a sample.
         directions = self.directions(rays_d[: samples.n_rays]).to(self.head.input_dtype)[samples.ray_indices]
         return composite(sigmas, self._colours(features, directions), samples)
+
+    def squared_error(
+        self,
+        rays_o: Float[Tensor, "r 3"],
+        rays_d: Float[Tensor, "r 3"],
+        samples: Samples,
+        background: Float[Tensor, "r 3"],
+        target: Float[Tensor, "r 3"],
+    ) -> Float[Tensor, ""]:
+        """Σ (pixel − target)² over all channels of the rays, which are as many as `samples` has."""
+        if not (rays_o.requires_grad or rays_d.requires_grad) and fits(self.trunk, self.head, rays_o.device):
+            place, unit = self._inner(samples.points(*self.enter(rays_o, rays_d)))
+            x = self.encoding(place)
+            if x.dtype == self.trunk.dtype == self.head.dtype:
+                directions = self.directions(rays_d).to(x.dtype)
+                given = x, 1 / unit.view(-1), MAX_LOG_DENSITY, directions, samples, background, target
+                return fused_error(self.trunk, self.head, *given)
+        return (self.shade(rays_o, rays_d, samples).over(background) - target).square().sum()
 
     @torch.no_grad()
     def render(

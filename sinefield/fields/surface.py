@@ -69,6 +69,17 @@ class SurfaceField(RadianceField):
         directions = self.directions(rays_d[: samples.n_rays]).to(self.head.input_dtype)[samples.ray_indices]
         return composite(*crossings(d / self.beta, self._colours(features, directions), samples))
 
+    def squared_error(
+        self,
+        rays_o: Float[Tensor, "r 3"],
+        rays_d: Float[Tensor, "r 3"],
+        samples: Samples,
+        background: Float[Tensor, "r 3"],
+        target: Float[Tensor, "r 3"],
+    ) -> Float[Tensor, ""]:
+        """As `RadianceField.squared_error`."""
+        return (self.shade(rays_o, rays_d, samples).over(background) - target).square().sum()
+
 
 def crossings(
     d: Float[Tensor, "n_samples"], colours: Float[Tensor, "n_samples c"], samples: Samples

@@ -223,16 +223,16 @@ _forward, _keep, _output, _backward, _input, _weight = (
 
 
 @numba.njit
-def _filled(width):
+def filled_up(width):
     """The next multiple of LANES."""
     return (width + LANES - 1) // LANES * LANES
 
 
-def _per_step(array):
+def per_step_of(array):
     """How many numbers of an array one step of a product takes."""
 
 
-@overload(_per_step)
+@overload(per_step_of)
 def _per_step_of(array):
     per_step = 2 if isinstance(array.dtype, types.Integer) else 1
     return lambda array: per_step
@@ -268,18 +268,18 @@ def _pair_of(width, source, at, row, target, filled):
     return pair
 
 
-def _one(array):
+def one_of(array):
     """1 as an array's numbers have it."""
 
 
-@overload(_one)
+@overload(one_of)
 def _one_of(array):
     one = ONE_BITS if isinstance(array.dtype, types.Integer) else 1
     return lambda array: one
 
 
 @numba.njit(error_model="numpy")
-def _take(source, at, width, rows, target, filled):
+def take(source, at, width, rows, target, filled):
     """`rows` rows into rows as long as `filled`, zeros after them and below."""
     target[: TILE * filled] = 0
     for r in range(rows):
@@ -288,7 +288,7 @@ def _take(source, at, width, rows, target, filled):
 
 
 @numba.njit(error_model="numpy")
-def _give(source, filled, rows, target, at, width):
+def give(source, filled, rows, target, at, width):
     """`rows` rows as long as `filled` into rows of `width`."""
     for r in range(rows):
         if r * width + filled <= rows * width:
@@ -305,7 +305,7 @@ def pack(weights, biases, sizes, per_step, forth, back, lifted):
     at, flat, bias_at, bias_flat = 0, 0, 0, 0
     for i in range(len(sizes) - 1):
         n_in, n_out = sizes[i], sizes[i + 1]
-        width_in, width_out = _filled(n_in), _filled(n_out)
+        width_in, width_out = filled_up(n_in), filled_up(n_out)
         for o in range(n_out):
             for k in range(n_in):
                 value = weights[flat + o * n_in + k]
@@ -319,109 +319,157 @@ def pack(weights, biases, sizes, per_step, forth, back, lifted):
 
 
 @numba.njit(error_model="numpy")
-def _widths(sizes):
+def widths(sizes):
     """Of the hidden layers together, and of the widest of all."""
     hidden, widest = 0, 0
     for i in range(len(sizes)):
-        hidden += _filled(sizes[i]) if 0 < i < len(sizes) - 1 else 0
-        widest = max(widest, _filled(sizes[i]))
+        hidden += filled_up(sizes[i]) if 0 < i < len(sizes) - 1 else 0
+        widest = max(widest, filled_up(sizes[i]))
     return hidden, widest
+
+
+@numba.njit(error_model="numpy")
+def room(sizes, like):
+    """Four buffers for `tile_forward` and `tile_backward`, of the kind of an array."""
+    size = TILE * widths(sizes)[1]
+    return (
+        np.empty(size, like.dtype),
+        np.empty(size, like.dtype),
+        np.empty(size, like.dtype),
+        np.empty(size, like.dtype),
+    )
+
+
+@numba.njit(error_model="numpy")
+def tile_forward(rows, x, x_at, x_row, weights, biases, sizes, slope, keep, kept, kept_at, buffers, result):
+    """`rows` rows, a multiple of `ROWS`, through all layers; float32 rows of the last one's filled up size in `result`.
+
+    Args:
+        x, x_at, x_row: rows of the input begin at `x[x_at + r · x_row]`.
+        weights, biases: as `pack` laid them out forth.
+        keep, kept, kept_at: whether hidden layers are left in `kept` from `kept_at` on, one after another, paired.
+    """
+    layers, per_step = len(sizes) - 1, per_step_of(x)
+    even, odd, _, _ = buffers
+    source, source_at, row, width = x, x_at, x_row, filled_up(sizes[0])
+    # A row may be of an odd size: what follows it is met by zeros.
+    at, bias_at, steps = 0, 0, (sizes[0] + per_step - 1) // per_step
+    for i in range(1, layers):
+        following = filled_up(sizes[i])
+        target = odd if i % 2 else even
+        if keep:
+            _keep(
+                rows, source, source_at, row, per_step, weights, at, steps, following, per_step,
+                target, 0, kept, kept_at, biases, bias_at, slope,
+            )  # fmt: skip
+        else:
+            _forward(
+                rows, source, source_at, row, per_step, weights, at, steps, following, per_step,
+                target, 0, target, 0, biases, bias_at, slope,
+            )  # fmt: skip
+        at += width * following
+        bias_at += following
+        kept_at += TILE * following
+        source, source_at, row, width, steps = target, 0, following, following, following // per_step
+    _output(
+        rows, source, source_at, row, per_step, weights, at, steps, filled_up(sizes[layers]), per_step,
+        result, 0, result, 0, biases, bias_at, slope,
+    )  # fmt: skip
+
+
+@numba.njit(error_model="numpy")
+def tile_backward(rows, x, x_at, x_row, weights, sizes, slope, kept, kept_end, mine, wanted, seen, ones, buffers):
+    """Gradients of `rows` rows, a multiple of `ROWS`, added to `mine`; returns the input's, rows of its filled up size.
+
+    Args:
+        x, x_at, x_row: as of `tile_forward`; as many rows as a tile has are read, all of their filled up size.
+        weights: as `pack` laid them out back.
+        kept, kept_end: from `tile_forward`, and where that ends.
+        wanted: whether the input's gradient is.
+        seen: room for a tile of the input.
+        ones: as much of an array of ones as a step takes.
+        buffers: in the first, the gradient of the output, rows of its filled up size: zeros wherever there is none.
+    """
+    layers, per_step = len(sizes) - 1, per_step_of(x)
+    width = filled_up(sizes[layers])
+    # The gradient of a layer's output by rows, and paired.
+    g, other, g_paired, other_paired = buffers
+    _pair(width, g, 0, width, g_paired, width)
+    at, to, kept_at = len(weights), len(mine), kept_end
+    for i in range(layers, 0, -1):
+        behind = filled_up(sizes[i - 1])
+        at -= width * behind
+        to -= width * (behind + ROWS)
+        if i > 1:
+            kept_at -= TILE * behind
+            given, given_at = kept, kept_at
+        else:
+            _pair(sizes[0], x, x_at, x_row, seen, behind)
+            given, given_at = seen, 0
+        _weight(
+            behind, given, given_at, per_step, behind * per_step, g_paired, 0, rows // per_step, width, per_step,
+            mine, to, mine, 0, mine, 0, slope,
+        )  # fmt: skip
+        # The bias is the weight of an input that is always 1.
+        _weight(
+            ROWS, ones, 0, 0, 0, g_paired, 0, rows // per_step, width, per_step,
+            mine, to + behind * width, mine, 0, mine, 0, slope,
+        )  # fmt: skip
+        if i > 1:
+            _backward(
+                rows, g, 0, width, per_step, weights, at, width // per_step, behind, per_step,
+                other, 0, other_paired, 0, given, given_at, slope,
+            )  # fmt: skip
+        elif wanted:
+            _input(
+                rows, g, 0, width, per_step, weights, at, width // per_step, behind, per_step,
+                other, 0, other, 0, g, 0, slope,
+            )  # fmt: skip
+        g, other, g_paired, other_paired, width = other, g, other_paired, g_paired, behind
+    return g
 
 
 @numba.njit(error_model="numpy")
 def _forward_share(thread, threads, x, n, weights, biases, sizes, slope, keep, kept, out):
     """One thread's tiles of `forward`."""
-    layers, tiles = len(sizes) - 1, (n + TILE - 1) // TILE
-    hidden, widest = _widths(sizes)
-    n_in, n_out, last, per_step = sizes[0], sizes[layers], _filled(sizes[layers]), _per_step(x)
-    even, odd = np.empty(TILE * widest, x.dtype), np.empty(TILE * widest, x.dtype)
+    tiles, hidden = (n + TILE - 1) // TILE, widths(sizes)[0]
+    n_in, n_out = sizes[0], sizes[len(sizes) - 1]
+    width, last = filled_up(n_in), filled_up(n_out)
+    taken, buffers = np.empty(TILE * width, x.dtype), room(sizes, x)
     result = np.empty(TILE * last, np.float32)
     for tile in range(tiles * thread // threads, tiles * (thread + 1) // threads):
         rows = min(TILE, n - tile * TILE)
-        # A row may be of an odd size: what follows it is met by zeros.
-        source, source_at, row, width = x, tile * TILE * n_in, n_in, _filled(n_in)
-        if rows < TILE or tile == tiles - 1:
-            _take(x, source_at, n_in, rows, even, width)
-            source, source_at, row = even, 0, width
-        at, bias_at, kept_at = 0, 0, tile * TILE * hidden
-        steps = (n_in + per_step - 1) // per_step
-        for i in range(1, layers):
-            following = _filled(sizes[i])
-            target = odd if i % 2 else even
-            if keep:
-                _keep(
-                    TILE, source, source_at, row, per_step, weights, at, steps, following, per_step,
-                    target, 0, kept, kept_at, biases, bias_at, slope,
-                )  # fmt: skip
-            else:
-                _forward(
-                    TILE, source, source_at, row, per_step, weights, at, steps, following, per_step,
-                    target, 0, target, 0, biases, bias_at, slope,
-                )  # fmt: skip
-            at += width * following
-            bias_at += following
-            kept_at += TILE * following
-            source, source_at, row, width, steps = target, 0, following, following, following // per_step
-        _output(
-            TILE, source, source_at, row, per_step, weights, at, steps, last, per_step,
-            result, 0, result, 0, biases, bias_at, slope,
-        )  # fmt: skip
-        _give(result, last, rows, out, tile * TILE * n_out, n_out)
+        source, source_at, row = x, tile * TILE * n_in, n_in
+        if tile == tiles - 1:  # what is read beyond it is not ours
+            take(x, source_at, n_in, rows, taken, width)
+            source, source_at, row = taken, 0, width
+        kept_at = tile * TILE * hidden
+        tile_forward(TILE, source, source_at, row, weights, biases, sizes, slope, keep, kept, kept_at, buffers, result)
+        give(result, last, rows, out, tile * TILE * n_out, n_out)
 
 
 @numba.njit(error_model="numpy")
 def _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, mine, of_input):
     """One thread's tiles of `backward`."""
-    layers, tiles = len(sizes) - 1, (n + TILE - 1) // TILE
-    hidden, widest = _widths(sizes)
-    n_in, n_out, per_step = sizes[0], sizes[layers], _per_step(x)
-    seen, taken = np.empty(TILE * _filled(n_in), x.dtype), np.empty(TILE * _filled(n_in), x.dtype)
-    even, odd = np.empty(TILE * widest, x.dtype), np.empty(TILE * widest, x.dtype)
-    right, following = np.empty(TILE * widest, x.dtype), np.empty(TILE * widest, x.dtype)
-    ones = np.full(per_step, _one(x), x.dtype)
+    tiles, hidden = (n + TILE - 1) // TILE, widths(sizes)[0]
+    n_in, n_out = sizes[0], sizes[len(sizes) - 1]
+    width, last = filled_up(n_in), filled_up(n_out)
+    taken, seen, buffers = np.empty(TILE * width, x.dtype), np.empty(TILE * width, x.dtype), room(sizes, x)
+    ones = np.full(per_step_of(x), one_of(x), x.dtype)
+    wanted = len(of_input) > 0
     for tile in range(tiles * thread // threads, tiles * (thread + 1) // threads):
         rows = min(TILE, n - tile * TILE)
-        width = _filled(n_out)
-        _take(grad, tile * TILE * n_out, n_out, rows, even, width)
-        _pair(width, even, 0, width, right, width)
-        at, to, kept_at = len(weights), len(mine), (tile + 1) * TILE * hidden
-        # The gradient of a layer's output by rows, and paired.
-        g, other, g_paired, other_paired = even, odd, right, following
-        for i in range(layers, 0, -1):
-            behind = _filled(sizes[i - 1])
-            at -= width * behind
-            to -= width * (behind + ROWS)
-            if i > 1:
-                kept_at -= TILE * behind
-                given, given_at = kept, kept_at
-            else:
-                source, source_at, row, size = x, tile * TILE * n_in, n_in, n_in
-                if rows < TILE or tile == tiles - 1:
-                    _take(x, tile * TILE * n_in, n_in, rows, taken, behind)
-                    source, source_at, row, size = taken, 0, behind, behind
-                _pair(size, source, source_at, row, seen, behind)
-                given, given_at = seen, 0
-            _weight(
-                behind, given, given_at, per_step, behind * per_step, g_paired, 0, TILE // per_step, width, per_step,
-                mine, to, mine, 0, mine, 0, slope,
-            )  # fmt: skip
-            # The bias is the weight of an input that is always 1.
-            _weight(
-                ROWS, ones, 0, 0, 0, g_paired, 0, TILE // per_step, width, per_step,
-                mine, to + behind * width, mine, 0, mine, 0, slope,
-            )  # fmt: skip
-            if i > 1:
-                _backward(
-                    TILE, g, 0, width, per_step, weights, at, width // per_step, behind, per_step,
-                    other, 0, other_paired, 0, given, given_at, slope,
-                )  # fmt: skip
-            elif len(of_input):
-                _input(
-                    TILE, g, 0, width, per_step, weights, at, width // per_step, behind, per_step,
-                    other, 0, other, 0, g, 0, slope,
-                )  # fmt: skip
-                _give(other, behind, rows, of_input, tile * TILE * n_in, n_in)
-            g, other, g_paired, other_paired, width = other, g, other_paired, g_paired, behind
+        source, source_at, row = x, tile * TILE * n_in, n_in
+        if tile == tiles - 1:
+            take(x, source_at, n_in, rows, taken, width)
+            source, source_at, row = taken, 0, width
+        take(grad, tile * TILE * n_out, n_out, rows, buffers[0], last)
+        end = (tile + 1) * TILE * hidden
+        g = tile_backward(
+            TILE, source, source_at, row, weights, sizes, slope, kept, end, mine, wanted, seen, ones, buffers
+        )
+        if wanted:
+            give(g, width, rows, of_input, tile * TILE * n_in, n_in)
 
 
 @numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -80,44 +81,60 @@ class Tiled(torch.autograd.Function):
         if ctx.space is None:
             raise RuntimeError("a network's gradient was asked for twice; its buffers are gone after the first")
         (x,) = ctx.saved_tensors
-        layout, back, kept, threads = ctx.state
+        net, kept, threads = ctx.state
+        layout = net.layout
         learned = torch.zeros(threads, layout.learned)
         of_input = torch.empty(len(x) if ctx.needs_input_grad[2] else 0, x.shape[1], dtype=x.dtype)
         grad = grad.to(x.dtype)
-        given = _flat(x), len(x), _flat(grad), back, layout.sizes, np.float32(ctx.slope), kept
-        backward(*given, learned.numpy(), _flat(of_input))
+        given = flat(x), len(x), flat(grad), net.back, layout.sizes, np.float32(ctx.slope), kept
+        backward(*given, learned.numpy(), flat(of_input))
         ctx.free.append(ctx.space)
         ctx.space = ctx.state = None
         matrices, biases = layout.unpack(learned.sum(0))
         return (None, None, of_input if ctx.needs_input_grad[2] else None, *matrices, *biases)
 
 
-def run(space: Workspace, slope: float, x: Tensor, parameters: Sequence[Tensor], keep: bool) -> tuple[Tensor, tuple]:
-    """The output, and what a backward needs: layout, matrices laid out for it, what was kept, number of threads."""
-    import numba
+class LaidOut(NamedTuple):
+    """A network's numbers as the kernels take them."""
 
-    from sinefield.nn.tile_kernels import forward, pack
+    layout: Layout
+    forth: np.ndarray
+    biases: np.ndarray
+    back: np.ndarray
+
+
+def lay_out(n_in: int, dtype: torch.dtype, parameters: Sequence[Tensor]) -> LaidOut:
+    """Lay out matrices (out, in), the first for `n_in` numbers, and then as many biases."""
+    from sinefield.nn.tile_kernels import pack
 
     half = len(parameters) // 2
-    layout = Layout([x.shape[1], *(len(w) for w in parameters[:half])])
-    flat = [
+    layout = Layout([n_in, *(len(w) for w in parameters[:half])])
+    given = [
         torch.cat([p.detach().reshape(-1) for p in some]).numpy() for some in (parameters[:half], parameters[half:])
     ]
     forth, back = torch.zeros(2, layout.matrices)
-    lifted = np.zeros(layout.biases, np.float32)
-    per_step = 2 if x.dtype == torch.bfloat16 else 1
-    pack(*flat, layout.sizes, per_step, forth.numpy(), back.numpy(), lifted)
-    forth, back = _flat(forth.to(x.dtype)), _flat(back.to(x.dtype))
+    biases = np.zeros(layout.biases, np.float32)
+    pack(*given, layout.sizes, 2 if dtype == torch.bfloat16 else 1, forth.numpy(), back.numpy(), biases)
+    return LaidOut(layout, flat(forth.to(dtype)), biases, flat(back.to(dtype)))
+
+
+def run(space: Workspace, slope: float, x: Tensor, parameters: Sequence[Tensor], keep: bool) -> tuple[Tensor, tuple]:
+    """The output, and what a backward needs: the network laid out, what was kept, number of threads."""
+    import numba
+
+    from sinefield.nn.tile_kernels import forward
+
+    net = lay_out(x.shape[1], x.dtype, parameters)
+    layout = net.layout
     rows = ceil(len(x) / layout.tile) * layout.tile if keep else 0
-    kept = _flat(space.take("kept", rows, layout.hidden, x.dtype))
+    kept = flat(space.take("kept", rows, layout.hidden, x.dtype))
     out = torch.empty(len(x), int(layout.sizes[-1]))
     threads = numba.get_num_threads()
-    given = _flat(x), len(x), forth, lifted, layout.sizes, np.float32(slope), keep, kept
-    forward(threads, *given, _flat(out))
-    return out, (layout, back, kept, threads)
+    forward(threads, flat(x), len(x), net.forth, net.biases, layout.sizes, np.float32(slope), keep, kept, flat(out))
+    return out, (net, kept, threads)
 
 
-def _flat(x: Tensor) -> np.ndarray:
+def flat(x: Tensor) -> np.ndarray:
     """Numbers one after another, bf16 as the integers of their bits; the same memory where it is contiguous."""
     x = x.detach().contiguous().view(-1)
     return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()

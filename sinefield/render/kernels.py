@@ -238,27 +238,43 @@ def composite_forward(sigmas, colours, lengths, middle, packed):
     return out, opacity, depth
 
 
+@numba.njit(cache=True)
+def transmittances(sigmas, lengths, first, count, trans):
+    """What is left of a ray's light before each of its samples, and after the last."""
+    trans[0] = 1.0
+    for i in range(count):
+        s = first + i
+        trans[i + 1] = trans[i] * np.exp(-min(np.float64(sigmas[s]) * lengths[s], MAX_OPTICAL_DEPTH))
+
+
+@numba.njit(cache=True)
+def ray_backward(
+    colours, lengths, middle, first, count, trans, grad_colour, grad_opacity, grad_depth, grad_sigmas, grad_colours
+):
+    """Gradients of one ray's samples, from `transmittances` and those of its pixel."""
+    # w_i = T_i − T_{i+1}, hence dL/dσ_i = δ_i (T_{i+1} G_i − Σ_{j>i} w_j G_j) with G_i = dL/dw_i.
+    behind = 0.0
+    for i in range(count - 1, -1, -1):
+        s = first + i
+        weight = trans[i] - trans[i + 1]
+        g = np.float64(grad_opacity) + np.float64(grad_depth) * middle[s]
+        for c in range(colours.shape[1]):
+            g += np.float64(grad_colour[c]) * colours[s, c]
+            grad_colours[s, c] = weight * grad_colour[c]
+        grad_sigmas[s] = lengths[s] * (trans[i + 1] * g - behind)
+        behind += weight * g
+
+
 @numba.njit(cache=True, parallel=True, nogil=True)
 def composite_backward(sigmas, colours, lengths, middle, packed, grad_colour, grad_opacity, grad_depth):
-    # w_i = T_i − T_{i+1}, hence dL/dσ_i = δ_i (T_{i+1} G_i − Σ_{j>i} w_j G_j) with G_i = dL/dw_i.
     grad_sigmas = np.empty_like(sigmas)
     grad_colours = np.empty_like(colours)
-    channels = colours.shape[1]
     for r in numba.prange(len(packed)):
         first, count = packed[r]
         trans = np.empty(count + 1, np.float64)
-        trans[0] = 1.0
-        for i in range(count):
-            s = first + i
-            trans[i + 1] = trans[i] * np.exp(-min(np.float64(sigmas[s]) * lengths[s], MAX_OPTICAL_DEPTH))
-        behind = 0.0
-        for i in range(count - 1, -1, -1):
-            s = first + i
-            weight = trans[i] - trans[i + 1]
-            g = np.float64(grad_opacity[r]) + np.float64(grad_depth[r]) * middle[s]
-            for c in range(channels):
-                g += np.float64(grad_colour[r, c]) * colours[s, c]
-                grad_colours[s, c] = weight * grad_colour[r, c]
-            grad_sigmas[s] = lengths[s] * (trans[i + 1] * g - behind)
-            behind += weight * g
+        transmittances(sigmas, lengths, first, count, trans)
+        ray_backward(
+            colours, lengths, middle, first, count, trans, grad_colour[r], grad_opacity[r], grad_depth[r], grad_sigmas,
+            grad_colours,
+        )  # fmt: skip
     return grad_sigmas, grad_colours

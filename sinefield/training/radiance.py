@@ -175,10 +175,12 @@ class RadianceTask(Task):
         with materialised(field):
             for first, part in samples.split(training.chunk or chunk_for(self.config.field.width, self.device)):
                 rays = slice(first, first + part.n_rays)
-                colours = field.shade(rays_o[rays], rays_d[rays], part).over(background[rays])
-                if gain is not None:
-                    colours = colours * gain[rays]
-                error = (colours - target[rays]).square().sum() / (3 * used)
+                given = rays_o[rays], rays_d[rays], part
+                if gain is None:
+                    error = field.squared_error(*given, background[rays], target[rays])
+                else:
+                    error = (field.shade(*given).over(background[rays]) * gain[rays] - target[rays]).square().sum()
+                error = error / (3 * used)
                 if len(part.t_starts):
                     error.backward()
                 loss += kept(error)

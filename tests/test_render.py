@@ -8,7 +8,7 @@ import torch
 
 from sinefield.data.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
-from sinefield.render.march import Samples, march, march_reference, meets
+from sinefield.render.march import Samples, march, march_reference
 from sinefield.render.march_cuda import march_nerfacc
 from sinefield.render.march_triton import march_triton
 from sinefield.render.occupancy import OccupancyGrid, marcher, visual_hull
@@ -343,6 +343,13 @@ def test_rays_that_meet_a_grid_are_those_with_samples(generator):
     rays_o = torch.randn(500, 3, generator=generator)
     rays_o *= 4 / rays_o.norm(dim=1, keepdim=True)
     rays_d = torch.nn.functional.normalize(torch.randn(500, 3, generator=generator) - rays_o, dim=1)
-    found = meets(rays_o, rays_d, box, cells, 0.02, near_plane=0.5)
-    some = march_reference(rays_o, rays_d, box, cells, 0.02, near_plane=0.5).packed_info[:, 1] > 0
-    assert torch.equal(found, some) and 0 < int(found.sum()) < 500
+    first = first_meeting(rays_o, rays_d, box, cells, 0.02, near_plane=0.5)
+    samples = march_reference(rays_o, rays_d, box, cells, 0.02, near_plane=0.5)
+    some = samples.packed_info[:, 1] > 0
+    assert torch.equal(first.isfinite(), some) and 0 < int(some.sum()) < 500
+    torch.testing.assert_close(first[some], samples.t_starts[samples.packed_info[some, 0]])
+    # Nothing is missed by looking from there on only.
+    clear = first.nan_to_num(posinf=1e9) - 0.02
+    known = march(rays_o, rays_d, box, cells, 0.02, near_plane=0.5, clear=clear)
+    plain = march(rays_o, rays_d, box, cells, 0.02, near_plane=0.5)
+    assert all(torch.equal(a, b) for a, b in zip(known, plain, strict=True))

@@ -133,14 +133,16 @@ class RadianceField(nn.Module):
         jitter: Float[Tensor, "r"] | None = None,
         max_samples: int = 2**31,
         near_plane: float | None = None,
+        clear: Float[Tensor, "r"] | None = None,
     ) -> Samples:
         """Samples of world rays in the grid's occupied cells; `t_starts` and `t_ends` are of the field's space.
 
         Step size and near plane are the field's where they are not given; reading them off it waits for its device.
+        `clear`: how far each ray meets no occupied cell, where that is known.
         """
         step = self.render_step_size if step_size is None else step_size
         near = self.near_plane if near_plane is None else near_plane
-        return self.grid.sampling(*self.enter(rays_o, rays_d), step, jitter, max_samples, near_plane=near)
+        return self.grid.sampling(*self.enter(rays_o, rays_d), step, jitter, max_samples, near_plane=near, clear=clear)
 
     def density(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """Density per unit of the field's space; the box is not enforced."""

@@ -70,12 +70,12 @@ def _leave(cell, size, start, rate, inverse, until):
 
 
 @numba.njit(cache=True)
-def _walk(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, t_starts):
+def _walk(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, clear, t_starts):
     """Walk one ray; write its lattice positions into `t_starts`; return how many there are."""
     t_min, t_max = _span(o, d, box, near, far)
     if not t_min < t_max:
         return 0
-    entry, t_max = _span(o, d, inner, t_min, t_max)
+    entry, t_max = _span(o, d, inner, max(t_min, clear), t_max)
     if not entry < t_max:
         return 0
     nx, ny, nz = occupied.shape
@@ -119,12 +119,17 @@ def _walk(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, t_s
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def walk_rays(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, most):
-    """Each ray's lattice positions in a row of its own, with room for `most`, and how many there are."""
+def walk_rays(o, d, box, inner, occupied, blocks, solid, shift, clear, step, near, far, most):
+    """Each ray's lattice positions in a row of its own, with room for `most`, and how many there are.
+
+    Args:
+        clear: before it a ray meets no occupied cell; one for each, or none.
+    """
     counts = np.empty(len(o), np.int64)
     rows = np.empty((len(o), most), np.float32)
     for r in numba.prange(len(o)):
-        counts[r] = _walk(o[r], d[r], box, inner, occupied, blocks, solid, shift[r], step, near, far, rows[r])
+        before = clear[r] if len(clear) else near
+        counts[r] = _walk(o[r], d[r], box, inner, occupied, blocks, solid, shift[r], step, near, far, before, rows[r])
     return rows, counts
 
 
@@ -214,6 +219,16 @@ def pack_rows(rows, packed, step, cone_angle, total):
             t_starts[first + i] = rows[r, i]
             t_ends[first + i] = rows[r, i] + max(step, cone_angle * rows[r, i])
     return ray_indices, t_starts, t_ends
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def sample_points(o, d, ray_indices, t_starts, t_ends):
+    out = np.empty((len(ray_indices), 3), np.float32)
+    for i in numba.prange(len(ray_indices)):
+        r, middle = ray_indices[i], (t_starts[i] + t_ends[i]) * np.float32(0.5)
+        for a in range(3):
+            out[i, a] = o[r, a] + middle * d[r, a]
+    return out
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)

@@ -15,11 +15,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
-from sinefield.render.kernels import SOLID_DEPTH, coarsen, inner_box, pack_rows, walk_rays
+from sinefield.render.kernels import SOLID_DEPTH, coarsen, inner_box, pack_rows, sample_points, walk_rays
 
 SCRATCH = 1 << 24
 """Lattice positions that a batch of rays may have room for at once."""
+_COARSE = WeakIdKeyDictionary()
+"""Of grids that were marched through: what they held, the blocks of it and the box around them."""
 
 
 class Samples(NamedTuple):
@@ -40,6 +43,10 @@ class Samples(NamedTuple):
 
     def points(self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"]) -> Float[Tensor, "n_samples 3"]:
         """Midpoint of each sample, in the rays' coordinates."""
+        plain = rays_o.dtype == rays_d.dtype == self.t_starts.dtype == torch.float32
+        if plain and rays_o.device.type == "cpu" and not (rays_o.requires_grad or rays_d.requires_grad):
+            given = rays_o, rays_d, self.ray_indices, self.t_starts, self.t_ends
+            return torch.from_numpy(sample_points(*(x.contiguous().numpy() for x in given)))
         middle = (self.t_starts + self.t_ends)[:, None] / 2
         return rays_o[self.ray_indices] + middle * rays_d[self.ray_indices]
 
@@ -75,6 +82,7 @@ def march(
     jitter: Float[Tensor, "r"] | None = None,
     solid: Bool[Tensor, "x y z"] | None = None,
     max_samples: int = 2**31,
+    clear: Float[Tensor, "r"] | None = None,
 ) -> Samples:
     """Samples of the given rays in the occupied cells of a grid over `aabb`.
 
@@ -84,27 +92,31 @@ def march(
         solid: cells behind whose first `SOLID_DEPTH` samples a ray can see nothing; it stops there.
         max_samples: hard cap; rays from the first that would exceed it on are dropped
             (a first ray that alone exceeds it keeps its front samples).
+        clear: how far each ray meets no occupied cell, where that is known: it need not look there.
     """
     shift = np.zeros(len(rays_o), np.float32) if jitter is None else jitter.numpy()
     blocked = np.zeros((1, 1, 1), np.bool_) if solid is None else solid.numpy()
-    walk = _walker(rays_o, rays_d, aabb, binaries, shift, blocked, render_step_size, near_plane, far_plane)
+    known = np.empty(0, np.float32) if clear is None else clear.numpy()
+    walk = _walker(rays_o, rays_d, aabb, binaries, shift, blocked, known, render_step_size, near_plane, far_plane)
     diagonal = math.sqrt(float((aabb[3:] - aabb[:3]).double().square().sum()))
     most = max(int(min(diagonal, far_plane - near_plane) / render_step_size) + 2, 1)
     return gather(lambda part: walk(part, most), len(rays_o), most, max_samples, np.float32(render_step_size))
 
 
-def meets(
+def first_meeting(
     rays_o: Float[Tensor, "r 3"],
     rays_d: Float[Tensor, "r 3"],
     aabb: Float[Tensor, "6"],
     binaries: Bool[Tensor, "x y z"],
     render_step_size: float,
     near_plane: float = 0.0,
-) -> Bool[Tensor, "r"]:
-    """Which rays have a sample of `march` without jitter; rays and box in one space, `rays_d` of unit length."""
+) -> Float[Tensor, "r"]:
+    """Where the first sample of each ray's `march` without jitter begins, infinite where there is none."""
     shift, blocked = np.zeros(len(rays_o), np.float32), np.zeros((1, 1, 1), np.bool_)
-    walk = _walker(rays_o, rays_d, aabb, binaries, shift, blocked, render_step_size, near_plane, 1e10)
-    return torch.from_numpy(walk(slice(None), 1)[1] > 0)
+    known = np.empty(0, np.float32)
+    walk = _walker(rays_o, rays_d, aabb, binaries, shift, blocked, known, render_step_size, near_plane, 1e10)
+    rows, counts = walk(slice(None), 1)
+    return torch.from_numpy(np.where(counts > 0, rows[:, 0], np.float32(np.inf)))
 
 
 def _walker(
@@ -114,6 +126,7 @@ def _walker(
     binaries: Tensor,
     shift: np.ndarray,
     blocked: np.ndarray,
+    clear: np.ndarray,
     step: float,
     near: float,
     far: float,
@@ -121,12 +134,16 @@ def _walker(
     """Walks some of the rays until each has so many samples at most; see `walk_rays`."""
     o, d = (np.ascontiguousarray(x.detach().numpy(), np.float32) for x in (rays_o, rays_d))
     box, occupied = aabb.numpy().astype(np.float32), binaries.numpy()
-    blocks = coarsen(occupied)
-    inner = inner_box(blocks, box, occupied.shape)
+    state = binaries._version, aabb.tolist()
+    if _COARSE.get(binaries, (None,))[0] != state:
+        blocks = coarsen(occupied)
+        _COARSE[binaries] = state, blocks, inner_box(blocks, box, occupied.shape)
+    _, blocks, inner = _COARSE[binaries]
     settings = (np.float32(step), np.float32(near), np.float32(far))
 
     def walk(part: slice, most: int) -> tuple[np.ndarray, np.ndarray]:
-        return walk_rays(o[part], d[part], box, inner, occupied, blocks, blocked, shift[part], *settings, most)
+        jitter, known = shift[part], clear[part]
+        return walk_rays(o[part], d[part], box, inner, occupied, blocks, blocked, jitter, known, *settings, most)
 
     return walk
 

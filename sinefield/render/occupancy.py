@@ -104,12 +104,11 @@ class OccupancyGrid(nn.Module):
             everything: evaluate all allowed cells; otherwise the occupied ones and as many random others.
         """
         cells = self.allowed.flatten().nonzero()[:, 0]
-        if not everything:
-            occupied = self.binaries.flatten().nonzero()[:, 0]
-            if len(cells):
-                n = max(len(cells) // 4, 1)
-                other = cells[torch.randint(len(cells), (n,), generator=generator, device=cells.device)]
-                cells = torch.cat([occupied, other]).unique()
+        if not everything and len(cells):
+            chosen = self.binaries.flatten()
+            n = max(len(cells) // 4, 1)
+            chosen[cells[torch.randint(len(cells), (n,), generator=generator, device=cells.device)]] = True
+            cells = chosen.nonzero()[:, 0]
         if len(cells) == 0:
             return
         inside = torch.rand(len(cells), 3, generator=generator, device=cells.device)
@@ -144,8 +143,12 @@ class OccupancyGrid(nn.Module):
         max_samples: int = 2**31,
         near_plane: float = 0.0,
         far_plane: float = 1e10,
+        clear: Float[Tensor, "r"] | None = None,
     ) -> Samples:
-        """Samples of the rays in occupied cells; see `march`, and `march_nested` where there are several levels."""
+        """Samples of the rays in occupied cells; see `march`, and `march_nested` where there are several levels.
+
+        Only `march` itself makes use of `clear`.
+        """
         if self.levels > 1 or self.cone_angle > 0:
             nested = march_nested if rays_o.device.type == "cpu" else march_nested_reference
             return nested(
@@ -161,7 +164,8 @@ class OccupancyGrid(nn.Module):
                 self.solid,
                 max_samples,
             )
-        return marcher(rays_o.device, self.marcher)(
+        chosen = marcher(rays_o.device, self.marcher)
+        return chosen(
             rays_o,
             rays_d,
             self.aabb,
@@ -172,6 +176,7 @@ class OccupancyGrid(nn.Module):
             jitter,
             self.solid,
             max_samples,
+            **({"clear": clear} if chosen is march else {}),
         )
 
 

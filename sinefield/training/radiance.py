@@ -11,7 +11,7 @@ from sinefield.fields.radiance import RadianceField
 from sinefield.fields.surface import SurfaceField, make_radiance_field
 from sinefield.metrics.images import psnr
 from sinefield.nn.weights import materialised
-from sinefield.render.march import Samples, meets
+from sinefield.render.march import Samples, first_meeting
 from sinefield.render.occupancy import marcher, visual_hull
 from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 from sinefield.training.backend import chunk_for, training_device
@@ -89,7 +89,9 @@ class RadianceTask(Task):
         self.n_rays = config.training.batch // 16
         self.grid_moves = True
         self.progress = 0.0
-        self.drawn: Tensor | None = None  # the pixels that rays are drawn from, where not all of them
+        # The pixels that rays are drawn from, where not all of them, and how far their rays meet nothing.
+        self.drawn: Tensor | None = None
+        self.clear: Tensor | None = None
         torch.manual_seed(config.seed)
         self.fresh = field is None
         self.field = make_field(config, scene) if field is None else field
@@ -118,17 +120,19 @@ class RadianceTask(Task):
         if hull.any():  # masks that contradict the poses leave nothing; then the images have to say where it is
             grid.restrict(hull.view(grid.allowed.shape))
             if self.device.type == "cpu" and not self.config.training.fit_poses:
-                self.drawn = self._pixels_on(grid.allowed, views)
+                self._draw_from(grid.allowed, views)
             if self.fresh and isinstance(self.field, SurfaceField):
                 fit_hull(self.field, self.config.seed)
 
-    def _pixels_on(self, allowed: Tensor, views: Views) -> Tensor | None:
-        """The pixels whose rays can have samples; None where that is all of them or none."""
+    def _draw_from(self, allowed: Tensor, views: Views) -> None:
+        """Draw only pixels whose rays can have samples, unless that is none of them."""
         step = self.field.render_step_size / 4  # a ray through less of a cell than that is not missed
         rays = (views.cameras.view(i) for i in range(len(views.cameras)))
-        found = [meets(o, d, self.field.aabb, allowed, step, self.field.near_plane) for o, d in rays]
-        chosen = torch.cat(found).nonzero()[:, 0]
-        return chosen if 0 < len(chosen) < len(self.pixels) else None
+        found = [first_meeting(o, d, self.field.aabb, allowed, step, self.field.near_plane) for o, d in rays]
+        first = torch.cat(found)
+        chosen = first.isfinite().nonzero()[:, 0]
+        if len(chosen):
+            self.drawn, self.clear = chosen, first[chosen] - step
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.trunk.hidden_matrices() + self.field.head.hidden_matrices()
@@ -157,14 +161,14 @@ class RadianceTask(Task):
         if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):
                 field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
-        view, *camera_rays, target, background = self._draw(generator)
+        view, *camera_rays, target, background, clear = self._draw(generator)
         fitted = self._fitted(view, *camera_rays)
         # Each chunk's backward ends at these; what led to them is gone through once, after the last.
         rays_o, rays_d, gain = (None if x is None else x.detach().requires_grad_(x.requires_grad) for x in fitted)
         jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
         # The cap is hard: memory is bounded even when the grid suddenly fills.
         asked = rays_o.detach(), rays_d.detach()
-        samples = field.sampling(*asked, self._step_size(), jitter, 2 * training.batch, self.near_plane)
+        samples = field.sampling(*asked, self._step_size(), jitter, 2 * training.batch, self.near_plane, clear)
         n_samples = len(samples.t_starts)
         used = samples.n_rays
         growth = training.batch / max(n_samples, 1)
@@ -207,13 +211,15 @@ class RadianceTask(Task):
         if pairs:
             torch.autograd.backward(*zip(*pairs, strict=True))
 
-    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The views of random pixels of random images, rays through them, reference colours and backgrounds."""
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """The views of random pixels of random images, rays through them, reference colours and backgrounds, and how
+        far the rays meet nothing, where that is known."""
         cameras = self.cameras
         some = self.pixels if self.drawn is None else self.drawn
         chosen = torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)
+        clear = None
         if self.drawn is not None:
-            chosen = self.drawn[chosen]
+            chosen, clear = self.drawn[chosen], self.clear[chosen]
         view = chosen // (cameras.width * cameras.height)
         y, x = chosen // cameras.width % cameras.height, chosen % cameras.width
         rays_o, rays_d = cameras.rays(view, torch.stack([x, y], dim=1) + 0.5)
@@ -221,12 +227,12 @@ class RadianceTask(Task):
             background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)
         else:
             background = self.field.background.expand(self.n_rays, 3)
-        return view, rays_o, rays_d, composite(self.pixels[chosen], background), background
+        return view, rays_o, rays_d, composite(self.pixels[chosen], background), background, clear
 
     def probe(self, generator: torch.Generator, n: int) -> tuple[Tensor, Tensor, Samples]:
         """About `n` fixed samples of random training rays: rays_o, rays_d and the samples."""
         self.n_rays, kept = n, self.n_rays
-        view, rays_o, rays_d, _, _ = self._draw(generator)
+        view, rays_o, rays_d, *_ = self._draw(generator)
         self.n_rays = kept
         rays_o, rays_d = (x.detach() for x in self._fitted(view, rays_o, rays_d)[:2])
         samples = self.field.sampling(rays_o, rays_d, max_samples=n)

@@ -1,9 +1,11 @@
 """The machine: what a figure was measured on, and how its memory is kept."""
 
 import ctypes
+import gc
 import os
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,19 @@ def cpu_features() -> dict[str, bool]:
         return dict(get_host_cpu_features())
     except RuntimeError:
         return {}
+
+
+@contextmanager
+def few_objects_searched() -> Iterator[None]:
+    """Let Python's search for unreachable objects leave those alone that are there already.
+
+    Those of the modules alone, a quarter of a million, take it a fifth of a second, as long as 50 training steps.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names in malloc.h

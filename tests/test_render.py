@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from sinefield.config import RadianceFieldConfig
 from sinefield.data.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
-from sinefield.render.march import Samples, march, march_reference
+from sinefield.fields.radiance import RadianceField
+from sinefield.nn import tiled
+from sinefield.render.march import Samples, first_meeting, march, march_reference
 from sinefield.render.march_cuda import march_nerfacc
 from sinefield.render.march_triton import march_triton
 from sinefield.render.occupancy import OccupancyGrid, marcher, visual_hull
+from sinefield.render.ray_error import fused_error
 from sinefield.render.volume import composite, composite_reference, render_weights
 
 BOX = torch.tensor([-1.0, -1.2, -0.8, 1.0, 1.0, 1.0])
@@ -353,3 +357,39 @@ def test_rays_that_meet_a_grid_are_those_with_samples(generator):
     known = march(rays_o, rays_d, box, cells, 0.02, near_plane=0.5, clear=clear)
     plain = march(rays_o, rays_d, box, cells, 0.02, near_plane=0.5)
     assert all(torch.equal(a, b) for a, b in zip(known, plain, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("changes", [{}, {"width": 48, "depth": 2, "features": 7}, {"encoding": "hash", "levels": 4}])
+@pytest.mark.parametrize("space", ["box", "contracted"])
+def test_fused_error_is_that_of_pixels_under_autograd(dtype, changes, space, monkeypatch, generator):
+    """One kernel from samples to gradients against marching, networks and compositing as separate functions."""
+    if not tiled.works(dtype):
+        pytest.skip("networks of this precision do not go by tiles here")
+    torch.manual_seed(0)
+    levels = 3 if space == "contracted" else 1
+    config = RadianceFieldConfig(grid=8, space=space, grid_levels=levels, **changes)
+    field = RadianceField(config, torch.tensor([-1.0, -1, -1, 1, 1, 1]))
+    field.grid.binaries.copy_(torch.rand(8 * levels, 8, 8, generator=generator) < 0.4)
+    field.set_dtype(dtype)
+    rays_o, rays_d = rays(700)
+    # Some rays have no samples, some more than go together.
+    samples = field.sampling(rays_o, rays_d, 0.004, torch.rand(700, generator=generator), 40_000)
+    n = samples.n_rays
+    assert int(samples.packed_info[:, 1].min()) == 0 < 200 < int(samples.packed_info[:, 1].max())
+    background, target = torch.rand(2, n, 3, generator=generator)
+    found, calls = [], []
+    monkeypatch.setattr("sinefield.fields.radiance.fused_error", lambda *given: calls.append(1) or fused_error(*given))
+    for works in (True, False):
+        if not works:
+            monkeypatch.setattr("sinefield.fields.radiance.fits", lambda *given: False)
+        field.zero_grad()
+        error = field.squared_error(rays_o[:n], rays_d[:n], samples, background, target)
+        (error / n).backward()
+        found.append((error.detach(), [p.grad for p in field.parameters()]))
+    assert len(calls) == 1
+    (fused, ours), (plain, theirs) = found
+    close = 1e-4 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(fused, plain, rtol=close / 10, atol=0)
+    for a, b in zip(ours, theirs, strict=True):
+        assert float((a - b).norm()) <= close * float(b.norm())

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-import sinefield.fields.radiance as radiance_field
 from sinefield.config import data_folder, load_config
 from sinefield.data.geometry import Normalisation
 from sinefield.data.orbits import orbit_cameras
@@ -29,7 +28,8 @@ from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.nn import tiled
 from sinefield.nn.mlp import MLP
-from sinefield.render import volume
+from sinefield.render.kernels import composite_backward, composite_forward
+from sinefield.render.march import Samples
 from sinefield.tables import table
 from sinefield.training.backend import has_fast_bf16, hidden_dtype
 from sinefield.training.loop import make_optimizers, optimise, step_generator
@@ -116,9 +116,6 @@ def radiance_steps(width: int, peak: float, repeats: int) -> dict:
         counted, spent = Counter(), Counter()
         field.grid.sampling = counted.samples(spent.timed(field.grid.sampling))
         field.update_grid = spent.timed(field.update_grid)
-        kept = radiance_field.composite, volume.composite_backward
-        radiance_field.composite = spent.timed(kept[0])
-        volume.composite_backward = spent.timed(kept[1])
         stepper = Stepper(task, config)
         # Until the occupancy grid has found the object and looks at some of its cells only, as for most of a training.
         for _ in range((WARM_UPDATES + 1) * config.training.grid_every):
@@ -132,11 +129,20 @@ def radiance_steps(width: int, peak: float, repeats: int) -> dict:
             seconds = (time.perf_counter() - begin) / config.training.grid_every
             if seconds < best:
                 best, n = seconds, counted.total / config.training.grid_every
-                share = spent.total / config.training.grid_every / seconds
-        radiance_field.composite, volume.composite_backward = kept
+                share = (spent.total / config.training.grid_every + compositing(counted.last)) / seconds
         work = (flops(field.trunk) + flops(field.head)) * n / best / 1e9
         row |= {"plain ms" if plain else "ms": 1e3 * best, "plain share" if plain else "share": work / peak}
     return row | {"points/s": round(n / best), "march share": share}
+
+
+def compositing(samples: Samples) -> float:
+    """Seconds that pixels and gradients of a batch's samples take alone; in a step they are part of a larger kernel."""
+    n, rays = len(samples.t_starts), samples.n_rays
+    sigmas, colours = torch.rand(n).numpy(), torch.rand(n, 3).numpy()
+    lengths, middle = samples.t_ends - samples.t_starts, (samples.t_starts + samples.t_ends) / 2
+    given = sigmas, colours, *(x.numpy() for x in (lengths, middle, samples.packed_info))
+    grads = [torch.rand(rays, 3).numpy(), torch.rand(rays).numpy(), torch.zeros(rays).numpy()]
+    return fastest(lambda: (composite_forward(*given), composite_backward(*given, *grads)), 4, 4)
 
 
 def network_times(width: int, dtype: torch.dtype, peak: float, repeats: int) -> dict:
@@ -158,7 +164,7 @@ def network_times(width: int, dtype: torch.dtype, peak: float, repeats: int) -> 
 
 
 class Counter:
-    """Seconds in some functions, or samples that came out of one."""
+    """Seconds in some functions, or samples that came out of one, and the last of them."""
 
     def __init__(self) -> None:
         self.total = 0.0
@@ -174,9 +180,9 @@ class Counter:
 
     def samples(self, function: Callable) -> Callable:
         def call(*args, **kwargs):
-            found = function(*args, **kwargs)
-            self.total += len(found.t_starts)
-            return found
+            self.last = function(*args, **kwargs)
+            self.total += len(self.last.t_starts)
+            return self.last
 
         return call
 

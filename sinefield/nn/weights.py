@@ -5,6 +5,7 @@ factorisation is one class here and nothing elsewhere.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -130,14 +131,49 @@ def materialised(module: nn.Module) -> Iterator[None]:
     chunks of points while the factors are multiplied, and their gradients formed, only once.
     """
     weights = [child for child in module.modules() if isinstance(child, Weight)]
-    matrices = [weight.matrix() for weight in weights]
-    for weight, matrix in zip(weights, matrices, strict=True):
+    alike: dict[object, list[SineLowRank]] = defaultdict(list)
+    for weight in weights:
+        if type(weight) is SineLowRank:
+            alike[weight.u.shape, weight.v.shape, weight.omega, weight.gain].append(weight)
+    others = [weight for weight in weights if type(weight) is not SineLowRank]
+    matrices = [weight.matrix() for weight in others]
+    for weight, matrix in zip(others, matrices, strict=True):
         weight._leaf = matrix.detach().requires_grad_(matrix.requires_grad)
     try:
+        groups = [_Alike(group) for group in alike.values()]
         yield
-        pairs = [(m, w._leaf.grad) for w, m in zip(weights, matrices, strict=True) if w._leaf.grad is not None]
+        pairs = [(m, w._leaf.grad) for w, m in zip(others, matrices, strict=True) if w._leaf.grad is not None]
         if pairs:
             torch.autograd.backward([m for m, _ in pairs], [g for _, g in pairs])
+        for group in groups:
+            group.pass_on()
     finally:
         for weight in weights:
             weight._leaf = None
+
+
+class _Alike:
+    """Sine weights that differ in their factors only, materialised together: a narrow network's are too small to be
+    worth an operation each, let alone a graph."""
+
+    def __init__(self, weights: list[SineLowRank]) -> None:
+        self.weights = weights
+        first = weights[0]
+        self.u, self.v = (torch.stack([getattr(w, name).detach() for w in weights]) for name in "uv")
+        self.phase, self.omega, self.gain = first.omega * (self.u @ self.v), first.omega, first.gain
+        for weight, matrix in zip(weights, (torch.sin(self.phase) / first.gain).unbind(), strict=True):
+            learns = torch.is_grad_enabled() and (weight.u.requires_grad or weight.v.requires_grad)
+            weight._leaf = matrix.detach().requires_grad_(learns)
+
+    @torch.no_grad()
+    def pass_on(self) -> None:
+        """Add the gradients of the matrices to those of the factors."""
+        given = [w._leaf.grad for w in self.weights]
+        if all(grad is None for grad in given):
+            return
+        stacked = torch.stack([torch.zeros_like(self.phase[0]) if grad is None else grad for grad in given])
+        grads = stacked * torch.cos(self.phase) * (self.omega / self.gain)
+        for weight, u, v in zip(self.weights, grads @ self.v.mT, self.u.mT @ grads, strict=True):
+            for p, grad in ((weight.u, u), (weight.v, v)):
+                if p.requires_grad:
+                    p.grad = grad if p.grad is None else p.grad + grad

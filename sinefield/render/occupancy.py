@@ -101,11 +101,13 @@ class OccupancyGrid(nn.Module):
         Args:
             occ_eval_fn: world points to density × render_step_size.
             generator: draws the point inside each cell.
-            everything: evaluate all allowed cells; otherwise the occupied ones and as many random others.
+            everything: evaluate all allowed cells; otherwise half of the occupied ones and a quarter of all, at
+                random.
         """
         cells = self.allowed.flatten().nonzero()[:, 0]
         if not everything and len(cells):
-            chosen = self.binaries.flatten()
+            half = torch.rand(self.occs.numel(), generator=generator, device=cells.device) < 0.5
+            chosen = self.binaries.flatten() & half
             n = max(len(cells) // 4, 1)
             chosen[cells[torch.randint(len(cells), (n,), generator=generator, device=cells.device)]] = True
             cells = chosen.nonzero()[:, 0]

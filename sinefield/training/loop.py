@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
+from sinefield.machine import few_objects_searched
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.training.backend import hidden_dtype
 from sinefield.training.muon import Muon
@@ -140,7 +141,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
         unseen.clear()
 
-    with _signals() as stopped, _bar(config, step, seconds) as bar:
+    with _signals() as stopped, few_objects_searched(), _bar(config, step, seconds) as bar:
         clocked = False
         bar.set_postfix_str("first step, which may compile")
         while done() < 1:

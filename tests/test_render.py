@@ -389,7 +389,8 @@ def test_fused_error_is_that_of_pixels_under_autograd(dtype, changes, space, mon
         found.append((error.detach(), [p.grad for p in field.parameters()]))
     assert len(calls) == 1
     (fused, ours), (plain, theirs) = found
-    close = 1e-4 if dtype == torch.float32 else 1e-2
-    torch.testing.assert_close(fused, plain, rtol=close / 10, atol=0)
+    # The highest octave multiplies what a point's rounding leaves by 400.
+    close = 1e-3 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(fused, plain, rtol=close / 100, atol=0)
     for a, b in zip(ours, theirs, strict=True):
         assert float((a - b).norm()) <= close * float(b.norm())

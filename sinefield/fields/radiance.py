@@ -10,7 +10,7 @@ from sinefield.nn.mlp import MLP, WeightSpec
 from sinefield.render.march import Samples
 from sinefield.render.march_nested import locate
 from sinefield.render.occupancy import OccupancyGrid
-from sinefield.render.ray_error import fits, fused_error
+from sinefield.render.ray_error import Lines, fits, fused_error
 from sinefield.render.spaces import contract, from_ndc, points_to_ndc, to_ndc
 from sinefield.render.volume import Pixels, composite
 
@@ -87,16 +87,22 @@ class RadianceField(nn.Module):
 
     def _inner(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Points as the encoding takes them, and the length of a unit there."""
-        box = self.grid.outer_box if self.config.space == "box" else self.aabb
-        low, high = box[:3], box[3:]
-        # One scale for all axes: a flat box must not see the scene stretched.
-        half = (high - low).max() / 2
-        place, unit = (x - (low + high) / 2) / half, half
+        centre, half = self._centre()
+        place, unit = (x - centre) / half, half
         if self.config.space == "contracted":
-            sides = (high - low) / 2 / half  # of the box in these units, so that the whole box is left as it is
+            sides = (
+                (self.aabb[3:] - self.aabb[:3]) / 2 / half
+            )  # of the box in these units, so that the whole box is left as it is
             place, reach = contract(place / sides)
             place, unit = place * sides / 2, half * reach[:, 0]
         return place, unit
+
+    def _centre(self) -> tuple[Tensor, Tensor]:
+        """Of the box that positions are normalised by; and half of its longest side."""
+        box = self.grid.outer_box if self.config.space == "box" else self.aabb
+        low, high = box[:3], box[3:]
+        # One scale for all axes: a flat box must not see the scene stretched.
+        return (low + high) / 2, (high - low).max() / 2
 
     def enter(
         self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"]
@@ -176,13 +182,22 @@ class RadianceField(nn.Module):
     ) -> Float[Tensor, ""]:
         """Σ (pixel − target)² over all channels of the rays, which are as many as `samples` has."""
         if not (rays_o.requires_grad or rays_d.requires_grad) and fits(self.trunk, self.head, rays_o.device):
-            place, unit = self._inner(samples.points(*self.enter(rays_o, rays_d)))
-            x = self.encoding(place)
-            if x.dtype == self.trunk.dtype == self.head.dtype:
-                directions = self.directions(rays_d).to(x.dtype)
-                given = x, 1 / unit.view(-1), MAX_LOG_DENSITY, directions, samples, background, target
+            seen, inverse_units = self._seen(*self.enter(rays_o, rays_d), samples)
+            if isinstance(seen, Lines) or seen.dtype == self.trunk.dtype:
+                directions = self.directions(rays_d).to(self.head.dtype)
+                given = seen, inverse_units, MAX_LOG_DENSITY, directions, samples, background, target
                 return fused_error(self.trunk, self.head, *given)
         return (self.shade(rays_o, rays_d, samples).over(background) - target).square().sum()
+
+    def _seen(self, rays_o: Tensor, rays_d: Tensor, samples: Samples) -> tuple[Tensor | Lines, Tensor]:
+        """What the trunk sees of samples on rays of the field's space, or what makes it; and by what densities are
+        multiplied."""
+        octaves = self.config.frequencies if self.config.encoding == "frequency" else 0
+        if octaves and self.config.space != "contracted":
+            centre, half = self._centre()
+            return Lines(rays_o, rays_d, centre, half, octaves), 1 / half.view(1)
+        place, unit = self._inner(samples.points(rays_o, rays_d))
+        return self.encoding(place), 1 / unit.view(-1)
 
     @torch.no_grad()
     def render(

@@ -13,7 +13,7 @@ BLOCK = 64
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _waves(u, sines, cosines):
+def turns(u, sines, cosines):
     """sin(π u) and cos(π u), without a branch, so that the compiler makes vectors of it."""
     for c in range(len(u)):
         # u = q / 2 + r with |r| ≤ 1/4: q counts quarter turns of π u.
@@ -50,7 +50,7 @@ def encode(x, octaves, out):
                 for a in range(d):
                     u[s * m + i * d + a] = x[first + s, a] * scale
                 scale *= np.float32(2.0)
-        _waves(u, sines, cosines)
+        turns(u, sines, cosines)
         for s in range(rows):
             row = out[first + s]
             row[:d] = x[first + s]

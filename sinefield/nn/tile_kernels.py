@@ -46,6 +46,19 @@ _BOTH = ir.VectorType(_BFloat(), 2 * LANES)
 _ZEROS = ir.Constant(_PAIRS, [0] * LANES)
 
 
+def _rounded(builder, x):
+    """float32 numbers as the bits of the nearest bf16."""
+    kind = ir.FunctionType(_HALVES, [_FLOATS])
+    nearest = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.cvtneps2bf16.512")
+    return builder.bitcast(builder.call(nearest, [x]), _HALF_BITS)
+
+
+def _paired(builder, even, odd):
+    """Pairs of bf16, one of each."""
+    even, odd = builder.zext(even, _PAIRS), builder.zext(odd, _PAIRS)
+    return builder.or_(even, builder.shl(odd, ir.Constant(_PAIRS, [16] * LANES)))
+
+
 def _block(vectors: int, mode: str):
     """The product of `ROWS` rows with `vectors` · `LANES` columns as an intrinsic.
 
@@ -144,12 +157,6 @@ def _block(vectors: int, mode: str):
 
             slopes, extra_rows = spread(slope, _FLOATS), rows_of("e", extra_start)
 
-            def rounded(x):
-                kind = ir.FunctionType(_HALVES, [_FLOATS])
-                nearest = "llvm.x86.avx512bf16.cvtneps2bf16.512"
-                nearest = cgutils.get_or_insert_function(builder.module, kind, nearest)
-                return builder.bitcast(builder.call(nearest, [x]), _HALF_BITS)
-
             def given(r, v):
                 """Where what the layer gave is above 0."""
                 if not half:
@@ -160,10 +167,6 @@ def _block(vectors: int, mode: str):
                     held = builder.shl(held, ir.Constant(_PAIRS, [16] * LANES))
                 return builder.icmp_signed(">", held, ir.Constant(_PAIRS, [0xFFFF if r % 2 else 0] * LANES))
 
-            def paired(even, odd):
-                even, odd = builder.zext(even, _PAIRS), builder.zext(odd, _PAIRS)
-                return builder.or_(even, builder.shl(odd, ir.Constant(_PAIRS, [16] * LANES)))
-
             stored = {}
             for x, (r, v) in zip(found, places, strict=True):
                 if rectified:
@@ -172,19 +175,79 @@ def _block(vectors: int, mode: str):
                     keep = given(r, v) if mode == "backward" else builder.fcmp_unordered(">", x, less)
                     x = builder.select(keep, x, less)
                 narrow = half and mode not in ("weight", "output")
-                stored[r, v] = x = rounded(x) if narrow else x
+                stored[r, v] = x = _rounded(builder, x) if narrow else x
                 store(x, after(c_rows[r], (32 if narrow else 64) * v), 2 if narrow else 4)
             if doubled:
                 for r, v in places:
                     if not half:
                         store(stored[r, v], after(d_rows[r], 64 * v), 4)
                     elif r % 2 == 0:
-                        store(paired(stored[r, v], stored[r + 1, v]), after(d_rows[r], 64 * v), 2)
+                        store(_paired(builder, stored[r, v], stored[r + 1, v]), after(d_rows[r], 64 * v), 2)
             return context.get_dummy_value()
 
         return signature, generate
 
     return block
+
+
+def _addresses(context, builder, signature, arguments):
+    """Of the places that pairs of arguments, an array and an index, name."""
+    found = []
+    for i in range(0, len(arguments), 2):
+        kind = signature.args[i]
+        data = context.make_array(kind)(context, builder, arguments[i]).data
+        at = builder.mul(arguments[i + 1], ir.Constant(_I64, kind.dtype.bitwidth // 8))
+        found.append(builder.add(builder.ptrtoint(data, _I64), at))
+    return found
+
+
+def _floats_at(builder, at):
+    value = builder.load(builder.inttoptr(at, ir.PointerType(_FLOATS)))
+    value.align = 4
+    return value
+
+
+def _store_at(builder, value, at, beyond=0):
+    at = builder.add(at, ir.Constant(_I64, beyond))
+    builder.store(value, builder.inttoptr(at, ir.PointerType(value.type))).align = 2
+
+
+@intrinsic
+def narrow(typing, source, at, target, to):
+    """`LANES` float32 numbers to where they may have to be bf16."""
+    signature = types.void(source, types.intp, target, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        at, to = _addresses(context, builder, signature, arguments)
+        x = _floats_at(builder, at)
+        _store_at(builder, _rounded(builder, x) if isinstance(signature.args[2].dtype, types.Integer) else x, to)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def two_columns(typing, first, first_at, second, second_at, target, to, stepped, step_to):
+    """`LANES` float32 numbers of each of two columns of a tile into columns next to each other, rounded where those are
+    bf16, and to where a product steps through them, a pair at a time where they are bf16."""
+    n = types.intp
+    signature = types.void(first, n, second, n, target, n, stepped, n)
+
+    def generate(context, builder, signature, arguments):
+        *sources, to, step_to = _addresses(context, builder, signature, arguments)
+        given = [_floats_at(builder, at) for at in sources]
+        if isinstance(signature.args[4].dtype, types.Integer):
+            given = [_rounded(builder, x) for x in given]
+            _store_at(builder, _paired(builder, *given), step_to)
+            for i, x in enumerate(given):
+                _store_at(builder, x, to, i * TILE * 2)
+        else:
+            for i, x in enumerate(given):
+                _store_at(builder, x, to, i * TILE * 4)
+                _store_at(builder, x, step_to, i * TILE * 4)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 def _product(mode: str):
@@ -238,15 +301,15 @@ def _per_step_of(array):
     return lambda array: per_step
 
 
-def _pair(width, source, at, row, target, filled):
+def pair(width, source, at, row, target, filled):
     """The tile's rows of `source` paired, with zeros from `width` to `filled`; all of `filled` is read."""
 
 
-@overload(_pair)
+@overload(pair)
 def _pair_of(width, source, at, row, target, filled):
     if isinstance(source.dtype, types.Integer):
 
-        def pair(width, source, at, row, target, filled):
+        def paired(width, source, at, row, target, filled):
             pairs = target.view(np.uint32)
             for p in range(TILE // 2):
                 even, line = at + 2 * p * row, p * filled
@@ -258,14 +321,14 @@ def _pair_of(width, source, at, row, target, filled):
                     pairs[np.uint64(line + j)] = 0
     else:
 
-        def pair(width, source, at, row, target, filled):
+        def paired(width, source, at, row, target, filled):
             for p in range(TILE):
                 for j in range(filled):
                     target[np.uint64(p * filled + j)] = source[np.uint64(at + p * row + j)]
                 for j in range(width, filled):
                     target[np.uint64(p * filled + j)] = 0
 
-    return pair
+    return paired
 
 
 def one_of(array):
@@ -341,17 +404,17 @@ def room(sizes, like):
 
 
 @numba.njit(error_model="numpy")
-def tile_forward(rows, x, x_at, x_row, weights, biases, sizes, slope, keep, kept, kept_at, buffers, result):
+def tile_forward(rows, x, x_at, x_row, x_step, weights, biases, sizes, slope, keep, kept, kept_at, buffers, result):
     """`rows` rows, a multiple of `ROWS`, through all layers; float32 rows of the last one's filled up size in `result`.
 
     Args:
-        x, x_at, x_row: rows of the input begin at `x[x_at + r · x_row]`.
+        x, x_at, x_row, x_step: rows of the input begin at `x[x_at + r · x_row]`; each step of a product is `x_step` on.
         weights, biases: as `pack` laid them out forth.
         keep, kept, kept_at: whether hidden layers are left in `kept` from `kept_at` on, one after another, paired.
     """
     layers, per_step = len(sizes) - 1, per_step_of(x)
     even, odd, _, _ = buffers
-    source, source_at, row, width = x, x_at, x_row, filled_up(sizes[0])
+    source, source_at, row, step, width = x, x_at, x_row, x_step, filled_up(sizes[0])
     # A row may be of an odd size: what follows it is met by zeros.
     at, bias_at, steps = 0, 0, (sizes[0] + per_step - 1) // per_step
     for i in range(1, layers):
@@ -359,42 +422,42 @@ def tile_forward(rows, x, x_at, x_row, weights, biases, sizes, slope, keep, kept
         target = odd if i % 2 else even
         if keep:
             _keep(
-                rows, source, source_at, row, per_step, weights, at, steps, following, per_step,
+                rows, source, source_at, row, step, weights, at, steps, following, per_step,
                 target, 0, kept, kept_at, biases, bias_at, slope,
             )  # fmt: skip
         else:
             _forward(
-                rows, source, source_at, row, per_step, weights, at, steps, following, per_step,
+                rows, source, source_at, row, step, weights, at, steps, following, per_step,
                 target, 0, target, 0, biases, bias_at, slope,
             )  # fmt: skip
         at += width * following
         bias_at += following
         kept_at += TILE * following
-        source, source_at, row, width, steps = target, 0, following, following, following // per_step
+        source, source_at, row, step, width, steps = target, 0, following, per_step, following, following // per_step
     _output(
-        rows, source, source_at, row, per_step, weights, at, steps, filled_up(sizes[layers]), per_step,
+        rows, source, source_at, row, step, weights, at, steps, filled_up(sizes[layers]), per_step,
         result, 0, result, 0, biases, bias_at, slope,
     )  # fmt: skip
 
 
 @numba.njit(error_model="numpy")
-def tile_backward(rows, x, x_at, x_row, weights, sizes, slope, kept, kept_end, mine, wanted, seen, ones, buffers):
+def tile_backward(rows, x, x_at, x_row, x_step, weights, sizes, slope, kept, kept_end, mine, wanted, ones, buffers):
     """Gradients of `rows` rows, a multiple of `ROWS`, added to `mine`; returns the input's, rows of its filled up size.
 
     Args:
-        x, x_at, x_row: as of `tile_forward`; as many rows as a tile has are read, all of their filled up size.
+        x, x_at, x_row, x_step: the input by columns, which begin at `x[x_at + k · x_row]`; each step of a product, a
+            pair of rows where they are bf16, is `x_step` on.
         weights: as `pack` laid them out back.
         kept, kept_end: from `tile_forward`, and where that ends.
         wanted: whether the input's gradient is.
-        seen: room for a tile of the input.
         ones: as much of an array of ones as a step takes.
         buffers: in the first, the gradient of the output, rows of its filled up size: zeros wherever there is none.
     """
-    layers, per_step = len(sizes) - 1, per_step_of(x)
+    layers, per_step = len(sizes) - 1, per_step_of(kept)
     width = filled_up(sizes[layers])
     # The gradient of a layer's output by rows, and paired.
     g, other, g_paired, other_paired = buffers
-    _pair(width, g, 0, width, g_paired, width)
+    pair(width, g, 0, width, g_paired, width)
     at, to, kept_at = len(weights), len(mine), kept_end
     for i in range(layers, 0, -1):
         behind = filled_up(sizes[i - 1])
@@ -402,12 +465,11 @@ def tile_backward(rows, x, x_at, x_row, weights, sizes, slope, kept, kept_end, m
         to -= width * (behind + ROWS)
         if i > 1:
             kept_at -= TILE * behind
-            given, given_at = kept, kept_at
+            given, given_at, given_row, given_step = kept, kept_at, per_step, behind * per_step
         else:
-            _pair(sizes[0], x, x_at, x_row, seen, behind)
-            given, given_at = seen, 0
+            given, given_at, given_row, given_step = x, x_at, x_row, x_step
         _weight(
-            behind, given, given_at, per_step, behind * per_step, g_paired, 0, rows // per_step, width, per_step,
+            behind, given, given_at, given_row, given_step, g_paired, 0, rows // per_step, width, per_step,
             mine, to, mine, 0, mine, 0, slope,
         )  # fmt: skip
         # The bias is the weight of an input that is always 1.
@@ -435,7 +497,7 @@ def _forward_share(thread, threads, x, n, weights, biases, sizes, slope, keep, k
     tiles, hidden = (n + TILE - 1) // TILE, widths(sizes)[0]
     n_in, n_out = sizes[0], sizes[len(sizes) - 1]
     width, last = filled_up(n_in), filled_up(n_out)
-    taken, buffers = np.empty(TILE * width, x.dtype), room(sizes, x)
+    taken, buffers, step = np.empty(TILE * width, x.dtype), room(sizes, x), per_step_of(x)
     result = np.empty(TILE * last, np.float32)
     for tile in range(tiles * thread // threads, tiles * (thread + 1) // threads):
         rows = min(TILE, n - tile * TILE)
@@ -444,7 +506,9 @@ def _forward_share(thread, threads, x, n, weights, biases, sizes, slope, keep, k
             take(x, source_at, n_in, rows, taken, width)
             source, source_at, row = taken, 0, width
         kept_at = tile * TILE * hidden
-        tile_forward(TILE, source, source_at, row, weights, biases, sizes, slope, keep, kept, kept_at, buffers, result)
+        tile_forward(
+            TILE, source, source_at, row, step, weights, biases, sizes, slope, keep, kept, kept_at, buffers, result
+        )  # fmt: skip
         give(result, last, rows, out, tile * TILE * n_out, n_out)
 
 
@@ -455,8 +519,8 @@ def _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, mi
     n_in, n_out = sizes[0], sizes[len(sizes) - 1]
     width, last = filled_up(n_in), filled_up(n_out)
     taken, seen, buffers = np.empty(TILE * width, x.dtype), np.empty(TILE * width, x.dtype), room(sizes, x)
-    ones = np.full(per_step_of(x), one_of(x), x.dtype)
-    wanted = len(of_input) > 0
+    per_step, wanted = per_step_of(x), len(of_input) > 0
+    ones = np.full(per_step, one_of(x), x.dtype)
     for tile in range(tiles * thread // threads, tiles * (thread + 1) // threads):
         rows = min(TILE, n - tile * TILE)
         source, source_at, row = x, tile * TILE * n_in, n_in
@@ -465,8 +529,9 @@ def _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, mi
             source, source_at, row = taken, 0, width
         take(grad, tile * TILE * n_out, n_out, rows, buffers[0], last)
         end = (tile + 1) * TILE * hidden
+        pair(n_in, source, source_at, row, seen, width)
         g = tile_backward(
-            TILE, source, source_at, row, weights, sizes, slope, kept, end, mine, wanted, seen, ones, buffers
+            TILE, seen, 0, per_step, width * per_step, weights, sizes, slope, kept, end, mine, wanted, ones, buffers
         )
         if wanted:
             give(g, width, rows, of_input, tile * TILE * n_in, n_in)

@@ -6,49 +6,59 @@ go: a few rays at a time, so that what lies between is met again in the cache.
 
 import numba
 import numpy as np
-from numba.core import types
-from numba.extending import overload
 
+from sinefield.nn.frequency_kernel import turns
 from sinefield.nn.tile_kernels import (
+    LANES,
     ROWS,
     TILE,
     filled_up,
     give,
+    narrow,
     one_of,
+    pair,
     per_step_of,
     room,
     take,
     tile_backward,
     tile_forward,
+    two_columns,
     widths,
 )
 from sinefield.render.kernels import ray_backward, transmittances
 
 
-def _narrowed(source, at, n, target, to):
-    """`n` float32 numbers of `source` as `target` has them: rounded to the nearest bf16, to the even one of two."""
+@numba.njit(error_model="numpy")
+def _encode(places, octaves, waves, target, tile_at, stepped):
+    """A tile's frequency encoding by columns: x, y, z, 0, then the sine and the cosine of octave 0 of x, of y, …
 
-
-@overload(_narrowed)
-def _narrowed_of(source, at, n, target, to):
-    if isinstance(target.dtype, types.Integer):
-
-        def narrowed(source, at, n, target, to):
-            bits = source.view(np.uint32)
-            for j in range(n):
-                b = bits[np.uint64(at + j)]
-                odd = np.uint32(np.uint32(b >> np.uint32(16)) & np.uint32(1))
-                up = np.uint32(np.uint32(b + np.uint32(0x7FFF)) + odd)
-                nan = np.uint32(b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-                up = np.uint32(0x7FC00000) if nan else up
-                target[np.uint64(to + j)] = np.uint16(np.uint32(up >> np.uint32(16)))
-    else:
-
-        def narrowed(source, at, n, target, to):
-            for j in range(n):
-                target[np.uint64(to + j)] = source[np.uint64(at + j)]
-
-    return narrowed
+    Args:
+        places: coordinates of all rows, axis by axis, and zeros for one axis more.
+        waves: room for three times as many.
+        target, tile_at: where columns go, one after another.
+        stepped: where they go as a product steps through them.
+    """
+    size, per_step = 4 * TILE, per_step_of(target)
+    sines, cosines, angles = waves[:size], waves[size : 2 * size], waves[2 * size :]
+    for at in range(0, size, 2 * TILE):
+        for r in range(0, TILE, LANES):
+            two_columns(places, at + r, places, at + TILE + r, target, tile_at + at + r, stepped, at + per_step * r)
+    at = size
+    for i in range(octaves):
+        if i % 4 == 0:  # exact again, before errors that double with each octave show
+            scale = np.float32(2.0**i)
+            for j in range(size):
+                angles[j] = places[j] * scale
+            turns(angles, sines, cosines)
+        else:
+            for j in range(size):
+                sine, cosine = sines[j], cosines[j]
+                sines[j] = np.float32(2) * sine * cosine
+                cosines[j] = np.float32(1) - np.float32(2) * sine * sine
+        for j in range(0, 3 * TILE, TILE):
+            for r in range(0, TILE, LANES):
+                two_columns(sines, j + r, cosines, j + r, target, tile_at + at + r, stepped, at + per_step * r)
+            at += 2 * TILE
 
 
 @numba.njit(error_model="numpy")
@@ -69,14 +79,15 @@ def _rays_of(packed, n, thread, threads):
 
 @numba.njit(error_model="numpy")
 def _ray_share(
-    thread, threads, x, inverse_units, highest, features, samples, directions, background, target, share, trunk, head,
-    group, of_trunk, of_head, of_x,
+    thread, threads, x, lines, inverse_units, highest, features, samples, directions, background, target, share, trunk,
+    head, group, of_trunk, of_head, of_x,
 ):  # fmt: skip
     """One thread's rays of `ray_errors`."""
     t_starts, t_ends, ray_indices, packed = samples
     sizes, forth, lifted, back, slope = trunk
     head_sizes, head_forth, head_lifted, head_back, head_slope = head
-    n, n_in = len(t_starts), sizes[0]
+    rays_o, rays_d, centre, inverse_half, octaves = lines
+    n, n_in, per_step = len(t_starts), sizes[0], per_step_of(x)
     wanted = len(of_x) > 0
     begin, end = _rays_of(packed, n, thread, threads)
     most = group
@@ -89,14 +100,16 @@ def _ray_share(
     kept, head_kept = np.empty(most * hidden, x.dtype), np.empty(most * head_hidden, x.dtype)
     # Zeros: rows that fill up a block are multiplied, though with zeros only.
     head_x, taken = np.zeros(most * seen_width, x.dtype), np.zeros(TILE * width, x.dtype)
+    columns, stepped = np.zeros((most if octaves else TILE) * width, x.dtype), np.zeros(TILE * width, x.dtype)
+    places, waves = np.zeros(4 * TILE, np.float32), np.empty(12 * TILE, np.float32)
     sigmas, rises, grad_sigmas = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
     lengths, middle = np.empty(most, np.float32), np.empty(most, np.float32)
     colours, grad_colours = np.empty((most, 3), np.float32), np.empty((most, 3), np.float32)
     trans, total, grad_colour = np.empty(most + 1, np.float64), np.empty(3, np.float64), np.empty(3, np.float32)
-    result, lined = np.empty(TILE * max(last, head_last), np.float32), np.empty(TILE, x.dtype)
+    result, lined = np.empty(TILE * max(last, head_last) + LANES, np.float32), np.empty(TILE, x.dtype)
     buffers, head_buffers = room(sizes, x), room(head_sizes, x)
-    seen, head_seen = np.empty(TILE * width, x.dtype), np.empty(TILE * seen_width, x.dtype)
-    ones = np.full(per_step_of(x), one_of(x), x.dtype)
+    head_columns = np.empty(TILE * seen_width, x.dtype)
+    ones = np.full(per_step, one_of(x), x.dtype)
     n_directions = head_sizes[0] - features
     loss, r = 0.0, begin
     while r < end:
@@ -107,12 +120,33 @@ def _ray_share(
         for t in range(0, m, TILE):
             rows = min(TILE, m - t)
             filled = (rows + ROWS - 1) // ROWS * ROWS
-            source, source_at, row = x, (at + t) * n_in, n_in
-            if at + t + TILE >= n:  # what is read beyond it is not ours
+            source, source_at, row, step = x, (at + t) * n_in, n_in, per_step
+            if octaves:
+                for q in range(rows):
+                    s = at + t + q
+                    k, m_t = ray_indices[s], (t_starts[s] + t_ends[s]) * np.float32(0.5)
+                    for a in range(3):
+                        places[a * TILE + q] = (rays_o[k, a] + m_t * rays_d[k, a] - centre[a]) * inverse_half
+                _encode(places, octaves, waves, columns, t * width, stepped)
+                source, source_at, row, step = stepped, 0, per_step, per_step * TILE
+            elif at + t + TILE >= n:  # what is read beyond it is not ours
                 take(x, source_at, n_in, min(TILE, n - at - t), taken, width)
                 source, source_at, row = taken, 0, width
             tile_forward(
-                filled, source, source_at, row, forth, lifted, sizes, slope, True, kept, t * hidden, buffers, result
+                filled,
+                source,
+                source_at,
+                row,
+                step,
+                forth,
+                lifted,
+                sizes,
+                slope,
+                True,
+                kept,
+                t * hidden,
+                buffers,
+                result,
             )
             for q in range(rows):
                 s = at + t + q
@@ -121,12 +155,13 @@ def _ray_share(
                 sigmas[t + q], rises[t + q] = sigma, (np.float32(0.0) if raw > highest else sigma)
                 lengths[t + q], middle[t + q] = t_ends[s] - t_starts[s], (t_starts[s] + t_ends[s]) / np.float32(2)
                 line = (t + q) * seen_width
-                _narrowed(result, q * last + 1, features, head_x, line)
+                for j in range(0, features, LANES):  # what is too much is overwritten with directions
+                    narrow(result, q * last + 1 + j, head_x, line + j)
                 for j in range(n_directions):
                     head_x[line + features + j] = directions[ray_indices[s] * n_directions + j]
             tile_forward(
-                filled, head_x, t * seen_width, seen_width, head_forth, head_lifted, head_sizes, head_slope, True,
-                head_kept, t * head_hidden, head_buffers, result,
+                filled, head_x, t * seen_width, seen_width, per_step, head_forth, head_lifted, head_sizes, head_slope,
+                True, head_kept, t * head_hidden, head_buffers, result,
             )  # fmt: skip
             for q in range(rows):
                 for c in range(3):
@@ -158,26 +193,33 @@ def _ray_share(
                 for c in range(3):
                     rise = colours[t + q, c] * (np.float32(1) - colours[t + q, c])
                     result[q * head_last + c] = grad_colours[t + q, c] * rise
-            _narrowed(result, 0, TILE * head_last, head_buffers[0], 0)
+            for j in range(0, TILE * head_last, LANES):
+                narrow(result, j, head_buffers[0], j)
+            pair(seen_width, head_x, t * seen_width, seen_width, head_columns, seen_width)
             g_seen = tile_backward(
-                filled, head_x, t * seen_width, seen_width, head_back, head_sizes, head_slope, head_kept,
-                (t + TILE) * head_hidden, of_head, True, head_seen, ones, head_buffers,
+                filled, head_columns, 0, per_step, seen_width * per_step, head_back, head_sizes, head_slope, head_kept,
+                (t + TILE) * head_hidden, of_head, True, ones, head_buffers,
             )  # fmt: skip
             for q in range(rows):
                 result[q] = grad_sigmas[t + q] * rises[t + q]
-            _narrowed(result, 0, rows, lined, 0)
+            for j in range(0, TILE, LANES):
+                narrow(result, j, lined, j)
             g = buffers[0]
             g[: TILE * last] = 0
             for q in range(rows):
                 g[q * last] = lined[q]
                 for j in range(features):
                     g[q * last + 1 + j] = g_seen[q * seen_width + j]
-            source, source_at, row = x, (at + t) * n_in, n_in
-            if at + t + TILE >= n:
-                take(x, source_at, n_in, min(TILE, n - at - t), taken, width)
-                source, source_at, row = taken, 0, width
+            source, source_at, row, step = columns, t * width, TILE, per_step
+            if not octaves:
+                seen, seen_at, seen_row = x, (at + t) * n_in, n_in
+                if at + t + TILE >= n:
+                    take(x, seen_at, n_in, min(TILE, n - at - t), taken, width)
+                    seen, seen_at, seen_row = taken, 0, width
+                pair(n_in, seen, seen_at, seen_row, columns, width)
+                source_at, row, step = 0, per_step, width * per_step
             g_x = tile_backward(
-                filled, source, source_at, row, back, sizes, slope, kept, (t + TILE) * hidden, of_trunk, wanted, seen,
+                filled, source, source_at, row, step, back, sizes, slope, kept, (t + TILE) * hidden, of_trunk, wanted,
                 ones, buffers,
             )  # fmt: skip
             if wanted:
@@ -187,13 +229,15 @@ def _ray_share(
 
 @numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)
 def ray_errors(
-    x, inverse_units, highest, features, samples, directions, background, target, share, trunk, head, group, of_trunk,
-    of_head, of_x,
+    x, lines, inverse_units, highest, features, samples, directions, background, target, share, trunk, head, group,
+    of_trunk, of_head, of_x,
 ):  # fmt: skip
     """Sum of squared differences between pixels and `target`; gradients of `share` times it.
 
     Args:
-        x: rows of the trunk's input, one a sample, flat; float32 or the bits of bf16.
+        x: rows of the trunk's input, one a sample, flat; float32 or the bits of bf16, all that counts with octaves.
+        lines: rays_o, rays_d, a centre and the inverse of a half that make coordinates of their points, and octaves of
+            the encoding that the trunk's input is then, its columns in the order of `_encode`; none for `x` itself.
         inverse_units: of density, one or one a sample.
         highest: logarithm of density at which it is cut off.
         features: how many numbers the trunk hands to the head.
@@ -209,7 +253,7 @@ def ray_errors(
     losses = np.zeros(threads)
     for thread in numba.prange(threads):
         losses[thread] = _ray_share(
-            thread, threads, x, inverse_units, highest, features, samples, directions, background, target, share,
+            thread, threads, x, lines, inverse_units, highest, features, samples, directions, background, target, share,
             trunk, head, group, of_trunk[thread], of_head[thread], of_x,
         )  # fmt: skip
     return losses.sum()

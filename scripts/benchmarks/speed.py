@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numba
+import numpy as np
 import torch
 
 from sinefield.config import data_folder, load_config
@@ -28,8 +30,8 @@ from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.nn import tiled
 from sinefield.nn.mlp import MLP
-from sinefield.render.kernels import composite_backward, composite_forward
 from sinefield.render.march import Samples
+from sinefield.render.ray_kernels import ray_error
 from sinefield.tables import table
 from sinefield.training.backend import has_fast_bf16, hidden_dtype
 from sinefield.training.loop import make_optimizers, optimise, step_generator
@@ -136,13 +138,25 @@ def radiance_steps(width: int, peak: float, repeats: int) -> dict:
 
 
 def compositing(samples: Samples) -> float:
-    """Seconds that pixels and gradients of a batch's samples take alone; in a step they are part of a larger kernel."""
+    """Seconds of what a step does, within a larger kernel, to make pixels and gradients of a batch's samples."""
     n, rays = len(samples.t_starts), samples.n_rays
-    sigmas, colours = torch.rand(n).numpy(), torch.rand(n, 3).numpy()
     lengths, middle = samples.t_ends - samples.t_starts, (samples.t_starts + samples.t_ends) / 2
-    given = sigmas, colours, *(x.numpy() for x in (lengths, middle, samples.packed_info))
-    grads = [torch.rand(rays, 3).numpy(), torch.rand(rays).numpy(), torch.zeros(rays).numpy()]
-    return fastest(lambda: (composite_forward(*given), composite_backward(*given, *grads)), 4, 4)
+    sizes = (n,), (n, 3), (rays, 3), (rays, 3), (n,), (n, 3)
+    sigmas, colours, background, target, *grads = (torch.rand(size).numpy() for size in sizes)
+    packed, lengths, middle = (x.numpy() for x in (samples.packed_info, lengths, middle))
+    given = packed, sigmas, lengths, middle, colours, background, target, *grads
+    return fastest(lambda: pixels(torch.get_num_threads(), *given), 4, 4)
+
+
+@numba.njit(parallel=True)
+def pixels(threads, packed, sigmas, lengths, middle, colours, background, target, grad_sigmas, grad_colours):
+    for thread in numba.prange(threads):
+        trans = np.empty(len(sigmas) + 1, np.float64)
+        for r in range(len(packed) * thread // threads, len(packed) * (thread + 1) // threads):
+            ray_error(
+                packed[r, 0], packed[r, 1], sigmas, lengths, middle, colours, background[r], target[r], np.float32(1),
+                trans, grad_sigmas, grad_colours,
+            )  # fmt: skip
 
 
 def network_times(width: int, dtype: torch.dtype, peak: float, repeats: int) -> dict:

@@ -118,19 +118,66 @@ def _walk(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, cle
     return n
 
 
+@numba.njit(cache=True)
+def _kept(counts, room, first):
+    """How many rays from the first on have at most `room` samples together, and where each one's begin and how many
+    there are; with `first`, one ray's front samples where they alone are more."""
+    total, n = 0, 0
+    while n < len(counts) and total + counts[n] <= room:
+        total += counts[n]
+        n += 1
+    if n == 0 and first and len(counts):
+        n, total, counts[0] = 1, room, room
+    packed = np.empty((n, 2), np.int64)
+    at = 0
+    for r in range(n):
+        packed[r, 0], packed[r, 1] = at, counts[r]
+        at += counts[r]
+    return packed, total
+
+
 @numba.njit(cache=True, parallel=True, nogil=True)
-def walk_rays(o, d, box, inner, occupied, blocks, solid, shift, clear, step, near, far, most):
-    """Each ray's lattice positions in a row of its own, with room for `most`, and how many there are.
+def _pack(rows, packed, step, cone_angle, total):
+    """The rows end to end: ray_indices, t_starts, t_ends, and each ray's first sample and number of samples."""
+    ray_indices = np.empty(total, np.int64)
+    t_starts = np.empty(total, np.float32)
+    t_ends = np.empty(total, np.float32)
+    for r in numba.prange(len(packed)):
+        first, count = packed[r]
+        for i in range(count):
+            ray_indices[first + i] = r
+            t_starts[first + i] = rows[r, i]
+            t_ends[first + i] = rows[r, i] + max(step, cone_angle * rows[r, i])
+    return ray_indices, t_starts, t_ends, packed
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def first_steps(o, d, box, inner, occupied, blocks, step, near, far):
+    """Where each ray's first lattice position is, infinite where there is none."""
+    found = np.full(len(o), np.inf, np.float32)
+    nothing = np.zeros((1, 1, 1), np.bool_)
+    for r in numba.prange(len(o)):
+        row = np.empty(1, np.float32)
+        if _walk(o[r], d[r], box, inner, occupied, blocks, nothing, np.float32(0), step, near, far, near, row):
+            found[r] = row[0]
+    return found
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def walk_rays(o, d, box, inner, occupied, blocks, solid, shift, clear, step, near, far, most, room, first):
+    """Samples of some rays, each of which has at most `most`; see `_pack` for what comes back.
 
     Args:
         clear: before it a ray meets no occupied cell; one for each, or none.
+        room, first: see `_kept`.
     """
     counts = np.empty(len(o), np.int64)
     rows = np.empty((len(o), most), np.float32)
     for r in numba.prange(len(o)):
         before = clear[r] if len(clear) else near
         counts[r] = _walk(o[r], d[r], box, inner, occupied, blocks, solid, shift[r], step, near, far, before, rows[r])
-    return rows, counts
+    packed, total = _kept(counts, room, first)
+    return _pack(rows, packed, step, np.float32(0), total)
 
 
 @numba.njit(cache=True)
@@ -195,7 +242,7 @@ def _walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, n
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, near, far, most):
+def walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, near, far, most, room, first):
     """As `walk_rays`."""
     counts = np.empty(len(o), np.int64)
     rows = np.empty((len(o), most), np.float32)
@@ -203,22 +250,8 @@ def walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, ne
         counts[r] = _walk_nested(
             o[r], d[r], centre, half, occupied, solid, shift[r], step, cone_angle, near, far, rows[r]
         )
-    return rows, counts
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def pack_rows(rows, packed, step, cone_angle, total):
-    """The rows end to end: ray_indices, t_starts, t_ends."""
-    ray_indices = np.empty(total, np.int64)
-    t_starts = np.empty(total, np.float32)
-    t_ends = np.empty(total, np.float32)
-    for r in numba.prange(len(packed)):
-        first, count = packed[r]
-        for i in range(count):
-            ray_indices[first + i] = r
-            t_starts[first + i] = rows[r, i]
-            t_ends[first + i] = rows[r, i] + max(step, cone_angle * rows[r, i])
-    return ray_indices, t_starts, t_ends
+    packed, total = _kept(counts, room, first)
+    return _pack(rows, packed, step, cone_angle, total)
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from sinefield.render.kernels import SOLID_DEPTH, coarsen, inner_box, pack_rows, sample_points, walk_rays
+from sinefield.render.kernels import SOLID_DEPTH, coarsen, first_steps, inner_box, sample_points, walk_rays
 
 SCRATCH = 1 << 24
 """Lattice positions that a batch of rays may have room for at once."""
@@ -94,13 +94,19 @@ def march(
             (a first ray that alone exceeds it keeps its front samples).
         clear: how far each ray meets no occupied cell, where that is known: it need not look there.
     """
-    shift = np.zeros(len(rays_o), np.float32) if jitter is None else jitter.numpy()
+    o, d = (np.ascontiguousarray(x.detach().numpy(), np.float32) for x in (rays_o, rays_d))
+    shift = np.zeros(len(o), np.float32) if jitter is None else jitter.numpy()
     blocked = np.zeros((1, 1, 1), np.bool_) if solid is None else solid.numpy()
     known = np.empty(0, np.float32) if clear is None else clear.numpy()
-    walk = _walker(rays_o, rays_d, aabb, binaries, shift, blocked, known, render_step_size, near_plane, far_plane)
-    diagonal = math.sqrt(float((aabb[3:] - aabb[:3]).double().square().sum()))
+    grid = _coarse(aabb, binaries)
+    diagonal = math.dist(grid[0][:3], grid[0][3:])
     most = max(int(min(diagonal, far_plane - near_plane) / render_step_size) + 2, 1)
-    return gather(lambda part: walk(part, most), len(rays_o), most, max_samples, np.float32(render_step_size))
+    settings = (np.float32(render_step_size), np.float32(near_plane), np.float32(far_plane), most)
+
+    def walk(part: slice, room: int, first: bool) -> tuple[np.ndarray, ...]:
+        return walk_rays(o[part], d[part], *grid, blocked, shift[part], known[part], *settings, room, first)
+
+    return gather(walk, len(o), most, max_samples)
 
 
 def first_meeting(
@@ -112,71 +118,42 @@ def first_meeting(
     near_plane: float = 0.0,
 ) -> Float[Tensor, "r"]:
     """Where the first sample of each ray's `march` without jitter begins, infinite where there is none."""
-    shift, blocked = np.zeros(len(rays_o), np.float32), np.zeros((1, 1, 1), np.bool_)
-    known = np.empty(0, np.float32)
-    walk = _walker(rays_o, rays_d, aabb, binaries, shift, blocked, known, render_step_size, near_plane, 1e10)
-    rows, counts = walk(slice(None), 1)
-    return torch.from_numpy(np.where(counts > 0, rows[:, 0], np.float32(np.inf)))
-
-
-def _walker(
-    rays_o: Tensor,
-    rays_d: Tensor,
-    aabb: Tensor,
-    binaries: Tensor,
-    shift: np.ndarray,
-    blocked: np.ndarray,
-    clear: np.ndarray,
-    step: float,
-    near: float,
-    far: float,
-) -> Callable[[slice, int], tuple[np.ndarray, np.ndarray]]:
-    """Walks some of the rays until each has so many samples at most; see `walk_rays`."""
     o, d = (np.ascontiguousarray(x.detach().numpy(), np.float32) for x in (rays_o, rays_d))
+    settings = (np.float32(render_step_size), np.float32(near_plane), np.float32(1e10))
+    return torch.from_numpy(first_steps(o, d, *_coarse(aabb, binaries), *settings))
+
+
+def _coarse(aabb: Tensor, binaries: Tensor) -> tuple[np.ndarray, ...]:
+    """A grid as `walk_rays` takes it: box, the smaller box around what is occupied, cells, and blocks of them."""
     box, occupied = aabb.numpy().astype(np.float32), binaries.numpy()
-    state = binaries._version, aabb.tolist()
-    if _COARSE.get(binaries, (None,))[0] != state:
+    state = binaries._version, box.tobytes()
+    held = _COARSE.get(binaries)
+    if held is None or held[0] != state:
         blocks = coarsen(occupied)
-        _COARSE[binaries] = state, blocks, inner_box(blocks, box, occupied.shape)
-    _, blocks, inner = _COARSE[binaries]
-    settings = (np.float32(step), np.float32(near), np.float32(far))
-
-    def walk(part: slice, most: int) -> tuple[np.ndarray, np.ndarray]:
-        jitter, known = shift[part], clear[part]
-        return walk_rays(o[part], d[part], box, inner, occupied, blocks, blocked, jitter, known, *settings, most)
-
-    return walk
+        _COARSE[binaries] = held = state, blocks, inner_box(blocks, box, occupied.shape)
+    return box, held[2], occupied, held[1]
 
 
 def gather(
-    walk: Callable[[slice], tuple[np.ndarray, np.ndarray]],
-    n_rays: int,
-    most: int,
-    max_samples: int,
-    step: np.float32,
-    cone_angle: float = 0.0,
+    walk: Callable[[slice, int, bool], tuple[np.ndarray, ...]], n_rays: int, most: int, max_samples: int
 ) -> Samples:
-    """Walk rays part by part, as scratch allows, until the cap is reached; pack what they found.
+    """Samples of all rays, part by part, as scratch allows, until the cap is reached.
 
     Args:
-        walk: which rays to (rows, counts): where each one's samples start, in a row with room for `most`.
-        step, cone_angle: the length of a sample that starts at t is max(step, cone_angle · t).
+        walk: from which rays, how many samples at most and whether a ray's may be cut off for it, to ray_indices,
+            t_starts, t_ends and packed_info of the rays whose samples all fit, from the first on.
+        most: how many samples a ray can have.
     """
     parts, start, room = [], 0, max_samples
     while start < n_rays:
-        rows, counts = walk(slice(start, start + max(SCRATCH // most, 1)))
-        ends = np.cumsum(counts)
-        keep = int(np.searchsorted(ends, room, side="right"))
-        if keep == 0 and not parts:
-            keep, counts, ends = 1, counts[:1].clip(max=room), ends[:1].clip(max=room)
-        counts, ends = counts[:keep], ends[:keep]
-        total = int(ends[-1]) if keep else 0
-        packed = np.stack([ends - counts, counts], axis=1)
-        index, t0, t1 = pack_rows(rows, packed, step, np.float32(cone_angle), total)
-        packed[:, 0] += max_samples - room
-        parts.append((index + start if start else index, t0, t1, packed))
-        start, room = start + keep, room - total
-        if keep < len(rows):
+        asked = slice(start, min(start + max(SCRATCH // most, 1), n_rays))
+        index, t0, t1, packed = walk(asked, room, not parts)
+        if parts:
+            index += start
+            packed[:, 0] += max_samples - room
+        parts.append((index, t0, t1, packed))
+        start, room = start + len(packed), room - len(t0)
+        if start < asked.stop:
             break
     if len(parts) != 1:
         empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), np.empty((0, 2), np.int64))

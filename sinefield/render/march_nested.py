@@ -106,7 +106,8 @@ def march_nested(
     centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2
     settings = (step, cone, np.float32(near_plane), np.float32(far_plane))
 
-    def walk(part: slice) -> tuple[np.ndarray, np.ndarray]:
-        return walk_nested(o[part], d[part], centre, half, binaries.numpy(), blocked, shift[part], *settings, most)
+    def walk(part: slice, room: int, first: bool) -> tuple[np.ndarray, ...]:
+        grid = centre, half, binaries.numpy(), blocked
+        return walk_nested(o[part], d[part], *grid, shift[part], *settings, most, room, first)
 
-    return gather(walk, len(o), most, max_samples, step, cone_angle)
+    return gather(walk, len(o), most, max_samples)

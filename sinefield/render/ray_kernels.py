@@ -77,6 +77,34 @@ def _rays_of(packed, n, thread, threads):
     return (ends[0] if thread else 0), ends[1]
 
 
+@numba.njit(cache=True, error_model="numpy")
+def ray_error(
+    first, count, sigmas, lengths, middle, colours, background, target, share, trans, grad_sigmas, grad_colours
+):
+    """Squared difference of one ray's pixel from `target`; gradients of `share` times it.
+
+    Args:
+        first, count: which samples are the ray's.
+        trans: room for one number more than that.
+    """
+    transmittances(sigmas, lengths, first, count, trans)
+    through, grad_opacity, loss = np.float32(trans[count]), np.float32(0), 0.0
+    grad_colour = np.empty(3, np.float32)
+    for c in range(3):
+        total = 0.0
+        for i in range(count):
+            total += (trans[i] - trans[i + 1]) * colours[first + i, c]
+        error = np.float32(total) + through * background[c] - target[c]
+        loss += np.float64(error) * error
+        grad_colour[c] = np.float32(2) * share * error
+        grad_opacity -= grad_colour[c] * background[c]
+    ray_backward(
+        colours, lengths, middle, first, count, trans, grad_colour, grad_opacity, np.float32(0), grad_sigmas,
+        grad_colours,
+    )  # fmt: skip
+    return loss
+
+
 @numba.njit(error_model="numpy")
 def _ray_share(
     thread, threads, x, lines, inverse_units, highest, features, samples, directions, background, target, share, trunk,
@@ -105,7 +133,7 @@ def _ray_share(
     sigmas, rises, grad_sigmas = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
     lengths, middle = np.empty(most, np.float32), np.empty(most, np.float32)
     colours, grad_colours = np.empty((most, 3), np.float32), np.empty((most, 3), np.float32)
-    trans, total, grad_colour = np.empty(most + 1, np.float64), np.empty(3, np.float64), np.empty(3, np.float32)
+    trans = np.empty(most + 1, np.float64)
     result, lined = np.empty(TILE * max(last, head_last) + LANES, np.float32), np.empty(TILE, x.dtype)
     buffers, head_buffers = room(sizes, x), room(head_sizes, x)
     head_columns = np.empty(TILE * seen_width, x.dtype)
@@ -167,23 +195,9 @@ def _ray_share(
                 for c in range(3):
                     colours[t + q, c] = np.float32(1) / (np.float32(1) + np.exp(-result[q * head_last + c]))
         for k in range(first, r):
-            start, count = packed[k, 0] - at, packed[k, 1]
-            transmittances(sigmas, lengths, start, count, trans)
-            total[:] = 0.0
-            for i in range(count):
-                weight = trans[i] - trans[i + 1]
-                for c in range(3):
-                    total[c] += weight * colours[start + i, c]
-            through = np.float32(trans[count])
-            grad_opacity = np.float32(0)
-            for c in range(3):
-                error = np.float32(total[c]) + through * background[k, c] - target[k, c]
-                loss += np.float64(error) * error
-                grad_colour[c] = np.float32(2) * share * error
-                grad_opacity -= grad_colour[c] * background[k, c]
-            ray_backward(
-                colours, lengths, middle, start, count, trans, grad_colour, grad_opacity, np.float32(0), grad_sigmas,
-                grad_colours,
+            loss += ray_error(
+                packed[k, 0] - at, packed[k, 1], sigmas, lengths, middle, colours, background[k], target[k], share,
+                trans, grad_sigmas, grad_colours,
             )  # fmt: skip
         for t in range(0, m, TILE):
             rows = min(TILE, m - t)

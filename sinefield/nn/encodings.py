@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sinefield.config import NetworkConfig
 from sinefield.nn.frequency_kernel import encode
+from sinefield.nn.harmonics_kernel import harmonics
 from sinefield.nn.hashgrid import HashGrid
 
 
@@ -53,11 +54,20 @@ def position_encoding(config: NetworkConfig, dimensions: int = 3) -> "Frequency 
 
 
 class SphericalHarmonics(nn.Module):
-    """Real spherical harmonics of unit directions up to degree 3: 16 channels, orthonormal on the sphere."""
+    """Real spherical harmonics of unit directions up to degree 3: 16 channels, orthonormal on the sphere.
+
+    On the CPU a compiled twin of `reference` computes them where no gradient is asked for.
+    """
 
     out_features = 16
 
     def forward(self, d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 16"]:
+        if d.device.type != "cpu" or d.requires_grad:
+            return self.reference(d)
+        return torch.from_numpy(harmonics(d.float().contiguous().numpy()))
+
+    def reference(self, d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 16"]:
+        """The same in plain torch, differentiable, on any device."""
         x, y, z = d.float().unbind(1)
         xx, yy, zz, xy, yz, xz = x * x, y * y, z * z, x * y, y * z, x * z
         return torch.stack(

@@ -130,7 +130,8 @@ def materialised(module: nn.Module) -> Iterator[None]:
     Inside, each weight hands out one leaf matrix, so that a step may run forward and backward over many
     chunks of points while the factors are multiplied, and their gradients formed, only once.
     """
-    weights = [child for child in module.modules() if isinstance(child, Weight)]
+    # A dense weight's matrix is its parameter already.
+    weights = [child for child in module.modules() if isinstance(child, Weight) and type(child) is not Dense]
     alike: dict[object, list[SineLowRank]] = defaultdict(list)
     for weight in weights:
         if type(weight) is SineLowRank:

@@ -105,20 +105,21 @@ class OccupancyGrid(nn.Module):
                 random.
         """
         cells = self.allowed.flatten().nonzero()[:, 0]
-        if not everything and len(cells):
-            half = torch.rand(self.occs.numel(), generator=generator, device=cells.device) < 0.5
-            chosen = self.binaries.flatten() & half
-            n = max(len(cells) // 4, 1)
-            chosen[cells[torch.randint(len(cells), (n,), generator=generator, device=cells.device)]] = True
-            cells = chosen.nonzero()[:, 0]
         if len(cells) == 0:
             return
-        inside = torch.rand(len(cells), 3, generator=generator, device=cells.device)
+        n, device = len(cells), cells.device
         flat = self.occs.view(-1)
-        flat *= ema_decay
-        flat[cells] = torch.maximum(flat[cells], occ_eval_fn(self._points(cells, inside)).to(flat.dtype))
-        mean = flat[self.allowed.view(-1)].mean()
-        self.binaries.copy_((self.occs > torch.clamp(mean, max=occ_thre)) & self.allowed)
+        values, occupied = flat[cells] * ema_decay, self.binaries.view(-1)
+        chosen = slice(None)
+        if not everything:
+            chosen = occupied[cells] & (torch.rand(n, generator=generator, device=device) < 0.5)
+            chosen[torch.randint(n, (max(n // 4, 1),), generator=generator, device=device)] = True
+            chosen = chosen.nonzero()[:, 0]
+        looked_at = cells[chosen]
+        inside = torch.rand(len(looked_at), 3, generator=generator, device=device)
+        found = occ_eval_fn(self._points(looked_at, inside)).to(flat.dtype)
+        values[chosen] = torch.maximum(values[chosen], found)
+        flat[cells], occupied[cells] = values, values > values.mean().clamp(max=occ_thre)
         self.find_solid()
 
     def occupied(self, x: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:

@@ -11,6 +11,7 @@ from sinefield.nn import tiled
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP, WeightSpec, count_parameters
+from sinefield.nn.point_error import KINDS, error_sum, errors
 
 ACTIVATIONS = {
     "relu": torch.relu,
@@ -267,3 +268,28 @@ def test_hash_grid_slopes_come_from_the_plain_one():
     inside = ((x.detach() + step) * 0.5 + 0.5)[:, :, None] * grid.resolutions
     same = (inside.floor() == ((x.detach() * 0.5 + 0.5)[:, :, None] * grid.resolutions).floor()).all(-1).all(-1)
     assert same.any() and torch.allclose(slope[same], moved.T[same].float() / step, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_fused_error_is_that_of_what_the_network_gives(kind, outputs, dtype):
+    if not tiled.works(dtype):
+        pytest.skip("networks of this precision do not go by tiles here")
+    torch.manual_seed(0)
+    net = MLP(10, outputs, 40, 3, activation="leaky_relu")
+    net.dtype = dtype
+    x = torch.randn(200, 10).to(dtype).requires_grad_()
+    target = torch.rand(200, outputs) if kind == "bce" else torch.randn(200, outputs)
+    found = []
+    for sum_of in (error_sum, lambda net, x, *given: errors(net(x), *given).sum()):
+        net.zero_grad()
+        x.grad = None
+        error = sum_of(net, x, target, kind, 1.7)
+        (error / 200).backward()
+        found.append((error.detach(), [p.grad for p in (x, *net.parameters())]))
+    (fused, ours), (plain, theirs) = found
+    close = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(fused, plain, rtol=close, atol=0)
+    for a, b in zip(ours, theirs, strict=True):
+        assert float((a - b).float().norm()) <= close * float(b.float().norm())

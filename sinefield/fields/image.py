@@ -9,6 +9,9 @@ from sinefield.nn.encodings import position_encoding
 from sinefield.nn.mlp import MLP
 from sinefield.nn.weights import materialised
 
+GREY = 0.5
+"""The colour that a network of zeros is."""
+
 
 class ImageField(nn.Module):
     """sRGB at any place of one image, in field coordinates: (0, 0) its middle, x right, y down, ±1 along its longest
@@ -41,7 +44,7 @@ class ImageField(nn.Module):
 
     def forward(self, x: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
         """sRGB at field coordinates, as the network has it: a little below 0 or above 1 here and there."""
-        return self.network(self.encoding(x)) + 0.5
+        return self.network(self.encoding(x)) + GREY
 
     @torch.no_grad()
     def render(self, width: int | None = None, height: int | None = None, chunk: int = 32768) -> UInt8[Tensor, "h w 3"]:

@@ -369,12 +369,16 @@ def pack(weights, biases, sizes, per_step, forth, back, lifted):
     for i in range(len(sizes) - 1):
         n_in, n_out = sizes[i], sizes[i + 1]
         width_in, width_out = filled_up(n_in), filled_up(n_out)
+        # Unsigned, since a negative index would mean another place; each loop goes along what it writes.
         for o in range(n_out):
+            line = at + o // per_step * width_in * per_step + o % per_step
             for k in range(n_in):
-                value = weights[flat + o * n_in + k]
-                forth[at + (k // per_step * width_out + o) * per_step + k % per_step] = value
-                back[at + (o // per_step * width_in + k) * per_step + o % per_step] = value
+                back[np.uint64(line + k * per_step)] = weights[np.uint64(flat + o * n_in + k)]
             lifted[bias_at + o] = biases[bias_flat + o]
+        for k in range(n_in):
+            line = at + k // per_step * width_out * per_step + k % per_step
+            for o in range(n_out):
+                forth[np.uint64(line + o * per_step)] = weights[np.uint64(flat + o * n_in + k)]
         at += width_in * width_out
         flat += n_in * n_out
         bias_at += width_out

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from sinefield.config import ImageConfig
 from sinefield.data.image import load_image
-from sinefield.fields.image import ImageField, pixel_centres
+from sinefield.fields.image import GREY, ImageField, pixel_centres
 from sinefield.metrics.images import psnr
+from sinefield.nn.point_error import error_sum
 from sinefield.nn.weights import materialised
 from sinefield.training.backend import chunk_for, training_device
 from sinefield.training.loop import Task, kept
@@ -44,8 +45,8 @@ class ImageTask(Task):
         total = 0.0
         with materialised(self.field):
             for part in chosen.split(training.chunk or chunk_for(self.config.field.width, self.device)):
-                error = self.field(self.points(part)) - self.pixels[part].float() / 255
-                loss = error.square().sum() / (3 * training.batch)
+                seen, colours = self.field.encoding(self.points(part)), self.pixels[part].float() / 255
+                loss = error_sum(self.field.network, seen, colours - GREY, "mse") / (3 * training.batch)
                 loss.backward()
                 total += kept(loss)
         return total

@@ -13,6 +13,7 @@ from sinefield.data.sampling import heldout_points, sample_shape, surface_sample
 from sinefield.errors import SinefieldError
 from sinefield.fields.shape import ShapeField
 from sinefield.metrics.shapes import iou
+from sinefield.nn.point_error import error_sum, errors
 from sinefield.nn.weights import materialised
 from sinefield.training.backend import chunk_for, training_device
 from sinefield.training.graph import GraphedStep
@@ -101,8 +102,9 @@ class ShapeTask(Task):
             for first in range(0, training.batch, chunk):
                 n = min(chunk, training.batch - first)
                 part = self._run(start + first, n)
-                raw = self.field(self.points[part]) if encoded is None else self.field.from_encoded(encoded[part])
-                loss = self._loss(raw, self.values[part], self._sharpness()).sum() / training.batch
+                seen = self.field.encoding(self.points[part]) if encoded is None else encoded[part]
+                given = seen, self.values[part, None], self.config.field.loss, self._sharpness()
+                loss = error_sum(self.field.network, *given) / training.batch
                 if training.eikonal:
                     loss = loss + self._gradient_loss(generator, n) * (n / training.batch)
                 loss.backward()
@@ -112,7 +114,7 @@ class ShapeTask(Task):
     def _loss_of(self, inputs: Tensor, values: Tensor, sharpness: Tensor) -> Tensor:
         """Mean loss at points (n, 3), or at what the network sees of them."""
         raw = self.field(inputs) if inputs.shape[1] == 3 else self.field.from_encoded(inputs)
-        return self._loss(raw, values, sharpness).mean()
+        return errors(raw, values, self.config.field.loss, sharpness).mean()
 
     def _run(self, start: int, n: int) -> slice | Tensor:
         """`n` prepared points from `start` on, round the end."""
@@ -137,15 +139,6 @@ class ShapeTask(Task):
         """By how much the band is narrower now: a wide one finds the shape, a narrow one makes its surface exact."""
         begin, end = SHARPENING
         return self.config.training.sharpen ** min(max((self.progress - begin) / (end - begin), 0.0), 1.0)
-
-    def _loss(self, raw: Tensor, values: Tensor, sharpness: float | Tensor) -> Tensor:
-        kind = self.config.field.loss
-        if kind in ("tanh", "l1"):
-            bend = torch.tanh if kind == "tanh" else lambda v: v.clamp(-1, 1)
-            return (bend(raw * sharpness) - bend(values * sharpness)).abs()
-        if kind == "bce":
-            return F.binary_cross_entropy_with_logits(raw, values, reduction="none")
-        return (raw - values).square()
 
     def _gradient_loss(self, generator: torch.Generator, n: int) -> Tensor:
         """Eikonal term at random points, and for point clouds distance 0 and the given normals on the surface.

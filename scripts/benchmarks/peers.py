@@ -73,7 +73,7 @@ Settings = dict[str, Any]
 
 # Contenders: how one is trained, whatever it is
 
-VARIANTS: tuple[Settings, ...] = ({"batch": 8192}, {"batch": 2048}, {"schedule": "constant"})
+VARIANTS: tuple[Settings, ...] = ({"batch": 8192}, {"batch": 4096}, {"batch": 2048}, {"schedule": "constant"})
 """What a sweep tries of every contender before it sweeps rates."""
 
 

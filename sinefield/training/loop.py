@@ -114,6 +114,7 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     """
     optimizers = make_optimizers(task, config)
     base = [o.param_groups[0]["lr"] for o in optimizers]
+    learned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     step, seconds, smooth = 0, 0.0, None
     if resume:
         if run.state_path.exists():
@@ -148,7 +149,8 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             begin = time.perf_counter()
             for optimizer, lr in zip(optimizers, base, strict=True):
                 optimizer.param_groups[0]["lr"] = lr * rate(done(), config)
-                optimizer.zero_grad(set_to_none=True)
+            for p in learned:
+                p.grad = None
             task.progress = done()
             try:
                 unseen.append(task.step(step, step_generator(seed, step, task.device)))

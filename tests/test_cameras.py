@@ -67,6 +67,9 @@ def test_points_on_a_ray_project_to_its_pixel(distortion):
     for index in range(3):
         rays_o, rays_d = cameras.rays(torch.full((500,), index), pixels)
         assert torch.allclose(rays_d.norm(dim=-1), torch.ones(500), atol=1e-6)
+        # What is learned about a pose goes through plain torch: to the same rays.
+        _, learned = cameras.rays(torch.full((500,), index), pixels.clone().requires_grad_())
+        assert learned.requires_grad and torch.allclose(rays_d, learned, atol=3e-7)
         for t in (0.5, 7.0):
             projected, depth = cameras.project(index, rays_o + t * rays_d)
             assert (depth > 0).all()

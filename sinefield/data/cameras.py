@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sinefield.data.camera_kernel import rays_through
 from sinefield.errors import SinefieldError
 
 Number = float | int
@@ -74,6 +75,15 @@ class Cameras:
         plane = (pixels - self.centre[camera_indices]) / self.focal[camera_indices]
         if self._is_distorted:
             plane = undistort(plane, self.distortion[camera_indices])
+        floats = plane.dtype == self.c2w.dtype == torch.float32 and plane.ndim == 2
+        if floats and plane.device.type == "cpu" and not (plane.requires_grad or self.c2w.requires_grad):
+            given = (x.contiguous().numpy() for x in (plane, camera_indices, self.c2w))
+            rays_o, rays_d = rays_through(*given)
+            return torch.from_numpy(rays_o), torch.from_numpy(rays_d)
+        return self._rays_through(plane, camera_indices)
+
+    def _rays_through(self, plane: Tensor, camera_indices: Tensor) -> tuple[Tensor, Tensor]:
+        """`rays` from where they meet the plane before their camera, in plain torch."""
         x, y = plane.unbind(-1)
         local = torch.stack([x, -y, -torch.ones_like(x)], -1)
         c2w = self.c2w[camera_indices]

@@ -19,6 +19,7 @@ os.environ.setdefault("SINEFIELD_CACHE", str(ROOT / ".pytest_cache" / "sinefield
 CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "fused", "encodings", "hashgrid", "spectrum", "tcnn")]
 CHECKED += [f"nn.{name}" for name in ("attention", "attention_triton", "graying", "norms", "foreign", "convert")]
 CHECKED += ["fields", "metrics", "data", "render.march", "render.volume", "render.occupancy"]
+CHECKED += ["nn.point_error", "render.ray_error"]
 CHECKED += ["render.surface", "export.channels", "export.views"]
 CHECKED += ["render.march_triton", "render.composite_triton"]
 CHECKED += ["export.mesh", "export.field_mesh", "export.grid", "export.report", "export.page", "export.image"]

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sinefield.data.camera_kernel import rays_through
 from sinefield.errors import SinefieldError
+from sinefield.render.kernels import rays_through
 
 Number = float | int
 Vector = Sequence[Number] | Tensor | np.ndarray

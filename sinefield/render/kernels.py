@@ -96,9 +96,9 @@ def _walk(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, cle
         middle = t + half * step
         if middle >= t_max:
             break
-        x = min(max(int((o[0] + middle * d[0] - box[0]) * sx), 0), nx - 1)
-        y = min(max(int((o[1] + middle * d[1] - box[1]) * sy), 0), ny - 1)
-        z = min(max(int((o[2] + middle * d[2] - box[2]) * sz), 0), nz - 1)
+        x = min(max(int(ax + middle * rx), 0), nx - 1)
+        y = min(max(int(ay + middle * ry), 0), ny - 1)
+        z = min(max(int(az + middle * rz), 0), nz - 1)
         if occupied[x, y, z]:
             if stops and solid[x, y, z]:
                 depth += 1

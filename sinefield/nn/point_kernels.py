@@ -62,12 +62,13 @@ def _point_share(
 ):  # fmt: skip
     """One thread's points of `point_errors`."""
     tiles, hidden = (n + TILE - 1) // TILE, widths(sizes)[0]
-    n_in, n_out, per_step = sizes[0], sizes[len(sizes) - 1], per_step_of(x)
+    n_in, n_out, per_step = sizes[0], sizes[len(sizes) - 1], np.int64(per_step_of(x))
     width, last = filled_up(n_in), filled_up(n_out)
     taken, columns = np.empty(TILE * width, x.dtype), np.empty(TILE * width, x.dtype)
     kept, buffers = np.empty(TILE * hidden, x.dtype), room(sizes, x)
     result, ones = np.empty(TILE * last, np.float32), np.full(per_step, one_of(x), x.dtype)
-    loss, wanted = 0.0, len(of_x) > 0
+    # Plain integers: functions are compiled anew for each literal that they are given.
+    loss, wanted, always, start, size = 0.0, len(of_x) > 0, len(mine) > 0, np.int64(0), np.int64(TILE)
     for tile in range(tiles * thread // threads, tiles * (thread + 1) // threads):
         rows = min(TILE, n - tile * TILE)
         source, at, row = x, tile * TILE * n_in, n_in
@@ -75,7 +76,7 @@ def _point_share(
             take(x, at, n_in, rows, taken, width)
             source, at, row = taken, 0, width
         tile_forward(
-            TILE, source, at, row, per_step, forth, lifted, sizes, slope, True, kept, 0, buffers, result
+            size, source, at, row, per_step, forth, lifted, sizes, slope, always, kept, start, buffers, result
         )  # fmt: skip
         for q in range(TILE):
             for c in range(last):
@@ -89,8 +90,8 @@ def _point_share(
             narrow(result, j, buffers[0], j)
         pair(n_in, source, at, row, columns, width)
         g = tile_backward(
-            TILE, columns, 0, per_step, width * per_step, back, sizes, slope, kept, TILE * hidden, mine, wanted, ones,
-            buffers,
+            size, columns, start, per_step, width * per_step, back, sizes, slope, kept, TILE * hidden, mine, wanted,
+            ones, buffers,
         )  # fmt: skip
         if wanted:
             give(g, width, rows, of_x, tile * TILE * n_in, n_in)
@@ -114,6 +115,19 @@ def point_errors(x, n, targets, kind, sharpness, sizes, forth, lifted, back, slo
     losses = np.zeros(threads)
     for thread in numba.prange(threads):
         losses[thread] = _point_share(
-            thread, threads, x, n, targets, kind, sharpness, sizes, forth, lifted, back, slope, learned[thread], of_x
+            np.int64(thread),
+            threads,
+            x,
+            n,
+            targets,
+            kind,
+            sharpness,
+            sizes,
+            forth,
+            lifted,
+            back,
+            slope,
+            learned[thread],
+            of_x,
         )
     return losses.sum()

@@ -416,7 +416,7 @@ def tile_forward(rows, x, x_at, x_row, x_step, weights, biases, sizes, slope, ke
         weights, biases: as `pack` laid them out forth.
         keep, kept, kept_at: whether hidden layers are left in `kept` from `kept_at` on, one after another, paired.
     """
-    layers, per_step = len(sizes) - 1, per_step_of(x)
+    layers, per_step, start = len(sizes) - 1, np.int64(per_step_of(x)), np.int64(0)
     even, odd, _, _ = buffers
     source, source_at, row, step, width = x, x_at, x_row, x_step, filled_up(sizes[0])
     # A row may be of an odd size: what follows it is met by zeros.
@@ -427,20 +427,27 @@ def tile_forward(rows, x, x_at, x_row, x_step, weights, biases, sizes, slope, ke
         if keep:
             _keep(
                 rows, source, source_at, row, step, weights, at, steps, following, per_step,
-                target, 0, kept, kept_at, biases, bias_at, slope,
+                target, start, kept, kept_at, biases, bias_at, slope,
             )  # fmt: skip
         else:
             _forward(
                 rows, source, source_at, row, step, weights, at, steps, following, per_step,
-                target, 0, target, 0, biases, bias_at, slope,
+                target, start, target, start, biases, bias_at, slope,
             )  # fmt: skip
         at += width * following
         bias_at += following
         kept_at += TILE * following
-        source, source_at, row, step, width, steps = target, 0, following, per_step, following, following // per_step
+        source, source_at, row, step, width, steps = (
+            target,
+            start,
+            following,
+            per_step,
+            following,
+            following // per_step,
+        )
     _output(
         rows, source, source_at, row, step, weights, at, steps, filled_up(sizes[layers]), per_step,
-        result, 0, result, 0, biases, bias_at, slope,
+        result, start, result, start, biases, bias_at, slope,
     )  # fmt: skip
 
 
@@ -457,7 +464,7 @@ def tile_backward(rows, x, x_at, x_row, x_step, weights, sizes, slope, kept, kep
         ones: as much of an array of ones as a step takes.
         buffers: in the first, the gradient of the output, rows of its filled up size: zeros wherever there is none.
     """
-    layers, per_step = len(sizes) - 1, per_step_of(kept)
+    layers, per_step, start = len(sizes) - 1, np.int64(per_step_of(kept)), np.int64(0)
     width = filled_up(sizes[layers])
     # The gradient of a layer's output by rows, and paired.
     g, other, g_paired, other_paired = buffers
@@ -473,23 +480,23 @@ def tile_backward(rows, x, x_at, x_row, x_step, weights, sizes, slope, kept, kep
         else:
             given, given_at, given_row, given_step = x, x_at, x_row, x_step
         _weight(
-            behind, given, given_at, given_row, given_step, g_paired, 0, rows // per_step, width, per_step,
-            mine, to, mine, 0, mine, 0, slope,
+            behind, given, given_at, given_row, given_step, g_paired, start, rows // per_step, width, per_step,
+            mine, to, mine, start, mine, start, slope,
         )  # fmt: skip
         # The bias is the weight of an input that is always 1.
         _weight(
-            ROWS, ones, 0, 0, 0, g_paired, 0, rows // per_step, width, per_step,
-            mine, to + behind * width, mine, 0, mine, 0, slope,
+            np.int64(ROWS), ones, start, start, start, g_paired, start, rows // per_step, width, per_step,
+            mine, to + behind * width, mine, start, mine, start, slope,
         )  # fmt: skip
         if i > 1:
             _backward(
-                rows, g, 0, width, per_step, weights, at, width // per_step, behind, per_step,
-                other, 0, other_paired, 0, given, given_at, slope,
+                rows, g, start, width, per_step, weights, at, width // per_step, behind, per_step,
+                other, start, other_paired, start, given, given_at, slope,
             )  # fmt: skip
         elif wanted:
             _input(
-                rows, g, 0, width, per_step, weights, at, width // per_step, behind, per_step,
-                other, 0, other, 0, g, 0, slope,
+                rows, g, start, width, per_step, weights, at, width // per_step, behind, per_step,
+                other, start, other, start, g, start, slope,
             )  # fmt: skip
         g, other, g_paired, other_paired, width = other, g, other_paired, g_paired, behind
     return g
@@ -501,7 +508,8 @@ def _forward_share(thread, threads, x, n, weights, biases, sizes, slope, keep, k
     tiles, hidden = (n + TILE - 1) // TILE, widths(sizes)[0]
     n_in, n_out = sizes[0], sizes[len(sizes) - 1]
     width, last = filled_up(n_in), filled_up(n_out)
-    taken, buffers, step = np.empty(TILE * width, x.dtype), room(sizes, x), per_step_of(x)
+    taken, buffers, step = np.empty(TILE * width, x.dtype), room(sizes, x), np.int64(per_step_of(x))
+    size = np.int64(TILE)  # a plain integer: functions are compiled anew for each literal that they are given
     result = np.empty(TILE * last, np.float32)
     for tile in range(tiles * thread // threads, tiles * (thread + 1) // threads):
         rows = min(TILE, n - tile * TILE)
@@ -511,7 +519,7 @@ def _forward_share(thread, threads, x, n, weights, biases, sizes, slope, keep, k
             source, source_at, row = taken, 0, width
         kept_at = tile * TILE * hidden
         tile_forward(
-            TILE, source, source_at, row, step, weights, biases, sizes, slope, keep, kept, kept_at, buffers, result
+            size, source, source_at, row, step, weights, biases, sizes, slope, keep, kept, kept_at, buffers, result
         )  # fmt: skip
         give(result, last, rows, out, tile * TILE * n_out, n_out)
 
@@ -523,7 +531,7 @@ def _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, mi
     n_in, n_out = sizes[0], sizes[len(sizes) - 1]
     width, last = filled_up(n_in), filled_up(n_out)
     taken, seen, buffers = np.empty(TILE * width, x.dtype), np.empty(TILE * width, x.dtype), room(sizes, x)
-    per_step, wanted = per_step_of(x), len(of_input) > 0
+    per_step, wanted, start, size = np.int64(per_step_of(x)), len(of_input) > 0, np.int64(0), np.int64(TILE)
     ones = np.full(per_step, one_of(x), x.dtype)
     for tile in range(tiles * thread // threads, tiles * (thread + 1) // threads):
         rows = min(TILE, n - tile * TILE)
@@ -535,7 +543,7 @@ def _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, mi
         end = (tile + 1) * TILE * hidden
         pair(n_in, source, source_at, row, seen, width)
         g = tile_backward(
-            TILE, seen, 0, per_step, width * per_step, weights, sizes, slope, kept, end, mine, wanted, ones, buffers
+            size, seen, start, per_step, width * per_step, weights, sizes, slope, kept, end, mine, wanted, ones, buffers
         )
         if wanted:
             give(g, width, rows, of_input, tile * TILE * n_in, n_in)
@@ -552,7 +560,7 @@ def forward(threads, x, n, weights, biases, sizes, slope, keep, kept, out):
         keep, kept: whether hidden layers are left in `kept`, tile by tile, layer by layer, paired.
     """
     for thread in numba.prange(threads):
-        _forward_share(thread, threads, x, n, weights, biases, sizes, slope, keep, kept, out)
+        _forward_share(np.int64(thread), threads, x, n, weights, biases, sizes, slope, keep, kept, out)
 
 
 @numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)
@@ -568,4 +576,4 @@ def backward(x, n, grad, weights, sizes, slope, kept, learned, of_input):
     """
     threads = len(learned)
     for thread in numba.prange(threads):
-        _backward_share(thread, threads, x, n, grad, weights, sizes, slope, kept, learned[thread], of_input)
+        _backward_share(np.int64(thread), threads, x, n, grad, weights, sizes, slope, kept, learned[thread], of_input)

@@ -115,8 +115,9 @@ def _ray_share(
     sizes, forth, lifted, back, slope = trunk
     head_sizes, head_forth, head_lifted, head_back, head_slope = head
     rays_o, rays_d, centre, inverse_half, octaves = lines
-    n, n_in, per_step = len(t_starts), sizes[0], per_step_of(x)
-    wanted = len(of_x) > 0
+    # Plain integers: functions are compiled anew for each literal that they are given.
+    n, n_in, per_step, start = len(t_starts), sizes[0], np.int64(per_step_of(x)), np.int64(0)
+    wanted, always = len(of_x) > 0, len(of_head) > 0
     begin, end = _rays_of(packed, n, thread, threads)
     most = group
     for r in range(begin, end):
@@ -170,7 +171,7 @@ def _ray_share(
                 lifted,
                 sizes,
                 slope,
-                True,
+                always,
                 kept,
                 t * hidden,
                 buffers,
@@ -189,7 +190,7 @@ def _ray_share(
                     head_x[line + features + j] = directions[ray_indices[s] * n_directions + j]
             tile_forward(
                 filled, head_x, t * seen_width, seen_width, per_step, head_forth, head_lifted, head_sizes, head_slope,
-                True, head_kept, t * head_hidden, head_buffers, result,
+                always, head_kept, t * head_hidden, head_buffers, result,
             )  # fmt: skip
             for q in range(rows):
                 for c in range(3):
@@ -211,8 +212,8 @@ def _ray_share(
                 narrow(result, j, head_buffers[0], j)
             pair(seen_width, head_x, t * seen_width, seen_width, head_columns, seen_width)
             g_seen = tile_backward(
-                filled, head_columns, 0, per_step, seen_width * per_step, head_back, head_sizes, head_slope, head_kept,
-                (t + TILE) * head_hidden, of_head, True, ones, head_buffers,
+                filled, head_columns, start, per_step, seen_width * per_step, head_back, head_sizes, head_slope,
+                head_kept, (t + TILE) * head_hidden, of_head, always, ones, head_buffers,
             )  # fmt: skip
             for q in range(rows):
                 result[q] = grad_sigmas[t + q] * rises[t + q]
@@ -267,7 +268,7 @@ def ray_errors(
     losses = np.zeros(threads)
     for thread in numba.prange(threads):
         losses[thread] = _ray_share(
-            thread, threads, x, lines, inverse_units, highest, features, samples, directions, background, target, share,
-            trunk, head, group, of_trunk[thread], of_head[thread], of_x,
+            np.int64(thread), threads, x, lines, inverse_units, highest, features, samples, directions, background, target,
+            share, trunk, head, group, of_trunk[thread], of_head[thread], of_x,
         )  # fmt: skip
     return losses.sum()

@@ -268,7 +268,7 @@ def ray_errors(
     losses = np.zeros(threads)
     for thread in numba.prange(threads):
         losses[thread] = _ray_share(
-            np.int64(thread), threads, x, lines, inverse_units, highest, features, samples, directions, background, target,
-            share, trunk, head, group, of_trunk[thread], of_head[thread], of_x,
+            np.int64(thread), threads, x, lines, inverse_units, highest, features, samples, directions, background,
+            target, share, trunk, head, group, of_trunk[thread], of_head[thread], of_x,
         )  # fmt: skip
     return losses.sum()

@@ -247,10 +247,15 @@ def _tries(form: Format, first: int, end: int, folder: Path, tally, send, second
     """In a process of its own: tries one after another; `tally` holds the try at hand, and how many were what."""
     import torch
 
+    from sinefield.data.cameras import Cameras
+
     torch.set_num_threads(1)
     sys.dont_write_bytecode = True
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, in the middle of whatever library
     os.chdir(folder)
+    # What is compiled comes out of numba's own cache, a pickle, when it is first called.
+    camera = Cameras(torch.eye(4)[None, :3], *torch.ones(2, 1, 2), torch.zeros(1, 4), 1, 1)
+    camera.view(0)
     data, watch = folder / "data", None
     for seed in range(first, end):
         tally[0] = seed

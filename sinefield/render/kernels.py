@@ -254,7 +254,7 @@ def walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, ne
     return _pack(rows, packed, step, cone_angle, total)
 
 
-@numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def rays_through(plane, cameras, c2w):
     """Origins and unit directions of rays that leave cameras through points of the plane before them.
 
@@ -262,7 +262,7 @@ def rays_through(plane, cameras, c2w):
     """
     n, one = len(plane), np.float32(1)
     rays_o, rays_d = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
-    for r in numba.prange(n):
+    for r in range(n):
         pose, x, y = c2w[cameras[r]], plane[r, 0], plane[r, 1]
         length = np.float32(0)
         for a in range(3):

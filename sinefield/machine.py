@@ -51,7 +51,8 @@ def cpu_features() -> dict[str, bool]:
 def few_objects_searched() -> Iterator[None]:
     """Let Python's search for unreachable objects leave those alone that are there already.
 
-    Those of the modules alone, a quarter of a million, take it a fifth of a second, as long as 50 training steps.
+    Those of the modules alone, a quarter of a million, take it a fifth of a second, as long as 50 training steps. What
+    was left alone before is searched again afterwards.
     """
     gc.freeze()
     try:

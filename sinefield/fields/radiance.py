@@ -37,6 +37,8 @@ class RadianceField(nn.Module):
     """
 
     kind = "radiance"
+    one_kernel = True
+    """Whether samples become pixels as `render.ray_kernels` has it."""
 
     def __init__(self, config: RadianceFieldConfig, aabb: Float[Tensor, "6"]) -> None:
         super().__init__()
@@ -90,9 +92,8 @@ class RadianceField(nn.Module):
         centre, half = self._centre()
         place, unit = (x - centre) / half, half
         if self.config.space == "contracted":
-            sides = (
-                (self.aabb[3:] - self.aabb[:3]) / 2 / half
-            )  # of the box in these units, so that the whole box is left as it is
+            # Of the box in these units, so that the whole box is left as it is.
+            sides = (self.aabb[3:] - self.aabb[:3]) / 2 / half
             place, reach = contract(place / sides)
             place, unit = place * sides / 2, half * reach[:, 0]
         return place, unit
@@ -180,8 +181,12 @@ class RadianceField(nn.Module):
         background: Float[Tensor, "r 3"],
         target: Float[Tensor, "r 3"],
     ) -> Float[Tensor, ""]:
-        """Σ (pixel − target)² over all channels of the rays, which are as many as `samples` has."""
-        if not (rays_o.requires_grad or rays_d.requires_grad) and fits(self.trunk, self.head, rays_o.device):
+        """Σ (pixel − target)² over all channels of the rays, which are as many as `samples` has.
+
+        Colours are sRGB; rays are the world's. On the CPU it may be differentiable once only.
+        """
+        fixed = not (rays_o.requires_grad or rays_d.requires_grad)
+        if self.one_kernel and fixed and fits(self.trunk, self.head, rays_o.device):
             seen, inverse_units = self._seen(*self.enter(rays_o, rays_d), samples)
             if isinstance(seen, Lines) or seen.dtype == self.trunk.dtype:
                 directions = self.directions(rays_d).to(self.head.dtype)

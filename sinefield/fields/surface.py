@@ -29,6 +29,8 @@ class SurfaceField(RadianceField):
         beta: β now; the config's, except while training narrows it.
     """
 
+    one_kernel = False
+
     def __init__(self, config: RadianceFieldConfig, aabb: Float[Tensor, "6"]) -> None:
         super().__init__(config, aabb)
         self.beta = config.beta
@@ -68,17 +70,6 @@ class SurfaceField(RadianceField):
         d, features = self._distances(samples.points(rays_o, rays_d))
         directions = self.directions(rays_d[: samples.n_rays]).to(self.head.input_dtype)[samples.ray_indices]
         return composite(*crossings(d / self.beta, self._colours(features, directions), samples))
-
-    def squared_error(
-        self,
-        rays_o: Float[Tensor, "r 3"],
-        rays_d: Float[Tensor, "r 3"],
-        samples: Samples,
-        background: Float[Tensor, "r 3"],
-        target: Float[Tensor, "r 3"],
-    ) -> Float[Tensor, ""]:
-        """As `RadianceField.squared_error`."""
-        return (self.shade(rays_o, rays_d, samples).over(background) - target).square().sum()
 
 
 def crossings(

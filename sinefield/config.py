@@ -310,6 +310,7 @@ class RadianceTrainingConfig(TrainingConfig):
     adam_lr: float = 5e-3
     batch: int = 65536  # target number of samples a step; the number of rays adapts to it
     eikonal: float = 0.01  # of field.density distance: weight of (|∇d| − 1)² beside the colours' mean square error
+    curvature: float = 1e-5  # of field.density distance: weight of |∇²d|, in 1 / half the box's longest side
     coarse: float = 4.0  # samples are at first so many times longer than the field's own, and get shorter evenly
     hull: bool = True  # start from the visual hull of the masks where images carry alpha
     grid_every: int = 16  # steps between two updates of the occupancy grid
@@ -320,6 +321,8 @@ class RadianceTrainingConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check(0 <= self.eikonal, f"eikonal is {self.eikonal}; 0 or more")
+        _check(0 <= self.curvature, f"curvature is {self.curvature}; 0 or more")
         _check(1 <= self.coarse <= 64, f"coarse is {self.coarse}; 1 (samples are as long as the field's) to 64")
 
 

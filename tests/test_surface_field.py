@@ -22,7 +22,7 @@ from sinefield.render.march import Samples
 from sinefield.render.volume import composite_reference
 from sinefield.strict import to_plain
 from sinefield.training.run import load_field
-from sinefield.training.surface import beta_at, fit_hull, slopes
+from sinefield.training.surface import beta_at, differences, fit_hull
 from sinefield.training.train import train
 
 BOX = torch.tensor([-2.0, -2, -2, 2, 2, 2])
@@ -63,8 +63,7 @@ def test_half_of_the_light_is_left_at_the_surface_however_slanted(slope, beta):
     d = slope * (1.6 - middle)  # crosses 0 between two samples
     sigmas, colours, moved = crossings(d / beta, middle[:, None], samples)
     transmittance = torch.exp(-(sigmas.double() * 0.05).cumsum(0))
-    expected = torch.sigmoid(d[1:].double() / beta) / torch.sigmoid(d[0].double() / beta)
-    torch.testing.assert_close(transmittance[:-1], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(transmittance, torch.sigmoid(d.double() / beta), atol=1e-5, rtol=1e-4)
     if slope == 1.0:  # opaque within a sample: what is seen is what lies on the surface, not at a sample
         pixels = composite_reference(sigmas, colours, moved)
         assert pixels.opacities.item() == pytest.approx(1, abs=1e-3)
@@ -80,25 +79,41 @@ def test_what_recedes_stops_nothing_and_rays_do_not_mix():
         torch.tensor([[0, 3], [3, 2]]),
     )
     colours = torch.arange(5.0)[:, None]
-    sigmas, seen, _ = crossings(torch.tensor([-3.0, 0.0, 3.0, -5.0, 2.0]), colours, two)
-    assert not sigmas.any()  # 3 to −5 falls, but from one ray to the next
+    sigmas, seen, _ = crossings(torch.tensor([30.0, 31.0, 33.0, 20.0, 22.0]), colours, two)
+    assert (sigmas < 1e-8).all()  # 33 to 20 falls, but from one ray to the next
     torch.testing.assert_close(seen, colours)
-    sigmas, seen, _ = crossings(torch.tensor([3.0, 1.0, -1.0, 2.0, 1.0]), colours, two)
-    assert sigmas[2] == 0 and sigmas[4] == 0 and (sigmas[[0, 1, 3]] > 0).all()
-    torch.testing.assert_close(seen[:, 0], torch.tensor([1.0, 1.5, 2.0, 4.0, 4.0]))
+    sigmas, seen, _ = crossings(torch.tensor([3.0, 1.0, -1.0, 2.0, 3.0]), colours, two)
+    assert sigmas[4] == 0 and (sigmas[:4] > 0).all()
+    torch.testing.assert_close(seen[:, 0], torch.tensor([0.0, 1.0, 1.5, 3.0, 4.0]))
 
 
-def test_slopes_are_gradients():
+@pytest.mark.parametrize("entry", [0, 5, 20, 33])
+def test_a_ray_that_enters_late_loses_no_light(entry):
+    """Whether samples begin in the open, close before a surface or behind it: as much light is left after them."""
+    whole = line(64)
+    d = (1.6 - (whole.t_starts + whole.t_ends) / 2) / 0.1
+    late = line(64 - entry)
+    sigmas, _, _ = crossings(d[entry:], torch.zeros(len(d) - entry, 1), late)
+    left = torch.exp(-(sigmas.double() * 0.05).sum())
+    assert left.item() == pytest.approx(torch.sigmoid(d[-1].double()).item(), rel=1e-4)
+
+
+def test_differences_are_slopes_and_curvatures():
     field = field_of()
     x = torch.randn(20, 3)
-    torch.testing.assert_close(slopes(field, x, 0.01), x / x.norm(dim=1, keepdim=True), atol=5e-3, rtol=0)
+    slopes, laplacians = differences(field, x, 0.01)
+    r = x.norm(dim=1)
+    torch.testing.assert_close(slopes, x / r[:, None], atol=5e-3, rtol=0)
+    halves = r / field.half
+    near = halves > 0.3  # of a sphere of radius r the two curvatures are 1/r
+    torch.testing.assert_close(laplacians[near], (2 / halves)[near], atol=0.05, rtol=0.02)
     with torch.no_grad():
         field.trunk.biases[-1][0] = 0.1
         field.trunk.weights[-1].weight[0] = torch.randn(32) * 0.1
     x.requires_grad_()
     field.trunk.twice_differentiable = True
     (truth,) = torch.autograd.grad(field.distance(x).sum(), x)
-    torch.testing.assert_close(slopes(field, x.detach(), 1e-3), truth, atol=0.05, rtol=0)
+    torch.testing.assert_close(differences(field, x.detach(), 1e-3)[0], truth, atol=0.05, rtol=0)
 
 
 def test_schedules_end_where_the_field_file_begins():

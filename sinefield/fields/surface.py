@@ -75,29 +75,30 @@ class SurfaceField(RadianceField):
 def crossings(
     d: Float[Tensor, "n_samples"], colours: Float[Tensor, "n_samples c"], samples: Samples
 ) -> tuple[Float[Tensor, "n_samples"], Float[Tensor, "n_samples c"], Samples]:
-    """Densities, colours and places of the stretches between neighbouring samples, as `composite` takes them.
+    """Densities, colours and places of the stretches that end at the samples, as `composite` takes them.
 
     A stretch from distance a to b stops 1 − Φ(b)/Φ(a) of the light that reaches it, none where the distance grows. Its
     colour and its place are those of the point where a line from a to b crosses 0, or of the end that is nearer to 0.
-    The last sample of a ray begins no stretch.
+    The first sample's stretch comes from afar, where no surface is: a ray that enters the occupied cells, or the hull
+    of the masks, right at a surface has no sample before it. What it stops, it stops at that sample.
 
     Arguments:
         d: signed distances at the samples' midpoints, in units of β.
     """
     if len(d) == 0:
         return d, colours, samples
-    length = samples.t_ends - samples.t_starts
     middle = (samples.t_starts + samples.t_ends) / 2
-    following, after = torch.cat([d[1:], d[-1:]]), torch.cat([colours[1:], colours[-1:]])
     within = torch.zeros_like(d, dtype=torch.bool)
-    within[:-1] = samples.ray_indices[1:] == samples.ray_indices[:-1]
-    falls = within & (following < d)
-    depth = torch.where(falls, F.logsigmoid(d) - F.logsigmoid(following), 0.0)
-    share = (d / torch.where(falls, d - following, 1.0)).clamp(0, 1) * falls
+    within[1:] = samples.ray_indices[1:] == samples.ray_indices[:-1]
+    before, earlier, log_phi = d.roll(1), colours.roll(1, 0), F.logsigmoid(d)
+    falls = within & (d < before)
+    depth = torch.where(falls, log_phi.roll(1) - log_phi, torch.where(within, 0.0, -log_phi))
+    back = (-d / torch.where(falls, before - d, 1.0)).clamp(0, 1) * falls  # share of the way to the sample before
+    length = samples.t_ends - samples.t_starts
     with torch.no_grad():
-        start = samples.t_starts + share * (torch.cat([middle[1:], middle[-1:]]) - middle)
+        start = samples.t_starts + back * (middle.roll(1) - middle)
         moved = samples._replace(t_starts=start, t_ends=start + length)
-    return depth / length, colours + share[:, None] * (after - colours), moved
+    return depth / length, colours + back[:, None] * (earlier - colours), moved
 
 
 def make_radiance_field(config: RadianceFieldConfig, aabb: Float[Tensor, "6"]) -> RadianceField:

@@ -9,13 +9,13 @@ from sinefield.config import RadianceConfig
 from sinefield.fields.surface import SurfaceField
 from sinefield.training.loop import kept
 
-FIRST_BETA, NARROWED = 0.1, 0.8
+FIRST_BETA, NARROWED = 0.03, 0.8
 """β at the start, halves of the box, and the share of the budget after which it is the config's."""
 STEPS, POINTS, RATE, BAND = 300, 2048, 5e-3, 0.1
 """Fitting the start to a hull: steps, points of each kind in one, Adam's rate, and how far from the hull, in halves of
 the box, points of the second kind are."""
-TAP = 0.01
-"""Least distance of the points between which slopes are measured, halves of the box."""
+TAP = 0.02
+"""Least distance of the points between which slopes and curvatures are measured, halves of the box."""
 SHARE = 32
 """One in so many samples of a batch has its slope measured, and as many points of the whole box."""
 CLEARANCE = 0.02
@@ -28,16 +28,19 @@ def beta_at(progress: float, last: float) -> float:
     return max(FIRST_BETA, last) ** (1 - done) * last**done
 
 
-def slopes(field: SurfaceField, x: Tensor, reach: float) -> Tensor:
-    """(n, 3) gradients of the distance at world points, by differences over ±`reach` halves of the box.
+def differences(field: SurfaceField, x: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    """Gradients (n, 3) and Laplacians (n,) of the distance at world points, by differences over ±`reach`.
 
-    Differences need no second derivative of the network, and smooth what is finer than they reach (Li et al., CVPR
-    2023, Neuralangelo).
+    Lengths are in halves of the box, `reach` too. Differences need no second derivative of the network, and smooth what
+    is finer than they reach (Li et al., CVPR 2023, Neuralangelo). Where the slope is 1, the Laplacian is the sum of the
+    principal curvatures.
     """
-    taps = torch.cat([torch.eye(3, device=x.device), -torch.eye(3, device=x.device)]) * (reach * field.half)
+    axes = torch.eye(3, device=x.device)
+    taps = torch.cat([axes, -axes, torch.zeros_like(axes[:1])]) * (reach * field.half)
     d, _ = field._distances((x[:, None] + taps).reshape(-1, 3))
-    plus, minus = d.view(-1, 2, 3).unbind(1)
-    return (plus - minus) / (2 * reach)
+    d = d.view(-1, 7)
+    plus, minus = d[:, :3], d[:, 3:6]
+    return (plus - minus) / (2 * reach), ((plus + minus).sum(1) - 6 * d[:, 6]) / reach**2
 
 
 def fit_hull(field: SurfaceField, seed: int) -> None:
@@ -65,8 +68,8 @@ def fit_hull(field: SurfaceField, seed: int) -> None:
 
 
 class Regularity:
-    """How wide the surface is, and the losses that colours do not bring: slopes of 1, and a clear distance where masks
-    show nothing.
+    """How wide the surface is, and the losses that colours do not bring: slopes of 1, little curvature, and a clear
+    distance where masks show nothing.
 
     Arguments:
         field: on its device, its grid restricted to the hull already.
@@ -82,17 +85,20 @@ class Regularity:
         self.field.beta = beta_at(progress, self.config.field.beta)
 
     def backward(self, near: Tensor, generator: torch.Generator) -> float | Tensor:
-        """Accumulate the gradient of both losses, and return their sum.
+        """Accumulate the gradient of the losses, and return their sum.
 
-        Slopes are measured at some of the points `near` (samples, 3) and at as many anywhere in the box. Where rays
-        never go, nothing else would tell the field that it is empty.
+        Slopes are measured at some of the points `near` (samples, 3) and at as many anywhere in the box; curvatures at
+        the former. Where rays never go, nothing else would tell the field that it is empty.
         """
         field, n, device = self.field, self.n, near.device
         low, high = field.aabb[:3], field.aabb[3:]
         chosen = torch.randint(max(len(near), 1), (n if len(near) else 0,), generator=generator, device=device)
         free = low + torch.rand(n, 3, generator=generator, device=device) * (high - low)
-        slope = slopes(field, torch.cat([near[chosen], free]), max(TAP, field.beta))
-        loss = self.config.training.eikonal * (slope.norm(dim=1) - 1).square().mean()
+        slope, laplacian = differences(field, torch.cat([near[chosen], free]), max(TAP, field.beta))
+        training = self.config.training
+        loss = training.eikonal * (slope.norm(dim=1) - 1).square().mean()
+        if len(chosen):
+            loss = loss + training.curvature * laplacian[: len(chosen)].abs().mean()
         if len(self.empty):
             cells = self.empty[torch.randint(len(self.empty), (n,), generator=generator, device=device)]
             loss = loss + (CLEARANCE - field._distances(field.grid.centres(cells))[0]).clamp(min=0).mean()

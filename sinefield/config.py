@@ -321,8 +321,8 @@ class RadianceTrainingConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(0 <= self.eikonal, f"eikonal is {self.eikonal}; 0 or more")
-        _check(0 <= self.curvature, f"curvature is {self.curvature}; 0 or more")
+        _check(self.eikonal >= 0, f"eikonal is {self.eikonal}; 0 or more")
+        _check(self.curvature >= 0, f"curvature is {self.curvature}; 0 or more")
         _check(1 <= self.coarse <= 64, f"coarse is {self.coarse}; 1 (samples are as long as the field's) to 64")
 
 

@@ -233,6 +233,10 @@ def test_only_what_eyes_see_is_compared():
     # From distance 5 a unit ball shows what is above z = 1/5.
     seen = visible(points, points, reference, eye)
     assert (seen == (points[:, 2] > 0.2))[np.abs(points[:, 2] - 0.2) > 0.05].all()
+    two = np.array([[0.0, 0, 5], [0, 5, 0]])
+    both = visible(points, points, reference, two, least=2)
+    assert (both == (points[:, 1:].min(1) > 0.2))[np.abs(points[:, 1:] - 0.2).min(1) > 0.05].all() and both.any()
+    assert not visible(points, points, reference, two, least=3).any()
     dented = np.asarray(ball.vertices) * np.where(ball.vertices[:, 2:] < -0.2, 0.5, 1.0)
     assert compare_visible(dented, ball.faces.astype(np.int32), reference, eye)["chamfer_l1"] < 2e-3
     assert compare_visible(dented, ball.faces.astype(np.int32), reference, -eye)["chamfer_l1"] > 0.1

@@ -103,11 +103,12 @@ def compare_visible(
     eyes: Float[np.ndarray, "k 3"],
     n: int = 100_000,
     seed: int = 0,
+    least: int = 1,
 ) -> dict[str, float]:
     """How far a mesh lies from a reference mesh where photographers could see either of them.
 
     Photographs say nothing of undersides and insides: of `n` area-uniform points on each mesh, those count that at
-    least one of the `eyes`, positions outside both, sees from the front. Distances go to the whole of the other
+    `least` so many of the `eyes`, positions outside both, see from the front. Distances go to the whole of the other
     surface, and are exact: those of identical surfaces are 0.
 
     Returns:
@@ -124,7 +125,7 @@ def compare_visible(
     seeds = np.random.SeedSequence(seed).spawn(2)
     for surface, other, seed_of in zip((mesh, reference), (reference, mesh), seeds, strict=True):
         points, normals = surface_samples(surface, n, seed_of)
-        points = points[visible(points, normals, surface, eyes)]
+        points = points[visible(points, normals, surface, eyes, least)]
         if len(points) == 0:
             raise SinefieldError(f"{surface.source}: no camera sees any of its surface; check the poses' coordinates")
         triangles = np.asarray(other.faces, np.int64)
@@ -144,8 +145,10 @@ def visible(
     normals: Float[np.ndarray, "n 3"],
     surface: Surface,
     eyes: Float[np.ndarray, "k 3"],
+    least: int = 1,
 ) -> Bool[np.ndarray, "n"]:
-    """Which points (n, 3) on a mesh, with outward normals, at least one of the eyes outside it sees from the front."""
+    """Which points (n, 3) on a mesh, with outward normals, at `least` so many of the eyes outside it see from the
+    front."""
     centre = (surface.aabb[:3] + surface.aabb[3:]) / 2
     half = float(np.linalg.norm(surface.aabb[3:] - surface.aabb[:3])) / 2
     # Embree works in float32: give it a mesh of about unit size around 0.
@@ -154,11 +157,11 @@ def visible(
     TriangleMesh(scene=scene, vertices=corners, indices=surface.faces.astype(np.int32))
     points, eyes = (points - centre) / half, (eyes - centre) / half
     raised = (points + LIFT * normals).astype(np.float32)
-    seen = np.zeros(len(points), bool)
+    seen = np.zeros(len(points), np.int64)  # by how many, as far as that matters
     for eye in eyes:
         toward = eye - points
-        asked = np.flatnonzero(~seen & ((toward * normals).sum(1) > 0))
+        asked = np.flatnonzero((seen < least) & ((toward * normals).sum(1) > 0))
         if len(asked):
             rays = (toward[asked] / np.linalg.norm(toward[asked], axis=1, keepdims=True)).astype(np.float32)
-            seen[asked] = scene.run(raised[asked], rays, query="OCCLUDED") < 0
-    return seen
+            seen[asked] += scene.run(raised[asked], rays, query="OCCLUDED") < 0
+    return seen >= least

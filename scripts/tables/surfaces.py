@@ -158,9 +158,9 @@ def report(stored: dict) -> None:
         "with the grids and settings of surface fields, and surface fields (`scenes/demo_surface.yaml`), all for as\n"
         "many steps on the same photographs with alpha, of 100×100 pixels for the demo and 128×128 for meshes painted\n"
         "with stripes. Three figures are in this order; two ratios are those of the densities. Chamfer distance in\n"
-        "percent of half the box: the mean over points of each surface that a training camera sees, of their exact distance\n"
-        f"to the other. Well seen is what {WELL} of the 100 cameras see. The aim is a ratio of 3 to the plain field.\n"
-        f"Single runs, seed 0, {machine['cpu']}, {machine['threads']} thread,\n"
+        "percent of half the box: the mean over points of each surface that a training camera sees, of their exact\n"
+        f"distance to the other. Well seen is what {WELL} of the 100 cameras see. The aim is a ratio of 3 to the\n"
+        f"plain field. Single runs, seed 0, {machine['cpu']}, {machine['threads']} thread,\n"
         f"torch {machine['torch']}, beside other work: times are rough.\n\n"
         "## The suggested level of a density\n\n"
         + table(list(best[0]), best, markdown=True)

@@ -127,7 +127,8 @@ def compare_visible(
         points, normals = surface_samples(surface, n, seed_of)
         points = points[visible(points, normals, surface, eyes, least)]
         if len(points) == 0:
-            raise SinefieldError(f"{surface.source}: no camera sees any of its surface; check the poses' coordinates")
+            who = "no camera sees" if least == 1 else f"no {least} cameras see"
+            raise SinefieldError(f"{surface.source}: {who} any of its surface; check the poses' coordinates")
         triangles = np.asarray(other.faces, np.int64)
         squared = igl.point_mesh_squared_distance(points, np.asarray(other.vertices), triangles)[0]
         means.append(float(np.sqrt(squared).mean()))

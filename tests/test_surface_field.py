@@ -244,3 +244,5 @@ def test_only_what_eyes_see_is_compared():
     assert larger["chamfer_l1"] == pytest.approx(0.1, rel=0.02)
     with pytest.raises(SinefieldError, match="no camera sees"):
         compare_visible(points, ball.faces.astype(np.int32), reference, 0 * eye)
+    with pytest.raises(SinefieldError, match="no 3 cameras see"):
+        compare_visible(points, ball.faces.astype(np.int32), reference, two, least=3)

@@ -32,8 +32,8 @@ def differences(field: SurfaceField, x: Tensor, reach: float) -> tuple[Tensor, T
     """Gradients (n, 3) and Laplacians (n,) of the distance at world points, by differences over ±`reach`.
 
     Lengths are in halves of the box, `reach` too. Differences need no second derivative of the network, and smooth what
-    is finer than they reach (Li et al., CVPR 2023, Neuralangelo). Where the slope is 1, the Laplacian is the sum of the
-    principal curvatures.
+    is finer than they reach (Li et al., CVPR 2023, Neuralangelo, where the mean of |Laplacian| is penalised too). Where
+    the slope is 1, the Laplacian is the sum of the principal curvatures.
     """
     axes = torch.eye(3, device=x.device)
     taps = torch.cat([axes, -axes, torch.zeros_like(axes[:1])]) * (reach * field.half)

@@ -14,7 +14,7 @@ if compgen -G "carry/wheels/*.whl" > /dev/null; then
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 failed=0
-timeout 45 python3 -m sinefield.cli doctor --json | tail -n 1 > "$out/doctor.json" || failed=1
+timeout 45 python3 -m sinefield.commands.cli doctor --json | tail -n 1 > "$out/doctor.json" || failed=1
 timeout 130 python3 -m pytest -m cuda --junitxml "$out/cuda_tests.xml" || failed=1
 # What the parts above left of 9 minutes.
 python3 scripts/benchmarks/gpu.py --out "$out" --seconds "$((525 - SECONDS < 370 ? 525 - SECONDS : 370))" "$@" || failed=1

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from sinefield.data.cameras import orbit
+from sinefield.cameras.cameras import orbit
 
 NUMBERS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4, "OPENCV_FISHEYE": 5}
 PARAMETERS = {

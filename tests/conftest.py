@@ -14,15 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, which reads it once
 os.environ.setdefault("SINEFIELD_CACHE", str(ROOT / ".pytest_cache" / "sinefield"))
-# Not render.kernels and nn.hash_kernels, which are numba's, nor export.video and export.orbit: the checker takes frames
-# from their streams.
+# Not kernels.cpu, which is numba's, nor export.video_files and export.video: the checker takes frames from their streams.
 CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "fused", "encodings", "hashgrid", "spectrum", "tcnn")]
-CHECKED += [f"nn.{name}" for name in ("attention", "attention_triton", "graying", "norms", "foreign", "convert")]
-CHECKED += ["fields", "metrics", "data", "render.march", "render.volume", "render.occupancy"]
-CHECKED += ["nn.point_error", "render.ray_error"]
-CHECKED += ["render.surface", "export.channels", "export.views"]
-CHECKED += ["render.march_triton", "render.composite_triton"]
-CHECKED += ["export.mesh", "export.field_mesh", "export.grid", "export.report", "export.page", "export.image"]
+CHECKED += ["transformers", "kernels.cuda.attention", "fields", "metrics", "data", "cameras", "meshing"]
+CHECKED += ["render.march", "render.volume", "render.occupancy", "render.surface", "render.channels"]
+CHECKED += ["nn.point_error", "render.ray_error", "render.march_triton", "render.composite_triton"]
+CHECKED += ["export.mesh", "export.report", "export.page", "export.image"]
 CHECKED += ["viewer.picture", "adapters", "compress.adapter_table"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")
 
@@ -40,7 +37,7 @@ def data_folder() -> Path:
 @pytest.fixture(autouse=True)
 def coarse_scores(monkeypatch):
     """Tests train small fields many times; the surface they are scored by may be coarse."""
-    import sinefield.training.evaluate as evaluate
+    import sinefield.learning.evaluate as evaluate
 
     monkeypatch.setattr(evaluate, "SURFACE_RESOLUTION", 56)
     monkeypatch.setattr(evaluate, "HELDOUT_POINTS", 50_000)
@@ -69,7 +66,7 @@ def photographs(tmp_path_factory) -> Path:
 def ball_run(ball, tmp_path_factory):
     from small import shape_config
 
-    from sinefield.training.train import train
+    from sinefield.learning.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "ball"
     report = train(shape_config(ball, steps=250), folder)
@@ -80,7 +77,7 @@ def ball_run(ball, tmp_path_factory):
 def photo_run(photographs, tmp_path_factory):
     from small import radiance_config
 
-    from sinefield.training.train import train
+    from sinefield.learning.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "photo"
     report = train(radiance_config(photographs, steps=150), folder)

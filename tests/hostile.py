@@ -247,7 +247,7 @@ def _tries(form: Format, first: int, end: int, folder: Path, tally, send, second
     """In a process of its own: tries one after another; `tally` holds the try at hand, and how many were what."""
     import torch
 
-    from sinefield.data.cameras import Cameras
+    from sinefield.cameras.cameras import Cameras
 
     torch.set_num_threads(1)
     sys.dont_write_bytecode = True

@@ -21,18 +21,18 @@ from torch import nn
 
 from sinefield.adapters import AdapterSpec, attach, save_adapter
 from sinefield.adapters.file import load_adapter
+from sinefield.cameras.orbits import usual_orbit
+from sinefield.cameras.path_files import read_camera_path
 from sinefield.config import load_config, make_config
-from sinefield.data.camera_path import read_camera_path
-from sinefield.data.geometry import load_surface
-from sinefield.data.image import load_image
-from sinefield.data.images import load_posed
-from sinefield.data.orbits import usual_orbit
-from sinefield.data.synthetic import load_coloured
+from sinefield.data.made.synthetic import load_coloured
+from sinefield.data.photographs.images import load_posed
+from sinefield.data.picture import load_image
+from sinefield.data.surfaces.surface import load_surface
+from sinefield.export.info import describe
 from sinefield.fields.image import ImageField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
-from sinefield.training.info import describe
-from sinefield.training.run import Run, load_field, load_state_field, save_field, save_tensors
+from sinefield.store.run import Run, load_field, load_state_field, save_field, save_tensors
 
 Example = dict[str, bytes]
 """A folder's files."""

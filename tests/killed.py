@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-import sinefield.training.evaluate as evaluation
-import sinefield.training.loop as loop
-from sinefield import cli
+import sinefield.learning.evaluate as evaluation
+import sinefield.learning.loop as loop
+from sinefield.commands import cli
 from sinefield.strict import dump_yaml, to_plain
 
-PRELOADED = ["hostile", "killed", "matplotlib.figure", "matplotlib.backends.backend_agg", "sinefield.training.train"]
+PRELOADED = ["hostile", "killed", "matplotlib.figure", "matplotlib.backends.backend_agg", "sinefield.learning.train"]
 """Of the one server that all of a test session's processes come from."""
 
 

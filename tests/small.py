@@ -8,8 +8,8 @@ import torch
 import trimesh
 from PIL import Image
 
+from sinefield.cameras.cameras import orbit
 from sinefield.config import make_config
-from sinefield.data.cameras import orbit
 
 CENTRE, RADIUS = np.array([100.0, -3.0, 7.0]), 2.5
 

@@ -19,17 +19,17 @@ from sinefield.adapters import AdapterSpec
 from sinefield.adapters.edits import apply_edits, load_edit, to_packed_edit
 from sinefield.adapters.fields import adapt_field, adapted_weights, choose_layers, fingerprint, settle
 from sinefield.adapters.file import merge_files, pack_adapter
-from sinefield.cli import main
+from sinefield.commands.cli import main
 from sinefield.compress.quantize import Uniform
 from sinefield.config import RadianceFieldConfig, ShapeFieldConfig
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
+from sinefield.fields.shape_training import ShapeTask
+from sinefield.learning.adapt import adapt
 from sinefield.nn.weights import materialised
-from sinefield.training.adapt import adapt
-from sinefield.training.run import Run, load_field
-from sinefield.training.shape import ShapeTask
-from sinefield.training.sine_file import save_sine
+from sinefield.store.run import Run, load_field
+from sinefield.store.sine_files import save_sine
 from sinefield.viewer.follow import Follower
 
 SPEC = AdapterSpec("sine", 3, 4.0, 12.0)

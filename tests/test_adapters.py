@@ -20,11 +20,11 @@ from sinefield import adapters
 from sinefield.adapters import AdapterSpec
 from sinefield.adapters.file import describe_adapter, load_adapter, load_packed, merge_files, pack_adapter
 from sinefield.adapters.layers import ROWS, Adapted
-from sinefield.cli import main
+from sinefield.commands.cli import main
 from sinefield.compress.adapter_table import ADAPTER_KINDS, table_out, tensor_shapes
 from sinefield.compress.container import decode
 from sinefield.errors import SinefieldError
-from sinefield.training.sine_file import load_packed as load_field_file
+from sinefield.store.sine_files import load_packed as load_field_file
 
 
 class Conv1D(nn.Module):

@@ -12,11 +12,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-import sinefield.nn.attention as ours
+import sinefield.transformers.attention as ours
 from sinefield.errors import SinefieldError
-from sinefield.nn import attention_triton as tritons
-from sinefield.nn.attention import Attention, attention, attention_matrix, choose_method
-from sinefield.nn.norms import attention_norms, bounds, condition_number
+from sinefield.kernels.cuda import attention as tritons
+from sinefield.transformers.attention import Attention, attention, attention_matrix, choose_method
+from sinefield.transformers.norms import attention_norms, bounds, condition_number
 
 ROOT = Path(__file__).parents[1]
 

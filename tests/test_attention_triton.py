@@ -8,8 +8,8 @@ import pytest
 import torch
 from test_attention import coin, tokens
 
-from sinefield.nn import attention_triton as launching
-from sinefield.nn.attention import attention
+from sinefield.kernels.cuda import attention as launching
+from sinefield.transformers.attention import attention
 
 triton = pytest.importorskip("triton", reason="Triton is not installed; it has wheels for Linux")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -117,7 +117,7 @@ COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from sinefield.nn import attention_kernels
+from sinefield.kernels.cpu import attention as attention_kernels
 kind, pad, precision = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 fixed = {"D": pad - 4, "C": pad - 4, "PAD_D": pad, "PAD_C": pad, "P": 3, "CAUSAL": True, "MASKED": True}
 fixed |= {"PRECISION": precision, "QUERIES": 64, "KEYS": 64}

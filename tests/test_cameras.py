@@ -7,7 +7,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from sinefield.data.cameras import Cameras, distort, look_at, orbit, undistort
+from sinefield.cameras.cameras import Cameras, distort, look_at, orbit, undistort
 from sinefield.errors import SinefieldError
 
 FOX = (0.0578421, -0.0805099, -0.000980296, 0.00015575)

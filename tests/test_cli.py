@@ -11,8 +11,8 @@ import torch
 import trimesh
 from PIL import Image
 
-from sinefield.arguments import CONTROL
-from sinefield.cli import main
+from sinefield.commands.arguments import CONTROL
+from sinefield.commands.cli import main
 from sinefield.errors import SinefieldError
 from sinefield.files import write_text
 

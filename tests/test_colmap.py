@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sinefield.data.colmap import read_model
-from sinefield.data.images import load_posed
-from sinefield.data.listing import read_listing
+from sinefield.data.photographs.colmap import read_model
+from sinefield.data.photographs.images import load_posed
+from sinefield.data.photographs.listing import read_listing
 from sinefield.errors import SinefieldError
 
 

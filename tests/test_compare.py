@@ -6,13 +6,13 @@ import shutil
 import pytest
 from PIL import Image
 
-from sinefield.cli import main
+from sinefield.commands.cli import main
 from sinefield.compress.quantize import Uniform
 from sinefield.errors import SinefieldError
-from sinefield.training import compare as module
-from sinefield.training.compare import compare
-from sinefield.training.run import load_field
-from sinefield.training.sine_file import save_sine, to_packed
+from sinefield.export import compare as module
+from sinefield.export.compare import compare
+from sinefield.store.run import load_field
+from sinefield.store.sine_files import save_sine, to_packed
 
 
 def packed(run, path, note):

@@ -14,11 +14,11 @@ from sinefield.compress.entropy import Decoder, Encoder, fit_table, frequencies
 from sinefield.compress.grid import decode_grid, encode_grid
 from sinefield.compress.quantize import Codebook, Uniform, kmeans, laplace_bits_gradient
 from sinefield.config import make_config
-from sinefield.data.geometry import Normalisation
+from sinefield.data.surfaces.surface import Normalisation
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
-from sinefield.training.sine_file import _shapes, from_packed, load_packed, save_sine, to_packed
+from sinefield.store.sine_files import _shapes, from_packed, load_packed, save_sine, to_packed
 
 
 def shape_field(box=(-1, -2, -3, 1, 2, 3), **settings):

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sinefield.errors import SinefieldError
-from sinefield.nn.convert import convert
-from sinefield.nn.graying import DCTGraying, SVDGraying, svd_graying
 from sinefield.nn.mlp import WeightSpec
+from sinefield.transformers.convert import convert
+from sinefield.transformers.graying import DCTGraying, SVDGraying, svd_graying
 
 transformers = pytest.importorskip("transformers", reason="transformers is absent; pip install 'sinefield[adapters]'")
 

@@ -9,6 +9,10 @@ import torch
 from small import radiance_config, shape_config
 
 from sinefield.config import make_config
+from sinefield.fields.radiance_training import RadianceTask, load_scene
+from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.learning.loop import make_optimizers, step_generator
+from sinefield.learning.train import train
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP, WeightSpec
 from sinefield.nn.tcnn import TinyGrid, TinyNetwork, why_not_tinycudann
@@ -18,10 +22,6 @@ from sinefield.render.march_cuda import why_not_nerfacc
 from sinefield.render.march_triton import why_not_triton
 from sinefield.render.occupancy import marcher
 from sinefield.render.volume import composite, composite_reference
-from sinefield.training.loop import make_optimizers, step_generator
-from sinefield.training.radiance import RadianceTask, load_scene
-from sinefield.training.shape import ShapeTask, load_shape
-from sinefield.training.train import train
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

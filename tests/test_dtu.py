@@ -9,8 +9,8 @@ import torch
 from captures import poses
 from PIL import Image
 
-from sinefield.data.images import load_posed
-from sinefield.data.inspect import inspect
+from sinefield.data.photographs.images import load_posed
+from sinefield.data.photographs.inspect import inspect
 from sinefield.errors import SinefieldError
 
 SIZE = 12, 8

@@ -7,10 +7,10 @@ import pytest
 import torch
 import trimesh
 
-from sinefield.data.geometry import load_surface
+from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
-from sinefield.export import mesh as module
-from sinefield.export.mesh import check_mesh_path, estimate_bytes, extract, largest_component, write_mesh
+from sinefield.meshing import extract as module
+from sinefield.meshing.extract import check_mesh_path, estimate_bytes, extract, largest_component, write_mesh
 
 CUBE = np.array([-1.0, -1, -1, 1, 1, 1])
 

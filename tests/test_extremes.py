@@ -11,12 +11,12 @@ from small import radiance_config, shape_config
 
 from sinefield.config import make_config
 from sinefield.errors import SinefieldError
+from sinefield.fields.radiance_training import RadianceTask, load_scene
+from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.learning.loop import optimise
+from sinefield.learning.train import train
+from sinefield.store.run import Run, load_field
 from sinefield.tensor_files import load_tensors
-from sinefield.training.loop import optimise
-from sinefield.training.radiance import RadianceTask, load_scene
-from sinefield.training.run import Run, load_field
-from sinefield.training.shape import ShapeTask, load_shape
-from sinefield.training.train import train
 
 
 def only_views(folder, source, n, size=None):

@@ -10,9 +10,9 @@ import pytest
 from killed import Command, write_scene
 from small import radiance_config, shape_config
 
-from sinefield.cli import main
-from sinefield.training.run import Run, load_field
-from sinefield.training.sine_file import SUFFIX
+from sinefield.commands.cli import main
+from sinefield.store.run import Run, load_field
+from sinefield.store.sine_files import SUFFIX
 
 pytestmark = pytest.mark.slow
 STEPS = 60

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from sinefield.data import mesh_files
-from sinefield.data.geometry import Normalisation, Surface, load_surface, signed_distance, winding_number
+from sinefield.data.surfaces import mesh_files
+from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface, signed_distance, winding_number
 from sinefield.errors import SinefieldError
 
 DATA = Path(os.environ.get("SINEFIELD_DATA") or Path(__file__).parents[2] / "shared" / "data") / "meshes"

@@ -7,11 +7,11 @@ import torch
 from small import shape_config
 
 from sinefield.errors import SinefieldError
-from sinefield.training import loop
-from sinefield.training.graph import GraphedStep
-from sinefield.training.loop import optimise, step_generator
-from sinefield.training.run import Run, load_tensors
-from sinefield.training.shape import ShapeTask, load_shape
+from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.kernels.cuda.graph import GraphedStep
+from sinefield.learning import loop
+from sinefield.learning.loop import optimise, step_generator
+from sinefield.store.run import Run, load_tensors
 
 
 class Late:

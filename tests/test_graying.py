@@ -7,8 +7,8 @@ import torch
 from torch.autograd import gradcheck
 
 from sinefield.errors import SinefieldError
-from sinefield.nn.graying import DCTGraying, SVDGraying, dct, dct_graying, idct, svd_graying
-from sinefield.nn.norms import condition_number
+from sinefield.transformers.graying import DCTGraying, SVDGraying, dct, dct_graying, idct, svd_graying
+from sinefield.transformers.norms import condition_number
 
 SHAPES = [(6, 4), (4, 6), (5, 5), (1, 3), (3, 1), (2, 3, 7, 4)]
 

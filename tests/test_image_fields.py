@@ -10,18 +10,18 @@ import second_decoder
 import torch
 from PIL import Image
 
-from sinefield.cli import main
+from sinefield.commands.cli import main
 from sinefield.config import load_config, locate, make_config, portable
-from sinefield.data.image import load_image
+from sinefield.data.picture import load_image
 from sinefield.errors import SinefieldError
 from sinefield.export.image import export_image, scaled
 from sinefield.fields.image import ImageField, pixel_centres
-from sinefield.training.evaluate import evaluate_file
-from sinefield.training.loop import Interrupted
-from sinefield.training.pack import pack
-from sinefield.training.run import load_field
-from sinefield.training.sine_file import load_packed
-from sinefield.training.train import train
+from sinefield.learning.evaluate import evaluate_file
+from sinefield.learning.loop import Interrupted
+from sinefield.learning.pack import pack
+from sinefield.learning.train import train
+from sinefield.store.run import load_field
+from sinefield.store.sine_files import load_packed
 
 WIDTH, HEIGHT = 48, 32
 
@@ -113,7 +113,7 @@ def test_the_bases_of_both_decoders_are_one():
 
 
 def test_same_seed_same_field_and_resume_is_exact(picture, tmp_path, monkeypatch):
-    import sinefield.training.loop as loop
+    import sinefield.learning.loop as loop
 
     def state(name):
         return load_field(tmp_path / name)[0].state_dict()
@@ -238,7 +238,7 @@ def test_pictures_of_scikit_image_are_named_alike_everywhere(tmp_path):
 
 
 def test_a_path_out_of_a_folder_is_not_followed(disc_run, tmp_path):
-    from sinefield.training.sine_file import config_of
+    from sinefield.store.sine_files import config_of
 
     pack(disc_run[0], tmp_path / "a.sine", bits=6, seconds=0)
     packed = load_packed(tmp_path / "a.sine")
@@ -249,7 +249,7 @@ def test_a_path_out_of_a_folder_is_not_followed(disc_run, tmp_path):
 
 
 def test_a_field_of_no_size_is_refused(disc_run, tmp_path):
-    from sinefield.training.run import save_field
+    from sinefield.store.run import save_field
 
     field, note = load_field(disc_run[0])
     field.size = torch.tensor([0, 5])

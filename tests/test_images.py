@@ -13,8 +13,8 @@ import torch
 from jaxtyping import TypeCheckError
 from PIL import Image, ImageCms
 
-from sinefield.data.cameras import orbit
-from sinefield.data.images import area_average, composite, load_posed, reference
+from sinefield.cameras.cameras import orbit
+from sinefield.data.photographs.images import area_average, composite, load_posed, reference
 from sinefield.errors import SinefieldError
 
 DATA = Path(__file__).parents[1] / os.environ.get("SINEFIELD_DATA", "../shared/data")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sinefield.cli import main
-from sinefield.data.cameras import Cameras
-from sinefield.data.inspect import against_box, inspect
+from sinefield.cameras.cameras import Cameras
+from sinefield.commands.cli import main
+from sinefield.data.photographs.inspect import against_box, inspect
 from sinefield.errors import SinefieldError
 
 BOX = np.array([[-1.0, -1, -1], [1, 1, 1]])

@@ -12,8 +12,8 @@ from killed import Command, write_scene
 from small import radiance_config, shape_config
 
 from sinefield.files import TEMPORARY
+from sinefield.store.run import Run, load_field
 from sinefield.tensor_files import load_tensors
-from sinefield.training.run import Run, load_field
 
 pytestmark = pytest.mark.slow
 STEPS, KILLS = 40, 25  # past two updates of the occupancy grid; of each kind of training

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from sinefield.data.colmap_files import binary_cameras, binary_points
-from sinefield.data.images import load_posed
-from sinefield.data.listing import read_listing
+from sinefield.data.photographs.colmap_files import binary_cameras, binary_points
+from sinefield.data.photographs.images import load_posed
+from sinefield.data.photographs.listing import read_listing
 from sinefield.errors import SinefieldError
 
 

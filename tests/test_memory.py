@@ -13,14 +13,14 @@ from conftest import ROOT
 from PIL import Image
 from small import radiance_config
 
-import sinefield.data.images as images
-from sinefield.data.cameras import orbit
-from sinefield.data.images import load_posed, room_for
+import sinefield.data.photographs.images as images
+from sinefield.cameras.cameras import orbit
+from sinefield.data.photographs.images import load_posed, room_for
 from sinefield.errors import SinefieldError
-from sinefield.export.mesh import MAX_BYTES, estimate_bytes, extract
-from sinefield.training.evaluate import evaluate
-from sinefield.training.run import Run, load_field
-from sinefield.training.train import train
+from sinefield.learning.evaluate import evaluate
+from sinefield.learning.train import train
+from sinefield.meshing.extract import MAX_BYTES, estimate_bytes, extract
+from sinefield.store.run import Run, load_field
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
 MANY, SIZE = 4000, 256
@@ -64,7 +64,7 @@ def test_no_room_for_a_set_is_one_line(mapped, monkeypatch):
 
 
 def test_evaluation_holds_one_view_at_a_time(photo_run, monkeypatch):
-    import sinefield.training.evaluate as evaluation
+    import sinefield.learning.evaluate as evaluation
 
     alive, most = set(), 0
     render = evaluation.render_view
@@ -125,7 +125,7 @@ def test_4000_photographs_are_not_held(tmp_path, monkeypatch):
     monkeypatch.setenv("SINEFIELD_CACHE", str(tmp_path / "cache"))
     folder = write_many(tmp_path / "many")
     options = ["--data.path", str(folder), "--data.downscale", "1", "--training.steps", "20", "--field.grid", "16"]
-    begin = [sys.executable, "-m", "sinefield.cli", "train", str(ROOT / "scenes" / "lego.yaml"), *options]
+    begin = [sys.executable, "-m", "sinefield", "train", str(ROOT / "scenes" / "lego.yaml"), *options]
     used = measure([*begin, "--out", str(tmp_path / "many_run"), "--field.steps", "32", "--training.batch", "4096"])
     assert used.code == 0, used.output
     few = json.loads((folder / "transforms.json").read_text())

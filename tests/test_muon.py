@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from sinefield.training import muon
-from sinefield.training.muon import Muon, orthogonalised
+from sinefield.learning import muon
+from sinefield.learning.muon import Muon, orthogonalised
 
 
 def test_orthogonalised_keeps_the_singular_vectors_and_levels_the_values():

@@ -10,16 +10,16 @@ import pytest
 import torch
 import trimesh
 
-from sinefield.cli import main
+from sinefield.commands.cli import main
 from sinefield.compress.quantize import Uniform
-from sinefield.data.images import load_posed
+from sinefield.data.photographs.images import load_posed
 from sinefield.errors import SinefieldError
-from sinefield.training.evaluate import evaluate_file
-from sinefield.training.info import describe
-from sinefield.training.pack import _divide, pack
-from sinefield.training.refine import allocate, install, sensitivities
-from sinefield.training.run import Run, load_field
-from sinefield.training.unpack import unpack
+from sinefield.export.info import describe
+from sinefield.learning.evaluate import evaluate_file
+from sinefield.learning.pack import _divide, pack
+from sinefield.learning.refine import allocate, install, sensitivities
+from sinefield.store.run import Run, load_field
+from sinefield.store.unpack import unpack
 
 
 def test_sensitivity_of_a_linear_map_is_known():

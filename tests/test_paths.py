@@ -10,9 +10,9 @@ from captures import llff_rows, names, write_images
 from captures import poses as captured
 from scipy.spatial.transform import Rotation, Slerp
 
-from sinefield.data.camera_path import read_camera_path
-from sinefield.data.cameras import Cameras, look_at
-from sinefield.data.paths import (
+from sinefield.cameras.cameras import Cameras, look_at
+from sinefield.cameras.path_files import read_camera_path
+from sinefield.cameras.paths import (
     Capture,
     box_depths,
     choose_cameras,
@@ -123,7 +123,7 @@ def test_cameras_are_chosen_by_number_and_name():
 def test_a_capture_is_read_without_decoding(tmp_path, monkeypatch):
     np.save(tmp_path / "poses_bounds.npy", llff_rows(captured(9)))
     write_images(tmp_path / "images", names(9))
-    monkeypatch.setattr("sinefield.data.images.read_pixels", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("sinefield.data.photographs.images.read_pixels", lambda *_: pytest.fail("decoded"))
     capture = load_capture(str(tmp_path))
     assert len(capture.cameras) == len(capture.names) and capture.others and 0 < capture.bounds[0] < capture.bounds[1]
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from small import radiance_config
 
+from sinefield.fields.radiance_training import load_scene
+from sinefield.learning.evaluate import mean_psnr
+from sinefield.learning.loop import step_generator
 from sinefield.nn.hashgrid import HashGrid
-from sinefield.training.evaluate import mean_psnr
-from sinefield.training.loop import step_generator
-from sinefield.training.radiance import load_scene
 
 
 @pytest.fixture(autouse=True)

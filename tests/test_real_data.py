@@ -9,12 +9,12 @@ import pytest
 import trimesh
 
 from sinefield.config import load_config
-from sinefield.data.geometry import load_surface
-from sinefield.export.field_mesh import export_mesh
-from sinefield.training.evaluate import evaluate_file
-from sinefield.training.pack import pack
-from sinefield.training.radiance import RadianceTask, load_scene
-from sinefield.training.train import train
+from sinefield.data.surfaces.surface import load_surface
+from sinefield.export.mesh import export_mesh
+from sinefield.fields.radiance_training import RadianceTask, load_scene
+from sinefield.learning.evaluate import evaluate_file
+from sinefield.learning.pack import pack
+from sinefield.learning.train import train
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ def test_a_full_disk(tmp_path, data_folder):
         (disk / "ballast").write_bytes(b"0" * 2_060_000)
         command = ["train", str(ROOT / "scenes" / "armadillo.yaml"), "--out", str(disk / "run")]
         command += ["--training.steps", "5", "--data.points", "20000"]
-        from sinefield.cli import main
+        from sinefield.commands.cli import main
 
         assert main(command) == 2
         left = [p for p in disk.rglob("*") if p.name.startswith(".tmp-")]

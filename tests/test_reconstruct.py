@@ -8,9 +8,9 @@ import captures
 import numpy as np
 import pytest
 
-from sinefield.cli import main
-from sinefield.data.images import load_posed
-from sinefield.data.reconstruct import reconstruct
+from sinefield.commands.cli import main
+from sinefield.data.photographs.images import load_posed
+from sinefield.data.photographs.poses import reconstruct
 from sinefield.errors import SinefieldError
 
 STAND_IN = """#!{python}

@@ -17,18 +17,18 @@ from PIL import Image
 from scipy.spatial import cKDTree
 from small import shape_config
 
+from sinefield.cameras.path_files import read_camera_path
 from sinefield.config import load_config
-from sinefield.data.camera_path import read_camera_path
-from sinefield.data.dtu import read_matrices
-from sinefield.data.image import load_image
-from sinefield.data.images import area_average, load_posed
-from sinefield.data.mesh_files import read_shape
-from sinefield.data.nearest import nearest
-from sinefield.data.synthetic import load_coloured
+from sinefield.data.made.synthetic import load_coloured
+from sinefield.data.photographs.dtu import read_matrices
+from sinefield.data.photographs.images import area_average, load_posed
+from sinefield.data.picture import load_image
+from sinefield.data.surfaces.mesh_files import read_shape
+from sinefield.data.surfaces.nearest import nearest
 from sinefield.errors import SinefieldError
+from sinefield.store.run import Run, load_field
+from sinefield.store.sine_files import note_of
 from sinefield.tensor_files import load_tensors, save_tensors
-from sinefield.training.run import Run, load_field
-from sinefield.training.sine_file import note_of
 
 SCENE = "kind: shape\ndata:\n  path: a.ply\n"
 SCENES = {
@@ -266,7 +266,7 @@ def test_an_interruption_waits_for_the_threads():
     code = (
         "import os, signal, sys, threading, numpy as np\n"
         "from scipy.spatial import cKDTree\n"
-        "from sinefield.data.nearest import nearest\n"
+        "from sinefield.data.surfaces.nearest import nearest\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "points = np.random.default_rng(0).random((300_000, 3))\n"
         "tree = cKDTree(points[:100_000])\n"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.config import RadianceFieldConfig
-from sinefield.data.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance import RadianceField
 from sinefield.nn import tiled

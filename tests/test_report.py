@@ -16,15 +16,17 @@ import pytest
 import trimesh
 from PIL import Image
 
-from sinefield.cli import main
+from sinefield.commands.cli import main
 from sinefield.compress.quantize import Uniform
 from sinefield.errors import SinefieldError
-from sinefield.export import orbit, report, views
-from sinefield.export.field_mesh import extract_field
+from sinefield.export import report
+from sinefield.export import video as orbit
+from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, html_table, linear_ticks, log_ticks, page
 from sinefield.export.report import mesh_data, write_report
-from sinefield.training.run import load_field
-from sinefield.training.sine_file import save_sine, to_packed
+from sinefield.fields import views
+from sinefield.store.run import load_field
+from sinefield.store.sine_files import save_sine, to_packed
 
 VOID = {"meta", "img", "br", "link", "input"}
 EVIL = "<script>alert('x')&\"<b>"
@@ -311,7 +313,7 @@ def test_bad_input_is_one_line_and_leaves_what_was(copied, tmp_path, capfd, monk
 def test_training_anew_removes_the_old_page(ball, tmp_path):
     from small import shape_config
 
-    from sinefield.training.train import train
+    from sinefield.learning.train import train
 
     train(shape_config(ball, steps=2), tmp_path / "run")
     (tmp_path / "run" / "report.html").write_text("of the old run")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from sinefield.data import sampling
-from sinefield.data.geometry import Normalisation, Surface
-from sinefield.data.sampling import cache_folder, heldout_points, sample_shape, surface_samples
+from sinefield.data.surfaces import sampling
+from sinefield.data.surfaces.sampling import cache_folder, heldout_points, sample_shape, surface_samples
+from sinefield.data.surfaces.surface import Normalisation, Surface
 from sinefield.errors import SinefieldError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from sinefield.data.geometry import Surface
+from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
 from sinefield.metrics.shapes import chamfer, compare_meshes, iou
 

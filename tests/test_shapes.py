@@ -13,26 +13,28 @@ import trimesh
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from sinefield.cli import main
+from sinefield.commands.cli import main
 from sinefield.compress.container import encode
 from sinefield.compress.header import BASE
 from sinefield.config import ShapesFieldConfig, make_config
-from sinefield.data.families import FAMILIES, make_shape
-from sinefield.data.shape_sets import HELD_OUT, NEAR, label, scan, shape_set, solid_of_shape
+from sinefield.data.made.families import FAMILIES, make_shape
+from sinefield.data.surfaces.shape_sets import HELD_OUT, NEAR, label, scan, shape_set, solid_of_shape
 from sinefield.errors import SinefieldError
 from sinefield.export.reconstruct import reconstruct_shape
-from sinefield.fields.latent_shape import KERNELS, Block, LatentShapeField, PlacedAttention, Turns, placement
-from sinefield.nn.graying import svd_graying
+from sinefield.fields import latent_scores as score_shapes
+from sinefield.fields import latent_training as shapes
+from sinefield.fields.latent import KERNELS, Block, LatentShapeField, PlacedAttention, Turns, placement
+from sinefield.learning import loop, pack_shapes
+from sinefield.learning.adapt import adapt
+from sinefield.learning.evaluate import evaluate, evaluate_file
+from sinefield.learning.pack import pack
+from sinefield.learning.pack_shapes import rounded
+from sinefield.learning.train import train
 from sinefield.nn.points import farthest_points
+from sinefield.store.run import Run, load_field
+from sinefield.store.sine_files import to_packed
 from sinefield.strict import to_plain
-from sinefield.training import loop, pack_shapes, score_shapes, shapes
-from sinefield.training.adapt import adapt
-from sinefield.training.evaluate import evaluate, evaluate_file
-from sinefield.training.pack import pack
-from sinefield.training.pack_shapes import rounded
-from sinefield.training.run import Run, load_field
-from sinefield.training.sine_file import to_packed
-from sinefield.training.train import train
+from sinefield.transformers.graying import svd_graying
 
 SMALL = {"points": 128, "dim": 32, "tokens": 24, "heads": 2, "blocks": 1, "expand": 2}
 

@@ -10,16 +10,16 @@ import trimesh
 from PIL import Image
 from small import radiance_config
 
-from sinefield.data.cameras import Cameras, orbit
+from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
-from sinefield.export.field_mesh import export_mesh
+from sinefield.export.mesh import export_mesh
+from sinefield.fields.radiance_training import load_scene, make_field
+from sinefield.learning.train import train
 from sinefield.render.march import march_reference
 from sinefield.render.march_nested import lattice, locate, march_nested, march_nested_reference
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.spaces import contract, forward_frame, from_ndc, ndc_box, points_to_ndc, to_ndc
-from sinefield.training.radiance import load_scene, make_field
-from sinefield.training.run import load_field
-from sinefield.training.train import train
+from sinefield.store.run import load_field
 
 
 def forward_cameras(n: int = 5, spread: float = 0.3, seed: int = 0) -> Cameras:

@@ -5,9 +5,9 @@ import pytest
 import torch
 import trimesh
 
-from sinefield.data.cameras import Cameras, look_at
+from sinefield.cameras.cameras import Cameras, look_at
 from sinefield.errors import SinefieldError
-from sinefield.export.mesh import extract
+from sinefield.meshing.extract import extract
 from sinefield.render.surface import Surface
 
 CENTRE, RADIUS = torch.tensor([0.2, -0.1, 0.25], dtype=torch.float64), 0.7

@@ -8,22 +8,22 @@ import torch
 import trimesh
 from small import radiance_config
 
-from sinefield.cli import main
+from sinefield.commands.cli import main
 from sinefield.config import RadianceFieldConfig, make_config
-from sinefield.data.geometry import Surface
+from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
-from sinefield.export.decimate import decimate
-from sinefield.export.field_mesh import cropped, export_mesh, extract_field
-from sinefield.export.levels import suggest_level
+from sinefield.export.mesh import cropped, export_mesh, extract_field
 from sinefield.fields.radiance import RadianceField
+from sinefield.fields.radiance_level import suggest_level
 from sinefield.fields.surface import SPHERE, SurfaceField, crossings, make_radiance_field
+from sinefield.fields.surface_training import beta_at, differences, fit_hull
+from sinefield.learning.train import train
+from sinefield.meshing.decimate import decimate
 from sinefield.metrics.shapes import compare_visible, visible
 from sinefield.render.march import Samples
 from sinefield.render.volume import composite_reference
+from sinefield.store.run import load_field
 from sinefield.strict import to_plain
-from sinefield.training.run import load_field
-from sinefield.training.surface import beta_at, differences, fit_hull
-from sinefield.training.train import train
 
 BOX = torch.tensor([-2.0, -2, -2, 2, 2, 2])
 SMALL = {"width": 32, "depth": 2, "rank": 4, "frequencies": 2, "grid": 24, "steps": 64, "head_width": 16}

@@ -8,10 +8,10 @@ import pytest
 import trimesh
 from PIL import Image
 
-from sinefield.data import synthetic
-from sinefield.data.cameras import look_at
-from sinefield.data.procedural import demo_scene, demo_shape
-from sinefield.data.synthetic import load_coloured, render_views, sphere_poses, synthesize
+from sinefield.cameras.cameras import look_at
+from sinefield.data.made import synthetic
+from sinefield.data.made.procedural import demo_scene, demo_shape
+from sinefield.data.made.synthetic import load_coloured, render_views, sphere_poses, synthesize
 from sinefield.errors import SinefieldError
 
 

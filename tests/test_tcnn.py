@@ -10,14 +10,14 @@ import torch
 from small import radiance_config, shape_config
 
 from sinefield.errors import SinefieldError
+from sinefield.fields.radiance_training import RadianceTask, load_scene
+from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.learning.loop import step_generator
+from sinefield.nn import backend
+from sinefield.nn.backend import check_backend, use_backend
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP, WeightSpec
 from sinefield.nn.tcnn import TinyGrid, TinyNetwork, pack, padded_width, why_not_network, why_not_tinycudann
-from sinefield.training import backend
-from sinefield.training.backend import check_backend, use_backend
-from sinefield.training.loop import step_generator
-from sinefield.training.radiance import RadianceTask, load_scene
-from sinefield.training.shape import ShapeTask, load_shape
 
 
 @pytest.fixture(autouse=True)

@@ -19,16 +19,16 @@ from test_video import read
 
 from sinefield.config import load_config
 from sinefield.errors import SinefieldError
-from sinefield.export.field_mesh import export_mesh, extract_field
-from sinefield.export.orbit import export_video
-from sinefield.training.evaluate import evaluate, evaluate_file
-from sinefield.training.info import describe
-from sinefield.training.loop import Interrupted, optimise, rate, step_generator
-from sinefield.training.pack import pack
-from sinefield.training.radiance import RadianceTask, load_scene
-from sinefield.training.run import Run, load_field, pack_bits, save_field, unpack_bits
-from sinefield.training.shape import ShapeTask, load_shape
-from sinefield.training.train import train
+from sinefield.export.info import describe
+from sinefield.export.mesh import export_mesh, extract_field
+from sinefield.export.video import export_video
+from sinefield.fields.radiance_training import RadianceTask, load_scene
+from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.learning.evaluate import evaluate, evaluate_file
+from sinefield.learning.loop import Interrupted, optimise, rate, step_generator
+from sinefield.learning.pack import pack
+from sinefield.learning.train import train
+from sinefield.store.run import Run, load_field, pack_bits, save_field, unpack_bits
 
 
 def tensors(folder):
@@ -148,7 +148,7 @@ def test_compiling_is_not_on_the_clock(ball, tmp_path, monkeypatch):
         return step(index, generator)
 
     task.step = slow
-    monkeypatch.setattr("sinefield.training.loop.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("sinefield.learning.loop.time.perf_counter", lambda: clock[0])
     result = optimise(task, config.training, Run.prepare(tmp_path / "run", config), 0)
     assert result["steps"] == 11 and result["seconds"] == 10.0
 
@@ -211,7 +211,7 @@ def test_same_seed_same_field_and_resume_is_exact(kind, ball, photographs, tmp_p
     train(make(data, steps=2 * short), tmp_path / "again")
     assert same(whole, tensors(tmp_path / "again"))
 
-    import sinefield.training.loop as loop
+    import sinefield.learning.loop as loop
 
     original = loop.step_generator
 
@@ -340,7 +340,7 @@ def test_signals_save_and_say_how_to_resume(ball, tmp_path, signum, code):
         f"kind: shape\ndata:\n  path: {ball}\n  points: 20000\ntraining:\n"
         "  steps: 1000000\n  batch: 1024\n  score_seconds: 0.2\n"
     )
-    command = [sys.executable, "-m", "sinefield.cli", "train", str(scene), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "sinefield", "train", str(scene), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:

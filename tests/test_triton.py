@@ -174,7 +174,7 @@ COMPILE = """
 import json, sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from sinefield.render import triton_kernels
+from sinefield.kernels.cuda import triton_kernels
 for name, signature, constants, options in json.load(sys.stdin):
     kernel = getattr(triton_kernels, name)
     constants = {(kernel.arg_names.index(n),): value for n, value in constants.items()}
@@ -187,7 +187,7 @@ for name, signature, constants, options in json.load(sys.stdin):
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="the other tests have compiled them")
 def test_what_is_launched_compiles_without_a_gpu(monkeypatch, tmp_path):
     """Every launch of a march and a compositing, built for compute capability 8.0; the assembler is Triton's own."""
-    from sinefield.render import triton_kernels
+    from sinefield.kernels.cuda import triton_kernels
 
     types = {torch.float32: "*fp32", torch.int64: "*i64", torch.uint8: "*u8", int: "i32", float: "fp32"}
     launches = []

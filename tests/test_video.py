@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from sinefield.errors import SinefieldError
-from sinefield.export import video
-from sinefield.export.channels import Layers, colourise_depth, picture, with_legend
-from sinefield.export.video import check_video_path, write_video
+from sinefield.export import video_files as video
+from sinefield.export.video_files import check_video_path, write_video
+from sinefield.render.channels import Layers, colourise_depth, picture, with_legend
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 

@@ -21,13 +21,13 @@ from browser import Browser, wait_for
 from matplotlib import colormaps
 from PIL import Image
 
-from sinefield.cli import main
+from sinefield.cameras.cameras import Cameras, look_at
+from sinefield.commands.cli import main
 from sinefield.compress.quantize import Uniform
-from sinefield.data.cameras import Cameras, look_at
 from sinefield.errors import SinefieldError
-from sinefield.export.field_mesh import extract_field
-from sinefield.training.run import Run, load_field, load_tensors, save_tensors
-from sinefield.training.sine_file import save_sine, to_packed
+from sinefield.export.mesh import extract_field
+from sinefield.store.run import Run, load_field, load_tensors, save_tensors
+from sinefield.store.sine_files import save_sine, to_packed
 from sinefield.viewer import follow, picture, scenes
 from sinefield.viewer.follow import Follower
 from sinefield.viewer.panel import Settings
@@ -287,7 +287,17 @@ def test_bad_input_is_one_line(photo_run, tmp_path, capfd, monkeypatch):
 
 def test_the_command_serves_a_page_until_ctrl_c(ball_run):
     pytest.importorskip("viser")
-    command = [sys.executable, "-m", "sinefield.cli", "view", str(ball_run[0]), "--port", "0", "--json", "--no-browser"]
+    command = [
+        sys.executable,
+        "-m",
+        "sinefield.commands.cli",
+        "view",
+        str(ball_run[0]),
+        "--port",
+        "0",
+        "--json",
+        "--no-browser",
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # A suite started in the background has SIGINT ignored, and its children would have so too.
     heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)

@@ -9,11 +9,11 @@ import torch
 from small import radiance_config, write_photographs
 
 from sinefield.errors import SinefieldError
-from sinefield.training.pack import Packer
-from sinefield.training.radiance import RadianceTask, load_scene
-from sinefield.training.run import Run
-from sinefield.training.train import train
-from sinefield.training.view_fit import ViewFit
+from sinefield.fields.radiance_training import RadianceTask, load_scene
+from sinefield.fields.view_fit import ViewFit
+from sinefield.learning.pack import Packer
+from sinefield.learning.train import train
+from sinefield.store.run import Run
 
 
 def test_it_changes_nothing_at_first_and_its_means_stay_out():
@@ -100,7 +100,7 @@ def test_wrong_poses_are_found_again(tmp_path):
         turns = torch.eye(3).expand(len(wrong), 3, 3)
         offsets = torch.zeros(len(wrong), 3)
         if fits:
-            from sinefield.training.run import load_tensors
+            from sinefield.store.run import load_tensors
 
             settled, note = load_tensors(Run(tmp_path / "runTrue").photographs_path, "file")
             assert len(note["names"]) == len(wrong)

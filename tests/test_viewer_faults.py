@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from browser import wait_for
 
-from sinefield.cli import main
-from sinefield.training.run import load_field
+from sinefield.commands.cli import main
+from sinefield.store.run import load_field
 from sinefield.viewer import scenes
 
 pytest.importorskip("viser")

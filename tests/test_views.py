@@ -9,20 +9,20 @@ import torch
 from PIL import Image
 from small import CENTRE, RADIUS
 
-from sinefield.cli import main
+from sinefield.cameras.cameras import orbit
+from sinefield.cameras.orbits import orbit_cameras, pinholes
+from sinefield.commands.cli import main
 from sinefield.config import RadianceFieldConfig
-from sinefield.data.cameras import orbit
-from sinefield.data.images import load_posed, reference
-from sinefield.data.orbits import orbit_cameras, pinholes
-from sinefield.export.orbit import export_video
-from sinefield.export.views import RadianceViews, ShapeViews, _edges
+from sinefield.data.photographs.images import load_posed, reference
+from sinefield.export.video import export_video
 from sinefield.fields.radiance import RadianceField
+from sinefield.fields.radiance_training import render_view
 from sinefield.fields.shape import ShapeField
+from sinefield.fields.views import RadianceViews, ShapeViews, _edges
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.volume import Pixels
-from sinefield.training.radiance import render_view
-from sinefield.training.run import load_field
-from sinefield.training.sine_file import save_sine, to_packed
+from sinefield.store.run import load_field
+from sinefield.store.sine_files import save_sine, to_packed
 
 
 class SoftBall(RadianceField):

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
-from sinefield.nn.attention import attention
 from sinefield.tables import table
+from sinefield.transformers.attention import attention
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "attention_speed.json"

@@ -22,13 +22,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sinefield.config import data_folder
-from sinefield.data.geometry import Surface, load_surface, winding_number
-from sinefield.data.sampling import heldout_points
+from sinefield.data.surfaces.sampling import heldout_points
+from sinefield.data.surfaces.surface import Surface, load_surface, winding_number
+from sinefield.fields.shape_training import HELDOUT_SEED
 from sinefield.files import write_text
+from sinefield.learning.evaluate import HELDOUT_POINTS
 from sinefield.metrics.rate import pareto
 from sinefield.metrics.shapes import compare_meshes, iou
-from sinefield.training.evaluate import HELDOUT_POINTS
-from sinefield.training.shape import HELDOUT_SEED
 
 STORE = Path(__file__).parents[2] / "docs" / "results" / "draco.csv"
 COLUMNS = ["mesh", "decimation", "faces", "position_bits", "bytes", "iou", "chamfer_l1", "frontier"]

@@ -24,16 +24,16 @@ from sinefield.adapters.layers import AdapterSpec
 from sinefield.compress.container import Packed
 from sinefield.config import ShapeConfig, data_folder, load_config
 from sinefield.fields.shape import ShapeField
+from sinefield.fields.shape_training import load_shape
 from sinefield.files import write_text
+from sinefield.learning.adapt import ROUNDED, SPEC, Adaptation, EditPacker
+from sinefield.learning.loop import optimise
+from sinefield.learning.refine import Budget
+from sinefield.learning.tasks import make_task
 from sinefield.machine import describe_machine
+from sinefield.store.run import Run, load_field, save_field
+from sinefield.store.sine_files import to_packed
 from sinefield.tables import table
-from sinefield.training.adapt import ROUNDED, SPEC, Adaptation, EditPacker
-from sinefield.training.loop import optimise
-from sinefield.training.refine import Budget
-from sinefield.training.run import Run, load_field, save_field
-from sinefield.training.shape import load_shape
-from sinefield.training.sine_file import to_packed
-from sinefield.training.tasks import make_task
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "docs" / "results" / "adapters_fields"

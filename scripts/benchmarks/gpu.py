@@ -35,20 +35,20 @@ import torch
 import trimesh
 from speed import Counter, Stepper, flops
 
-import sinefield.training.loop as loop
+import sinefield.learning.loop as loop
 from sinefield.config import data_folder, load_config
-from sinefield.data.images import reference
+from sinefield.data.photographs.images import reference
 from sinefield.errors import SinefieldError
+from sinefield.fields.radiance_training import RadianceTask, load_scene, render_view
+from sinefield.fields.shape_training import ShapeTask, load_shape
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.metrics.images import psnr
+from sinefield.nn.backend import use_backend
 from sinefield.nn.mlp import count_parameters
 from sinefield.nn.tcnn import why_not_tinycudann
+from sinefield.store.run import Run
 from sinefield.tables import table
-from sinefield.training.backend import use_backend
-from sinefield.training.radiance import RadianceTask, load_scene, render_view
-from sinefield.training.run import Run
-from sinefield.training.shape import ShapeTask, load_shape
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {"steps": 60.0, "hash": 80.0, "sine": 150.0, "recipe": 1e9}

@@ -32,7 +32,7 @@ LOOKS = 120  # at memory, and as many scores
 
 def watch(kind: str, seconds: float, out: Path) -> dict[str, Any]:
     """Train for so long; seconds and bytes of the looks at memory, seconds and steps of the scores."""
-    command = [sys.executable, "-m", "sinefield.cli", "train", str(ROOT / "scenes" / f"{SCENES[kind]}.yaml")]
+    command = [sys.executable, "-m", "sinefield", "train", str(ROOT / "scenes" / f"{SCENES[kind]}.yaml")]
     every = max(seconds / LOOKS, 0.5)
     command += ["--training.seconds", str(seconds), "--training.score_seconds", str(every), "--out", str(out)]
     log, begin, looks = out.with_suffix(".log"), time.monotonic(), []

@@ -48,19 +48,19 @@ import torch
 from rivals import PlainRadiance, SirenShape, grid_every
 
 from sinefield.config import Config, TrainingConfig, data_folder, load_config, make_config
-from sinefield.data.geometry import Surface
-from sinefield.data.images import PosedScene
-from sinefield.data.sampling import heldout_points
+from sinefield.data.photographs.images import PosedScene
+from sinefield.data.surfaces.sampling import heldout_points
+from sinefield.data.surfaces.surface import Surface
+from sinefield.fields.radiance_training import RadianceTask, load_scene
+from sinefield.fields.shape_training import HELDOUT_SEED, QUICK_POINTS, ShapeTask, load_shape
 from sinefield.files import write_text
+from sinefield.learning.evaluate import HELDOUT_POINTS, mean_psnr
+from sinefield.learning.loop import optimise, rate, step_generator
 from sinefield.machine import describe_machine, few_objects_searched
 from sinefield.metrics.shapes import iou
+from sinefield.store.run import Run
 from sinefield.strict import to_plain
 from sinefield.tables import table
-from sinefield.training.evaluate import HELDOUT_POINTS, mean_psnr
-from sinefield.training.loop import optimise, rate, step_generator
-from sinefield.training.radiance import RadianceTask, load_scene
-from sinefield.training.run import Run
-from sinefield.training.shape import HELDOUT_SEED, QUICK_POINTS, ShapeTask, load_shape
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "docs" / "results" / "peers"

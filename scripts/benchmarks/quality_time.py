@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from sinefield.config import data_folder
-from sinefield.data.synthetic import synthesize
+from sinefield.data.made.synthetic import synthesize
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
+from sinefield.store.run import Run
 from sinefield.tables import table
-from sinefield.training.run import Run
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "docs" / "results" / "quality_time"
@@ -63,7 +63,7 @@ def check_out(commit: str, folder: Path) -> str:
 def train(source: Path, scene: str, out: Path, seed: int, **training: float) -> dict[str, Any]:
     """One `sinefield train` by the code and scene file of `source`, in a process of its own."""
     overrides = {**SCENES[scene][1], **{f"training.{key}": str(value) for key, value in training.items()}}
-    words = [sys.executable, "-m", "sinefield.cli", "train", str(source / "scenes" / f"{scene}.yaml")]
+    words = [sys.executable, "-m", "sinefield", "train", str(source / "scenes" / f"{scene}.yaml")]
     words += ["--out", str(out), "--seed", str(seed), "--overwrite", "--json"]
     words += [word for key, value in overrides.items() for word in (f"--{key}", value)]
     environment = {**os.environ, "PYTHONPATH": str(source), "SINEFIELD_DATA": str(data_folder())}

@@ -15,16 +15,16 @@ import time
 from pathlib import Path
 
 from sinefield.config import RadianceConfig, load_config, make_config
+from sinefield.fields.radiance_training import RadianceTask, load_scene
 from sinefield.files import write_text
+from sinefield.learning.loop import optimise
+from sinefield.learning.pack import Packer
+from sinefield.learning.refine import Budget
 from sinefield.machine import describe_machine
+from sinefield.store.run import Run, save_field
+from sinefield.store.sine_files import save_sine, to_packed
 from sinefield.strict import to_plain
 from sinefield.tables import table
-from sinefield.training.loop import optimise
-from sinefield.training.pack import Packer
-from sinefield.training.radiance import RadianceTask, load_scene
-from sinefield.training.refine import Budget
-from sinefield.training.run import Run, save_field
-from sinefield.training.sine_file import save_sine, to_packed
 
 ROOT = Path(__file__).parents[2]
 KINDS = {

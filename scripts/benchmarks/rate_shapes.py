@@ -24,19 +24,19 @@ from draco import WATERTIGHT
 
 from sinefield.config import ShapeConfig, data_folder, load_config, make_config
 from sinefield.errors import SinefieldError
-from sinefield.export.field_mesh import extract_field
+from sinefield.export.mesh import extract_field
+from sinefield.fields.shape_training import ShapeTask, load_shape
 from sinefield.files import write_text
+from sinefield.learning.loop import optimise
+from sinefield.learning.pack import Packer
+from sinefield.learning.refine import Budget
 from sinefield.machine import describe_machine
 from sinefield.metrics.rate import bd_quality, bd_rate, pareto
 from sinefield.metrics.shapes import compare_meshes
+from sinefield.store.run import Run, save_field
+from sinefield.store.sine_files import save_sine, to_packed
 from sinefield.strict import to_plain
 from sinefield.tables import table
-from sinefield.training.loop import optimise
-from sinefield.training.pack import Packer
-from sinefield.training.refine import Budget
-from sinefield.training.run import Run, save_field
-from sinefield.training.shape import ShapeTask, load_shape
-from sinefield.training.sine_file import save_sine, to_packed
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinefield.config import RadianceConfig, ShapeConfig
-from sinefield.data.geometry import Normalisation, Surface
-from sinefield.data.images import PosedScene, composite
-from sinefield.data.sampling import sample_shape
+from sinefield.data.photographs.images import PosedScene, composite
+from sinefield.data.surfaces.sampling import sample_shape
+from sinefield.data.surfaces.surface import Normalisation, Surface
 from sinefield.fields.radiance import MAX_LOG_DENSITY, RadianceField
+from sinefield.fields.radiance_training import lengthened
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
 from sinefield.nn.hashgrid import PRIMES
 from sinefield.render import march as marching
 from sinefield.render import volume
 from sinefield.render.occupancy import OccupancyGrid, visual_hull
-from sinefield.training.radiance import lengthened
 
 
 class PlainHash(nn.Module):

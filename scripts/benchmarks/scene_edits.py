@@ -17,18 +17,18 @@ import trimesh
 from tqdm import tqdm
 
 from sinefield.config import RadianceConfig, load_config
-from sinefield.data.procedural import TABLE_TOP, demo_scene
-from sinefield.data.synthetic import synthesize
+from sinefield.data.made.procedural import TABLE_TOP, demo_scene
+from sinefield.data.made.synthetic import synthesize
+from sinefield.fields.radiance_training import render_view
 from sinefield.files import write_text
+from sinefield.learning.adapt import MAX_BYTES, adapt
+from sinefield.learning.loop import optimise
+from sinefield.learning.pack import main_score
+from sinefield.learning.tasks import load_data, make_task
 from sinefield.machine import describe_machine
+from sinefield.pictures import save_png
+from sinefield.store.run import Run, load_field, save_field
 from sinefield.tables import table
-from sinefield.training.adapt import MAX_BYTES, adapt
-from sinefield.training.loop import optimise
-from sinefield.training.pack import main_score
-from sinefield.training.pictures import save_png
-from sinefield.training.radiance import render_view
-from sinefield.training.run import Run, load_field, save_field
-from sinefield.training.tasks import load_data, make_task
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "docs" / "results" / "adapters_scenes"

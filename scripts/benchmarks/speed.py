@@ -21,23 +21,23 @@ import numba
 import numpy as np
 import torch
 
+from sinefield.cameras.orbits import orbit_cameras
 from sinefield.config import data_folder, load_config
-from sinefield.data.geometry import Normalisation
-from sinefield.data.orbits import orbit_cameras
-from sinefield.data.sampling import sample_shape
-from sinefield.export.field_mesh import extract_field
+from sinefield.data.surfaces.sampling import sample_shape
+from sinefield.data.surfaces.surface import Normalisation
+from sinefield.export.mesh import extract_field
+from sinefield.fields.radiance_training import WARM_UPDATES, RadianceTask, load_scene
+from sinefield.fields.shape_training import ShapeTask, load_shape
 from sinefield.files import write_text
+from sinefield.kernels.cpu.rays import ray_error
+from sinefield.learning.loop import make_optimizers, optimise, step_generator
 from sinefield.machine import describe_machine
 from sinefield.nn import tiled
+from sinefield.nn.backend import has_fast_bf16, hidden_dtype
 from sinefield.nn.mlp import MLP
 from sinefield.render.march import Samples
-from sinefield.render.ray_kernels import ray_error
+from sinefield.store.run import Run
 from sinefield.tables import table
-from sinefield.training.backend import has_fast_bf16, hidden_dtype
-from sinefield.training.loop import make_optimizers, optimise, step_generator
-from sinefield.training.radiance import WARM_UPDATES, RadianceTask, load_scene
-from sinefield.training.run import Run
-from sinefield.training.shape import ShapeTask, load_shape
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "docs" / "results" / "speed"

@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 
 from sinefield.config import load_config
+from sinefield.learning.train import train
 from sinefield.tables import table
-from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ from attention_runs import Row, listed, mean_error
 
 from sinefield.files import atomic_path, write_text
 from sinefield.machine import describe_machine
-from sinefield.nn.norms import bounds
 from sinefield.tables import table
+from sinefield.transformers.norms import bounds
 
 Results = dict[str, list[Row]]
 COLOURS = ("#111111", "#8a8a8a", "#1f6f8b", "#7fb7c9", "#b5482a", "#e0a08c", "#5a7d2a", "#8e5aa8")

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from sinefield.config import ShapesConfig, make_config
-from sinefield.data.shape_sets import ShapeSet
-from sinefield.fields import latent_shape
+from sinefield.data.surfaces.shape_sets import ShapeSet
+from sinefield.fields import latent as latent_shape
+from sinefield.fields.latent_training import ShapesTask, mean_iou
+from sinefield.learning.loop import make_optimizers, rate, step_generator
 from sinefield.nn.mlp import count_parameters
-from sinefield.nn.norms import attention_norms
-from sinefield.training.loop import make_optimizers, rate, step_generator
-from sinefield.training.shapes import ShapesTask, mean_iou
+from sinefield.transformers.norms import attention_norms
 
 FAMILIES = "families:chair,vase,superquadric,blob"
 LOOKS = 6

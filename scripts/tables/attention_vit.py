@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinefield.data.labelled_images import load_labelled_images
-from sinefield.nn.convert import GRAYINGS, convert
 from sinefield.nn.mlp import WeightSpec, count_parameters
-from sinefield.nn.norms import attention_norms, condition_number
+from sinefield.transformers.convert import GRAYINGS, convert
+from sinefield.transformers.norms import attention_norms, condition_number
 
 PHASE = 2.5  # of sine weights: what ω = 200 is at the first paper's ViT-S, give or take
 CLIP, DECAY, WARM_UP = 1.0, 0.05, 0.1

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from sinefield.files import write_text
+from sinefield.learning.evaluate import evaluate_file
+from sinefield.learning.pack import pack
 from sinefield.machine import describe_machine
 from sinefield.tables import table
-from sinefield.training.evaluate import evaluate_file
-from sinefield.training.pack import pack
 
 ROOT = Path(__file__).parents[2]
 

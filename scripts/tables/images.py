@@ -21,15 +21,15 @@ from PIL import Image
 
 from sinefield.config import ImageConfig, load_config, make_config
 from sinefield.fields.image import ImageField
+from sinefield.fields.image_training import load_picture
+from sinefield.learning.pack import pack
+from sinefield.learning.train import train
 from sinefield.machine import describe_machine
 from sinefield.metrics.images import psnr
 from sinefield.nn.mlp import count_parameters
+from sinefield.store.run import Run, load_field
 from sinefield.strict import to_plain
 from sinefield.tables import table
-from sinefield.training.image import load_picture
-from sinefield.training.pack import pack
-from sinefield.training.run import Run, load_field
-from sinefield.training.train import train
 
 OUT = Path(__file__).parents[2] / "docs" / "results"
 CODECS = {"JPEG": {"optimize": True}, "WebP": {"method": 6}}

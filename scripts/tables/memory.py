@@ -26,7 +26,7 @@ from sinefield.tables import table
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "memory.json"
 STEPS = ["--training.steps", "20"]
-SINEFIELD = [sys.executable, "-m", "sinefield.cli"]
+SINEFIELD = [sys.executable, "-m", "sinefield"]
 LEGO, SHAPE = ["scenes/lego.yaml", *STEPS], ["scenes/armadillo.yaml", *STEPS]
 SURFACE = ["--training.steps", "300"]  # so many that there is a surface to mesh
 SHAPES = ["scenes/shapes.yaml", *STEPS, "--data.path", "families:chair", "--data.shapes", "16", "--data.held_out", "1"]

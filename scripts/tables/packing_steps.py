@@ -19,16 +19,16 @@ import torch
 from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
 from sinefield.config import load_config, make_config
+from sinefield.fields.shape_training import ShapeTask
 from sinefield.files import write_text
+from sinefield.learning.pack import Packer
+from sinefield.learning.refine import Budget
+from sinefield.learning.train import train
 from sinefield.machine import describe_machine
+from sinefield.store.run import Run
+from sinefield.store.sine_files import to_packed
 from sinefield.strict import to_plain
 from sinefield.tables import table
-from sinefield.training.pack import Packer
-from sinefield.training.refine import Budget
-from sinefield.training.run import Run
-from sinefield.training.shape import ShapeTask
-from sinefield.training.sine_file import to_packed
-from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 

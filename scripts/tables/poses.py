@@ -18,13 +18,13 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from sinefield.config import RadianceConfig, data_folder, load_config
+from sinefield.fields.radiance_training import load_scene
+from sinefield.fields.view_fit import ViewFit
 from sinefield.files import write_text
+from sinefield.learning.train import train
 from sinefield.machine import describe_machine
+from sinefield.store.run import Run, load_tensors
 from sinefield.tables import table
-from sinefield.training.radiance import load_scene
-from sinefield.training.run import Run, load_tensors
-from sinefield.training.train import train
-from sinefield.training.view_fit import ViewFit
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "poses.json"

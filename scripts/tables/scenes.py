@@ -15,11 +15,11 @@ from pathlib import Path
 from readme import fill
 
 from sinefield.config import load_config
-from sinefield.data.synthetic import synthesize
-from sinefield.export.field_mesh import export_mesh
+from sinefield.data.made.synthetic import synthesize
+from sinefield.export.mesh import export_mesh
 from sinefield.files import write_text
+from sinefield.learning.train import train
 from sinefield.tables import table
-from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "scenes.json"

@@ -18,16 +18,16 @@ from pathlib import Path
 import torch
 
 from sinefield.config import ShapeConfig, load_config, make_config
-from sinefield.data.sampling import heldout_points
+from sinefield.data.surfaces.sampling import heldout_points
+from sinefield.fields.shape_training import HELDOUT_SEED, ShapeTask, load_shape
+from sinefield.learning.evaluate import HELDOUT_POINTS
+from sinefield.learning.loop import optimise
 from sinefield.machine import describe_machine
 from sinefield.metrics.shapes import iou
 from sinefield.nn.mlp import count_parameters
+from sinefield.store.run import Run
 from sinefield.strict import to_plain
 from sinefield.tables import table
-from sinefield.training.evaluate import HELDOUT_POINTS
-from sinefield.training.loop import optimise
-from sinefield.training.run import Run
-from sinefield.training.shape import HELDOUT_SEED, ShapeTask, load_shape
 
 ROOT = Path(__file__).parents[2]
 SINES = [{"phase": 0.5, "bound": 4.0}, {"phase": 1.0, "bound": 1.0}, {"phase": 2.5, "bound": 1.0}]

@@ -11,14 +11,14 @@ from pathlib import Path
 import trimesh
 
 from sinefield.config import load_config
-from sinefield.data.families import make_shape
-from sinefield.data.shape_sets import scan, solid_of_shape
+from sinefield.data.made.families import make_shape
+from sinefield.data.surfaces.shape_sets import scan, solid_of_shape
 from sinefield.export.reconstruct import reconstruct_shape
 from sinefield.files import write_text
+from sinefield.learning.pack import pack
+from sinefield.learning.train import train
 from sinefield.machine import describe_machine
 from sinefield.tables import table
-from sinefield.training.pack import pack
-from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

@@ -15,11 +15,11 @@ from readme import fill
 
 from sinefield.config import load_config
 from sinefield.files import write_text
+from sinefield.learning.evaluate import evaluate_file
+from sinefield.learning.pack import pack
+from sinefield.learning.train import train
 from sinefield.machine import describe_machine
 from sinefield.tables import table
-from sinefield.training.evaluate import evaluate_file
-from sinefield.training.pack import pack
-from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "small_files.json"

@@ -16,16 +16,16 @@ import torch
 import trimesh
 from PIL import Image
 
+from sinefield.cameras.cameras import look_at
 from sinefield.config import data_folder, load_config
-from sinefield.data.cameras import look_at
-from sinefield.data.geometry import load_surface
-from sinefield.data.synthetic import render_views, synthesize
-from sinefield.export.field_mesh import extract_field
+from sinefield.data.made.synthetic import render_views, synthesize
+from sinefield.data.surfaces.surface import load_surface
+from sinefield.export.mesh import extract_field
 from sinefield.files import write_text
+from sinefield.learning.train import train
 from sinefield.metrics.shapes import compare_visible
+from sinefield.store.run import load_field
 from sinefield.tables import table
-from sinefield.training.run import load_field
-from sinefield.training.train import train
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "surfaces.json"

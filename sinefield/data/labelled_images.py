@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from sinefield.data.images import read_header, read_pixels, room_for
-from sinefield.data.transforms import Frame
+from sinefield.data.photographs.images import read_header, read_pixels, room_for
+from sinefield.data.photographs.transforms import Frame
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 

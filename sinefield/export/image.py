@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from sinefield.data.images import MAX_PIXELS, MAX_SIDE, area_average
+from sinefield.data.photographs.images import MAX_PIXELS, MAX_SIDE, area_average
 from sinefield.errors import SinefieldError
 from sinefield.fields.image import ImageField
 from sinefield.files import check_output
-from sinefield.training.pictures import save_png
-from sinefield.training.run import load_field
+from sinefield.pictures import save_png
+from sinefield.store.run import load_field
 
 
 def export_image(

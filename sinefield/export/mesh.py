@@ -1,238 +1,222 @@
-"""A field's level set as a triangle mesh, in the input's coordinates.
-
-The field is evaluated in chunks into one volume, and one marching cubes runs over all of it: chunks leave no seams.
-"""
+"""A trained field's surface, in the coordinates its data came in, and as a mesh file."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import torch
 import trimesh
-from jaxtyping import Float, Int, Real, UInt8
-from skimage.measure import marching_cubes
+from jaxtyping import Float
 from torch import Tensor
-from trimesh.exchange.gltf import export_glb
 
-from sinefield.data.mesh_repair import component_of_faces
+from sinefield import __version__
 from sinefield.errors import SinefieldError
-from sinefield.export.grid import GridFiller
-from sinefield.files import atomic_path, check_output
+from sinefield.fields.image import ImageField
+from sinefield.fields.latent import LatentShape, LatentShapeField
+from sinefield.fields.radiance import RadianceField
+from sinefield.fields.radiance_level import suggest_level
+from sinefield.fields.shape import ShapeField
+from sinefield.fields.surface import SurfaceField
+from sinefield.meshing.decimate import check_budget, decimate
+from sinefield.meshing.extract import check_mesh_path, extract, largest_component, write_mesh
+from sinefield.store.run import load_field
 
-EXTENSIONS = (".ply", ".obj", ".stl", ".glb")
-MAX_BYTES = 7 << 29
-"""So that a whole process, its libraries and field included, stays below 4 GiB."""
-SURFACE_BYTES = 12 * 140
-"""Mesh buffers for each of N² cells of a face of the grid: about 12 vertices, twice a smooth closed object's."""
+MARGIN = 0.04
+"""How far a shape is searched beyond its box, as a share of the longest side."""
+BLOCK, SLOPE = 4, 1.5
+"""Cells along a block's side, and the slope a learned distance is trusted to stay below: a true one has 1."""
+COLOUR_DIRECTIONS = 6
+CHUNK = 1 << 16
 
 
-def extract(
-    evaluate: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]],
-    aabb: Float[np.ndarray, "6"],
+def extract_field(
+    field: RadianceField | ShapeField | LatentShape,
     resolution: int,
-    level: float,
-    inside: Literal["above", "below"],
-    chunk: int = 1 << 18,
-    progress: bool = True,
-    max_bytes: int = MAX_BYTES,
-    block: int = 1,
-    slope: float | None = None,
-) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"], dict[str, Any]]:
-    """The surface where `evaluate` equals `level` within a box; closed, faces counter-clockwise seen from outside.
+    level: float | None = None,
+    dense: bool = False,
+    crop: Float[np.ndarray, "6"] | None = None,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """`extract` for a field, within its box, at its usual level or the given one.
 
-    Where the inside reaches the box's wall, the mesh gets a lid half a voxel outside it, and `capped` says so.
+    The level is a signed distance in input units, an occupancy, or for a radiance field of free density a density per
+    world unit, which is suggested by the field itself (`suggest_level`; the statistics then have its line as
+    `level_note`). Such a field counts as empty where its occupancy grid says so. Of a shape or a distance only the
+    surroundings of the surface are evaluated, unless `dense` asks for every point: of a distance nothing is missed
+    while its slope stays below `SLOPE`, of others specks that lie within `BLOCK` cells may be.
+
+    Vertices are in the field's space, which `RadianceField.unplace` brings to the world. Of contracted space only the
+    box is meshed.
 
     Arguments:
-        evaluate: values (n,) at float64 points (n, 3) in input coordinates.
-        aabb: (6,) xmin ymin zmin xmax ymax zmax, input coordinates.
-        resolution: samples along the box's longest side; voxels are cubes.
-        level: value of the surface, in the units of `evaluate`.
-        inside: on which side of the level the object is: "above" (density, occupancy), "below" (distance).
-        chunk: points given to `evaluate` at once.
-        max_bytes: refuse what is estimated to need more memory.
-        block: above 1, blocks of so many cells are looked into only where the surface may be; see `GridFiller.near`.
-        slope: largest change of `evaluate` per unit length, where it is known: then no piece can be missed.
+        crop: xmin ymin zmin xmax ymax zmax, input units; what is outside it is left out, and cut ends are closed.
+    """
+    note = None
+    if isinstance(field, ShapeField | LatentShape):
+        margin = MARGIN * float((field.aabb[3:] - field.aabb[:3]).max())
+        box = cropped(field.aabb.numpy() + margin * np.repeat([-1.0, 1.0], 3), crop)
+        level = field.default_level if level is None else level
+        slope = SLOPE if isinstance(field, ShapeField) and field.distance else None
+        side = "below" if field.distance else "above"
+        mesh = extract(field.evaluate, box, resolution, level, side, block=1 if dense else BLOCK, slope=slope)
+    elif isinstance(field, SurfaceField):
+        box = cropped(field.aabb.double().numpy(), crop)
+        level, note = 0.0 if level is None else level, None
+        block = 1 if dense else BLOCK
+        mesh = extract(lambda x: _distance(field, x), box, resolution, level, "below", block=block, slope=SLOPE)
+    else:
+        box = cropped(_reach(field, crop), crop)
+        if level is None:
+            level, note = suggest_level(field)
+        looked_up = 0
+
+        def density(points: Tensor) -> Tensor:
+            nonlocal looked_up
+            values, evaluated = _density(field, points)
+            looked_up += evaluated
+            return values
+
+        # The grid already says where the network need not be asked, and misses nothing.
+        mesh = extract(density, box, resolution, level, "above")
+        mesh[2]["evaluations"] = looked_up
+    return (*mesh[:2], {**mesh[2], "level": level, "level_note": note})
+
+
+def _reach(field: RadianceField, crop: np.ndarray | None) -> Float[np.ndarray, "6"]:
+    """The part of its space in which a field of free density is meshed; of NDC, up to what `span` calls far."""
+    box = field.aabb.double().numpy().copy()
+    if field.config.space == "ndc":
+        if crop is not None:
+            raise SinefieldError("--crop is for fields in a box or in contracted space; this one is in NDC")
+        near, far = field.span(torch.zeros(1, 3))
+        box[5] = 1 - 2 * near / far
+    return box
+
+
+def cropped(box: Float[np.ndarray, "6"], crop: Float[np.ndarray, "6"] | None) -> Float[np.ndarray, "6"]:
+    """What two boxes xmin ymin zmin xmax ymax zmax share.
+
+    Raises:
+        SinefieldError: nothing, or `crop` is no box.
+    """
+    if crop is None:
+        return box
+    if not np.isfinite(crop).all() or not (crop[:3] < crop[3:]).all():
+        raise SinefieldError(f"--crop {_numbers(crop)}: give xmin ymin zmin xmax ymax zmax, each min below its max")
+    shared = np.concatenate([np.maximum(box[:3], crop[:3]), np.minimum(box[3:], crop[3:])])
+    if not (shared[:3] < shared[3:]).all():
+        raise SinefieldError(f"--crop {_numbers(crop)} lies outside the field's box {_numbers(box)}; move it there")
+    return shared
+
+
+def _numbers(box: np.ndarray) -> str:
+    return " ".join(f"{value:g}" for value in box)
+
+
+@torch.no_grad()
+def _distance(field: SurfaceField, points: Tensor) -> Tensor:
+    return torch.cat([field.distance(part) for part in points.float().split(CHUNK)])
+
+
+@torch.no_grad()
+def _density(field: RadianceField, points: Tensor) -> tuple[Tensor, int]:
+    """Densities, 0 outside the occupancy grid, and at how many points the network was asked."""
+    x = points.float()
+    occupied = field.grid.occupied(x).nonzero()[:, 0]
+    values = x.new_zeros(len(x))
+    if len(occupied):
+        values[occupied] = field.density(x[occupied])
+    return values, len(occupied)
+
+
+@torch.no_grad()
+def vertex_colours(field: RadianceField, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """(v, 3) uint8 sRGB, the mean of what the field sends out around the normal of each vertex, both of the world."""
+    x = field.place(torch.from_numpy(vertices).float())
+    n = torch.from_numpy(normals.copy()).float()
+    out = []
+    for points, outward in zip(x.split(CHUNK), n.split(CHUNK), strict=True):
+        total = torch.zeros(len(points), 3)
+        for i in range(COLOUR_DIRECTIONS):
+            tilt = torch.zeros(3)
+            tilt[i // 2] = 0.5 if i % 2 else -0.5
+            # A camera that sees the surface from along the normal looks against it.
+            d = torch.nn.functional.normalize(-(outward + tilt), dim=1)
+            total += field(points, d)[0]
+        out.append(total / COLOUR_DIRECTIONS)
+    return (torch.cat(out).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def load_spatial(run: str | Path, adapters: Sequence[str | Path] = ()) -> RadianceField | ShapeField:
+    """The field of a run or `.sine` file that has a third dimension; raises SinefieldError for others."""
+    field, _ = load_field(run, adapters)
+    if isinstance(field, ImageField):
+        raise SinefieldError(f"{run}: is an image field, flat; sinefield image renders it")
+    if isinstance(field, LatentShapeField):
+        raise SinefieldError(f"{run}: knows many shapes; sinefield reconstruct makes one from points")
+    return field
+
+
+def export_mesh(
+    run: str | Path,
+    out: str | Path,
+    resolution: int = 256,
+    level: float | None = None,
+    largest: bool = False,
+    colours: bool = True,
+    dense: bool = False,
+    overwrite: bool = False,
+    crop: Sequence[float] | None = None,
+    faces: int | None = None,
+    adapters: Sequence[str | Path] = (),
+) -> dict[str, Any]:
+    """Extract a run's surface into a file.
+
+    Arguments:
+        faces: the most that are kept, by merging vertices where the surface is flattest; all when None.
+        crop: see `extract_field`.
+        adapters: edits of the run's field, see `load_field`.
 
     Returns:
-        vertices (v, 3) float64 in input coordinates, faces (f, 3) int32, and shape, pitch, evaluations, minimum and
-        maximum of what was evaluated, level, capped, seconds, bytes of the grid.
-
-    Raises:
-        SinefieldError: an empty box, a resolution too small or too large for memory, a value that is not finite, a
-            level that the field does not cross.
+        run, out, kind, vertices, faces, watertight, components, level, level_note (where it comes from, None if it was
+        given or is that of a distance or occupancy), range, resolution, evaluations, seconds.
     """
+    check_mesh_path(out, overwrite)
+    if faces is not None:
+        check_budget(faces)
     begin = time.perf_counter()
-    aabb = np.asarray(aabb, np.float64)
-    low, side = aabb[:3], aabb[3:] - aabb[:3]
-    if aabb.shape != (6,) or not np.isfinite(aabb).all() or not (side >= 0).all() or side.max() == 0:
-        raise SinefieldError(f"box {aabb.tolist()} is empty; give xmin ymin zmin xmax ymax zmax")
-    if resolution < 2:
-        raise SinefieldError(f"resolution is {resolution}; give at least 2, better 128 to 512")
-    pitch = side.max() / (resolution - 1)
-    # The small excess keeps rounding from adding a layer to a cube.
-    shape = np.maximum(np.ceil(side / pitch - 1e-6).astype(np.int64) + 1, 2)
-    needed = estimate_bytes(shape)
-    if needed > max_bytes:
-        fitting = resolution
-        while fitting > 2 and estimate_bytes(np.ceil(shape * fitting / resolution)) > max_bytes:
-            fitting = int(fitting * 0.97)
-        raise SinefieldError(
-            f"resolution {resolution} needs about {needed / 2**30:.1f} GiB, more than {max_bytes / 2**30:.1f}; "
-            f"try --resolution {fitting}"
-        )
-    # Centred: voxels rarely divide the shorter sides.
-    origin = low + (side - (shape - 1) * pitch) / 2
-    volume = np.empty(shape + 2, np.float32)
-    core = volume[1:-1, 1:-1, 1:-1]
-    filler = GridFiller(core, evaluate, origin, float(pitch), chunk, progress)
-    with filler.bar:
-        if block > 1:
-            filler.near(level, block, slope)
-        else:
-            filler.everywhere()
-    minimum, maximum = float(core.min()), float(core.max())
-    if not minimum < level < maximum:
-        raise SinefieldError(_no_surface(core, level, inside, minimum, maximum))
-    capped = _surround(volume, level, inside)
-    # skimage's "ascent" has faces look towards smaller values.
-    direction = "ascent" if inside == "above" else "descent"
-    vertices, faces, _, _ = marching_cubes(volume, level, gradient_direction=direction)
-    statistics = {
-        "shape": shape.tolist(),
-        "pitch": float(pitch),
-        "evaluations": filler.evaluations,
-        "minimum": minimum,
-        "maximum": maximum,
-        "level": float(level),
-        "capped": capped,
-        "bytes": volume.nbytes,
-        "seconds": time.perf_counter() - begin,
+    field = load_spatial(run, adapters)
+    box = None if crop is None else np.array(crop, dtype=np.float64)
+    vertices, triangles, statistics = extract_field(field, resolution, level, dense, box)
+    if isinstance(field, RadianceField):
+        vertices = field.unplace(torch.from_numpy(vertices)).numpy()
+    if largest:
+        vertices, triangles = largest_component(vertices, triangles)
+    if faces is not None:
+        vertices, triangles = decimate(vertices, triangles, faces)
+    mesh = trimesh.Trimesh(vertices, triangles, process=False)
+    painted = None
+    if colours and isinstance(field, RadianceField):
+        painted = vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
+    about = {
+        "generator": f"sinefield {__version__}",
+        "frame": "axes, origin and unit of length are those of the data that the field was trained on",
+        "surface": f"{statistics['level']:.6g} level of a {field.kind} field",
     }
-    return origin + (vertices.astype(np.float64) - 1) * pitch, faces.astype(np.int32), statistics
-
-
-def estimate_bytes(shape: Real[np.ndarray, "3"]) -> int:
-    """Memory that `extract` takes at its peak for a grid of this shape, without what the field itself takes."""
-    x, y, z = (int(s) + 2 for s in shape)
-    return 4 * x * y * z + SURFACE_BYTES * (x * y + y * z + z * x) // 3
-
-
-def check_mesh_path(path: str | Path, overwrite: bool = False) -> Path:
-    """Refuse, before a long evaluation, a mesh file that could not be written afterwards.
-
-    Raises:
-        SinefieldError: unknown extension, existing file without `overwrite`, folder that cannot be written.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in EXTENSIONS:
-        raise SinefieldError(f"{path}: unknown mesh kind {path.suffix!r}; use {' '.join(EXTENSIONS)}")
-    check_output(path, overwrite)
-    return path
-
-
-def write_mesh(
-    path: str | Path,
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    colours: UInt8[np.ndarray, "v 3"] | None = None,
-    normals: Float[np.ndarray, "v 3"] | None = None,
-    overwrite: bool = False,
-    about: dict[str, str] | None = None,
-) -> None:
-    """Write .ply, .obj, .stl or .glb, all of it or nothing.
-
-    STL holds triangles alone: colours, normals and `about` stay out. Numbers are single precision; OBJ has nine digits.
-
-    Arguments:
-        about: what the file says of itself: `asset.extras` of a GLB, comments of a PLY and an OBJ.
-
-    Raises:
-        SinefieldError: see `check_mesh_path`; no faces; the disk is full.
-    """
-    path = check_mesh_path(path, overwrite)
-    if len(faces) == 0:
-        raise SinefieldError(f"{path}: there are no faces to write; choose another level")
-    mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, vertex_colors=colours, process=False)
-    kind = path.suffix.lower()[1:]
-    comments = [f"{key}: {value}" for key, value in (about or {}).items()]
-    with atomic_path(path, overwrite) as temporary:
-        if kind == "obj":
-            _write_obj(temporary, vertices, faces, colours, normals, comments)
-        elif kind == "glb":
-
-            def add(tree: dict) -> None:
-                tree["asset"]["extras"] = about
-
-            content = export_glb(
-                trimesh.Scene(mesh), include_normals=normals is not None, tree_postprocessor=add if about else None
-            )
-            temporary.write_bytes(content)
-        elif kind == "ply":
-            content = mesh.export(file_type="ply", vertex_normal=normals is not None)
-            lines = "".join(f"comment {line}\n" for line in comments).encode()
-            temporary.write_bytes(content.replace(b"\nelement vertex", b"\n" + lines + b"element vertex", 1))
-        else:
-            temporary.write_bytes(mesh.export(file_type="stl"))
-
-
-def largest_component(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], colours: UInt8[np.ndarray, "v 3"] | None = None
-) -> tuple[np.ndarray, ...]:
-    """Vertices and faces of the connected piece with most faces, and its colours where colours are given."""
-    label = component_of_faces(faces, len(vertices))
-    kept = faces[label == np.bincount(label).argmax()] if len(faces) else faces
-    used, renumbered = np.unique(kept, return_inverse=True)
-    piece = vertices[used], renumbered.reshape(-1, 3).astype(np.int32)
-    return piece if colours is None else (*piece, colours[used])
-
-
-def _surround(volume: np.ndarray, level: float, inside: str) -> bool:
-    """Fill the outermost layer with outside values; whether the inside touched it.
-
-    Each value is that of its neighbour mirrored at the level, which puts lids half a voxel outside the box.
-    """
-    touched, outer = False, np.minimum if inside == "above" else np.maximum
-    for axis in range(3):
-        view = np.moveaxis(volume, axis, 0)
-        # Sides first, then edges and corners, from neighbours that exist by then.
-        rest = tuple(slice(None) if other < axis else slice(1, -1) for other in range(3) if other != axis)
-        for edge, neighbour in ((0, 1), (-1, -2)):
-            values = view[neighbour][rest]
-            outside = outer(values, np.float32(2 * level) - values)
-            touched |= bool((outside != values).any())
-            view[edge][rest] = outside
-    return touched
-
-
-def _no_surface(core: np.ndarray, level: float, inside: str, minimum: float, maximum: float) -> str:
-    if minimum == maximum:
-        return f"the field is {minimum:.4g} all over the box, so it has no surface; train longer"
-    step = max(1, round((core.size / 1e6) ** (1 / 3)))
-    quantile = float(np.quantile(core[::step, ::step, ::step], 0.95 if inside == "above" else 0.05))
-    suggested = quantile if minimum < quantile < maximum else (minimum + maximum) / 2
-    return (
-        f"level {level:g} is outside the field's range {minimum:.4g} to {maximum:.4g}, so it has no surface; "
-        f"try --level {suggested:.3g}"
-    )
-
-
-def _write_obj(
-    path: Path,
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    colours: np.ndarray | None,
-    normals: np.ndarray | None,
-    comments: list[str],
-) -> None:
-    """OBJ with nine significant digits at any scale (trimesh writes decimals) and colours after the coordinates."""
-    numbers = vertices if colours is None else np.column_stack([vertices, colours / 255])
-    corners = np.asarray(faces) + 1
-    with path.open("w", encoding="utf-8") as stream:
-        stream.writelines(f"# {line}\n" for line in comments)
-        np.savetxt(stream, numbers, fmt="v" + " %.9g" * numbers.shape[1])
-        if normals is None:
-            np.savetxt(stream, corners, fmt="f %d %d %d")
-        else:
-            np.savetxt(stream, normals, fmt="vn %.6g %.6g %.6g")
-            np.savetxt(stream, np.repeat(corners, 2, axis=1), fmt="f %d//%d %d//%d %d//%d")
+    write_mesh(out, vertices, triangles, painted, overwrite=overwrite, about=about)
+    return {
+        "run": str(run),
+        "out": str(out),
+        "kind": field.kind,
+        "vertices": len(vertices),
+        "faces": len(triangles),
+        "watertight": bool(mesh.is_watertight),
+        "components": int(mesh.body_count) if len(triangles) < 2_000_000 else None,
+        "level": statistics["level"],
+        "level_note": statistics["level_note"],
+        "range": [statistics["minimum"], statistics["maximum"]],
+        "resolution": resolution,
+        "evaluations": statistics["evaluations"],
+        "seconds": round(time.perf_counter() - begin, 2),
+    }

@@ -7,12 +7,12 @@ from typing import Any
 import trimesh
 
 from sinefield import __version__
-from sinefield.data.mesh_files import read_shape
+from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.errors import SinefieldError
-from sinefield.export.field_mesh import extract_field
-from sinefield.export.mesh import check_mesh_path, largest_component, write_mesh
-from sinefield.fields.latent_shape import LatentShapeField
-from sinefield.training.run import load_field
+from sinefield.export.mesh import extract_field
+from sinefield.fields.latent import LatentShapeField
+from sinefield.meshing.extract import check_mesh_path, largest_component, write_mesh
+from sinefield.store.run import load_field
 
 
 def reconstruct_shape(

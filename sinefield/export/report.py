@@ -19,20 +19,20 @@ from PIL import Image
 from sinefield.adapters.edits import load_edit
 from sinefield.adapters.file import describe_adapter
 from sinefield.errors import SinefieldError
-from sinefield.export.field_mesh import extract_field, vertex_colours
 from sinefield.export.image import scaled
-from sinefield.export.orbit import export_video
+from sinefield.export.info import describe
+from sinefield.export.mesh import extract_field, vertex_colours
 from sinefield.export.page import curve, data_uri, html_table, page
+from sinefield.export.video import export_video
 from sinefield.fields.image import ImageField
-from sinefield.fields.latent_shape import LatentShapeField
+from sinefield.fields.latent import LatentShapeField
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.files import check_output, write_text
 from sinefield.metrics import MAIN_SCORE, QUICK_SCORE, SCORES
+from sinefield.store.run import Run, load_field
+from sinefield.store.sine_files import is_sine
 from sinefield.strict import dump_yaml, to_plain
-from sinefield.training.info import describe
-from sinefield.training.run import Run, load_field
-from sinefield.training.sine_file import is_sine
 
 MESH_RESOLUTION = 128
 MAX_VERTICES = 65_535

@@ -1,191 +1,267 @@
-"""Frames to a video file, or a folder of pictures, that either is complete or does not exist."""
+"""A trained field into a video along a camera path, or beside its photographs."""
 
-import os
-import re
-import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from itertools import chain
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+import torch
 from tqdm import tqdm
 
+from sinefield.cameras.cameras import Cameras, orbit
+from sinefield.cameras.orbits import orbit_cameras, pinholes
+from sinefield.cameras.path_files import read_camera_path
+from sinefield.cameras.paths import (
+    Capture,
+    box_depths,
+    choose_cameras,
+    ellipse_path,
+    load_capture,
+    spiral_path,
+    through_path,
+)
+from sinefield.config import Config, RadianceConfig
+from sinefield.data.photographs.images import Views, load_posed, reference
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder, atomic_path, check_output
+from sinefield.export.mesh import load_spatial
+from sinefield.export.video_files import check_video_path, write_video
+from sinefield.fields.radiance import RadianceField
+from sinefield.fields.shape import ShapeField
+from sinefield.fields.views import RadianceViews, ShapeViews
+from sinefield.render.channels import CHANNELS, picture, with_legend
+from sinefield.store.run import Run, edited_config
+from sinefield.store.sine_files import config_of, is_sine, load_packed
 
-EXTENSIONS = (".mp4", ".webm", ".gif")
-Frame = UInt8[np.ndarray, "h w 3"]
-AlphaFrame = UInt8[np.ndarray, "h w 4"]
-
-# Players assume BT.709 colours where a file does not say: so convert to it, and say so.
-COLOURS = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_range", "tv"]
-COLOURS += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
-# Players take H.264 in yuv420p only. The index goes first (faststart) so that a browser can play while it loads.
-H264 = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-movflags", "+faststart"]
-# VP9 at constant quality; its search is cut short where that costs minutes and shows nothing.
-VP9 = ["-an", "-c:v", "libvpx-vp9", "-crf", "24", "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1"]
-ENCODE = {
-    (".mp4", 3): [*H264, *COLOURS],
-    (".webm", 3): [*VP9, "-pix_fmt", "yuv420p", *COLOURS],
-    # libvpx codes alpha as a second stream, which frames from the future would put out of step.
-    (".webm", 4): [*VP9, "-pix_fmt", "yuva420p", "-auto-alt-ref", "0", *COLOURS],
-}
-PICTURE = re.compile(r"\d{4,}\.png")
+MAX_SIDE = 4096
+MAX_FRAMES = 10_000
+FRAMES, FPS, BESIDE_FPS = 90, 30.0, 2.0
+SHAPE_SIZE = 256
+SHAPE_ELEVATION = 20.0
+PATHS = ("orbit", "ellipse", "spiral", "cameras")
 
 
-def is_folder(path: str | Path) -> bool:
-    """Whether an output is to be a folder of pictures: it ends with a slash, has no suffix, or is a folder."""
-    return str(path).endswith(("/", os.sep)) or Path(path).suffix == "" or Path(path).is_dir()
+@dataclass(frozen=True)
+class Flight:
+    """Where the camera flies, and how large its pictures are.
 
-
-def check_video_path(path: str | Path, overwrite: bool = False, alpha: bool = False) -> Path:
-    """Return `path` if a video can be written there; ask before rendering for minutes.
-
-    Arguments:
-        path: a file .mp4, .webm or .gif, or a folder (see `is_folder`), which is made, or may be there and empty.
-        overwrite: replace a file, or a folder that holds nothing but an earlier video's pictures.
-        alpha: frames will have four channels.
-
-    Raises:
-        SinefieldError: another extension, a format without alpha, a file that exists while `overwrite` is False, a
-            folder with contents.
+    Attributes:
+        path: one of `PATHS`, or a camera path of nerfstudio (.json).
+        cameras: the cameras to fly through, by index or name; they make the path "cameras".
+        frames: their number; 90, or as many as a .json has, when None.
+        fps: frames a second; 30, or what a .json says, or 2 beside photographs, when None.
+        size: width and height in pixels; what is None is the data's, or follows from the other.
+        elevation: degrees above the horizon of an orbit; that of the training cameras, 20 for a shape, when None.
+        beside: show the views held out, else those trained on, beside their photographs, instead of a path.
+        data: the photographs of a `.sine` file that does not name them.
     """
-    folder, path = is_folder(path), Path(path)
-    if not folder and path.suffix.lower() not in EXTENSIONS:
-        raise SinefieldError(
-            f"{path}: unknown kind of video '{path.suffix}'; name it {', '.join(EXTENSIONS[:-1])} or {EXTENSIONS[-1]}, "
-            "or end it with / for a folder of pictures"
-        )
-    if alpha and not folder and path.suffix.lower() != ".webm":
-        raise SinefieldError(f"{path}: {path.suffix} keeps no alpha; write a .webm or a folder of pictures (OUT/)")
-    if not folder:
-        check_output(path, overwrite)
-        return path
-    if path.exists() and not path.is_dir():
-        raise SinefieldError(f"{path}: is a file; give another name, or .mp4, .webm or .gif")
-    names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    odd = sorted(name for name in names if not PICTURE.fullmatch(name))
-    if odd:
-        raise SinefieldError(f"{path}: is a folder with '{odd[0]}' in it, not one of a video's pictures; name another")
-    if names and not overwrite:
-        raise SinefieldError(f"{path}: holds pictures already; give another name or --overwrite")
-    check_output(path / "0000.png")
-    return path
+
+    path: str | None = None
+    cameras: list[str] = field(default_factory=list)
+    frames: int | None = None
+    fps: float | None = None
+    size: tuple[int | None, int | None] = (None, None)
+    elevation: float | None = None
+    beside: bool = False
+    data: str | None = None
+    adapters: list[str | Path] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """One of `PATHS`, "file" or "beside"."""
+        if self.beside:
+            return "beside"
+        if self.path is None:
+            return "cameras" if self.cameras else "orbit"
+        return self.path if self.path in PATHS else "file"
+
+    def check(self) -> None:
+        """Raise SinefieldError for what cannot be meant together, or is out of range."""
+        frames, fps = self.frames or FRAMES, FPS if self.fps is None else self.fps
+        if self.frames == 0 or not 1 <= frames <= MAX_FRAMES or not 0.1 <= fps <= 240:
+            raise SinefieldError(f"{self.frames} frames at {fps} a second; 1 to 10,000 frames and 0.1 to 240 a second")
+        for side in self.size:
+            if side is not None and not 8 <= side <= MAX_SIDE:
+                raise SinefieldError(f"a video {side} pixels wide or high; 8 to {MAX_SIDE}")
+        kind = self.kind
+        if kind == "file" and Path(self.path).suffix.lower() != ".json":
+            raise SinefieldError(f"path {self.path}: unknown; one of {', '.join(PATHS)}, or a camera path FILE.json")
+        if kind == "cameras" and not self.cameras:
+            raise SinefieldError("path cameras: name the cameras to fly through, as in --cameras 0,5,12")
+        for given, what, fits in (
+            (self.cameras, "--cameras", ("cameras",)),
+            (self.elevation is not None, "--elevation", ("orbit",)),
+            (self.frames is not None, "--frames", PATHS),
+            (any(self.size), "--width and --height", (*PATHS, "file")),
+            (self.path is not None, "--path", (*PATHS, "file")),
+        ):
+            if given and kind not in fits:
+                shown = {"beside": "--beside", "file": "a path from a file"}.get(kind, f"path {kind}")
+                raise SinefieldError(f"{what} does not go with {shown}; leave one of them out")
 
 
-def write_video(
-    path: str | Path,
-    frames: Iterable[Frame | AlphaFrame],
-    fps: float = 30,
+def export_video(
+    run: str | Path,
+    out: str | Path,
+    frames: int | None = None,
+    fps: float | None = None,
+    size: tuple[int | None, int | None] = (None, None),
+    elevation: float | None = None,
+    channel: str = "rgb",
     overwrite: bool = False,
-    n_frames: int | None = None,
-) -> Path:
-    """Write frames to an .mp4 (H.264), a .webm (VP9), an endlessly looping .gif, or as PNGs 0000.png … to a folder,
-    making what is above it; on any failure nothing is left.
+    path: str | None = None,
+    cameras: list[str] | None = None,
+    beside: bool = False,
+    alpha: bool = False,
+    data: str | None = None,
+    adapters: Sequence[str | Path] = (),
+) -> dict[str, Any]:
+    """Render a run's field to a video; returns run, out, kind, path, channel, frames, fps, width, height, near and far
+    of a depth's colours, seconds, frames_per_second.
 
-    All but a gif take frames one by one as they are made; in an mp4 or webm an odd width or height grows by one pixel,
-    a copy of the edge. A gif holds them all in memory, 256 colours each; its clock ticks in hundredths of a second, so
-    fps is rounded.
+    The orbit round a radiance field has the mean distance, elevation and focal length of its training cameras, up
+    being theirs; round a shape up is y. A radiance field is rendered as in evaluation, a shape as its surface under
+    soft light. Depth gets a legend below the picture, in scene units.
 
     Arguments:
-        path: file or folder to write; see `check_video_path`.
-        frames: (h, w, 3) uint8 sRGB pictures, or for a .webm and a folder (h, w, 4) with straight alpha; all of one
-            shape; may be a generator.
-        fps: frames a second, at most 50 for a gif.
-        overwrite: replace what is there.
-        n_frames: their number, if known, for the progress bar.
-
-    Returns:
-        `path`.
+        run: run folder or .sine file.
+        out: what `write_video` takes.
+        channel: one of `CHANNELS`.
+        alpha: keep opacity as alpha instead of compositing; .webm and folders only.
+        frames, fps, size, elevation, path, cameras, beside, data: see `Flight`.
+        adapters: edits of the run's field, see `load_field`; photographs are then those of the changed scene.
 
     Raises:
-        SinefieldError: see `check_video_path`; no frames, frames of different sizes or types, fps not positive,
-            a failing encoder. What `frames` itself raises passes through.
+        SinefieldError: see `write_video`, `load_field`, `Flight.check` and the readers of paths and photographs;
+            a path along training cameras of a shape, or of a field that does not know its data.
     """
-    folder, path = is_folder(path), check_video_path(path, overwrite)
-    kind = "" if folder else path.suffix.lower()
-    most = 50 if kind == ".gif" else 1000
-    if not 0 < fps <= most:
-        raise SinefieldError(f"{path}: fps {fps}; must be positive and at most {most}")
-    channels = (3, 4) if kind in ("", ".webm") else (3,)
-    frames = _checked(path, tqdm(frames, path.name, n_frames, leave=False, disable=None), channels)
-    first = next(frames, None)
-    if first is None:
-        raise SinefieldError(f"{path}: no frames to write; render at least one")
-    if folder:
-        with atomic_folder(path) as build:
-            for number, frame in enumerate(chain([first], frames)):
-                Image.fromarray(frame).save(build / f"{number:04d}.png")
-        return path
-    with atomic_path(path, overwrite) as temporary:
-        (_write_gif if kind == ".gif" else _encode)(temporary, path, first, frames, fps)
-    return path
+    check_video_path(out, overwrite, alpha)
+    flight = Flight(path, list(cameras or []), frames, fps, size, elevation, beside, data, list(adapters))
+    flight.check()
+    if channel not in CHANNELS:
+        raise SinefieldError(f"channel {channel} is unknown; one of {', '.join(CHANNELS)}")
+    if beside and alpha:
+        raise SinefieldError("--alpha does not go with --beside: photographs are shown as they are; leave one out")
+    begin = time.perf_counter()
+    trained = load_spatial(run, adapters)
+    views, rate = (_beside(run, trained, flight), None) if beside else (None, None)
+    if views is not None:
+        along = views.cameras
+    else:
+        along, rate = _fly(run, trained, flight)
+    rate = flight.fps or rate or (BESIDE_FPS if beside else FPS)
+    painter = RadianceViews(trained) if isinstance(trained, RadianceField) else ShapeViews(trained)
+    span = _span(along, trained)
+
+    def images() -> Iterator[np.ndarray]:
+        for i in range(len(along)):
+            layers = painter.layers(along, i, normals=channel == "normals")
+            image = picture(layers, channel, painter.background, span, alpha)
+            if views is not None:
+                image = np.concatenate([image, reference(views.images[i], painter.background.tolist()).numpy()], 1)
+            yield with_legend(image, *span) if channel == "depth" else image
+
+    shown = {}
+
+    def noted(images: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for image in tqdm(images, total=len(along), desc="video", unit="frame", leave=False, disable=None):
+            shown["height"], shown["width"] = image.shape[:2]
+            yield image
+
+    write_video(out, noted(images()), fps=rate, overwrite=overwrite, n_frames=len(along))
+    seconds = time.perf_counter() - begin
+    depth = {"near": span[0], "far": span[1]} if channel == "depth" else {}
+    return {
+        "run": str(run),
+        "out": str(out),
+        "kind": trained.kind,
+        "path": flight.path if flight.kind == "file" else flight.kind,
+        "channel": channel,
+        "frames": len(along),
+        "fps": rate,
+        "width": shown["width"],
+        "height": shown["height"],
+        **depth,
+        "seconds": round(seconds, 2),
+        "frames_per_second": round(len(along) / seconds, 2),
+    }
 
 
-def _checked(path: Path, frames: Iterable[np.ndarray], channels: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """The frames as contiguous arrays, each held to the shape of the first."""
-    shape = None
-    for index, frame in enumerate(frames):
-        frame = np.ascontiguousarray(frame)
-        shape = shape or frame.shape
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in channels or 0 in frame.shape:
-            expected = " or ".join(f"(h, w, {n})" for n in channels)
-            raise SinefieldError(f"{path}: frame {index} is {frame.dtype} {frame.shape}; expected uint8 {expected}")
-        if frame.shape != shape:
+def _fly(run: str | Path, trained: RadianceField | ShapeField, flight: Flight) -> tuple[Cameras, float | None]:
+    """The cameras of a flight, and the frames a second that a file asks for."""
+    kind, frames = flight.kind, flight.frames or FRAMES
+    if kind == "file":
+        along, rate = read_camera_path(flight.path, flight.size)
+        if len(along) > MAX_FRAMES or max(along.width, along.height) > MAX_SIDE:
             raise SinefieldError(
-                f"{path}: frame {index} is {frame.shape[1]}x{frame.shape[0]} but the first is {shape[1]}x{shape[0]}; "
-                "render all frames at one size"
+                f"{flight.path}: {len(along)} frames of {along.width}x{along.height}; at most {MAX_FRAMES:,} frames "
+                f"and {MAX_SIDE} pixels a side"
             )
-        yield frame
+        return along, rate
+    if kind == "orbit":
+        if isinstance(trained, RadianceField):
+            return orbit_cameras(trained.view, frames, flight.size, flight.elevation), None
+        return _round_shape(trained, frames, flight.size, flight.elevation), None
+    capture = _capture(run, trained, flight)
+    if kind == "ellipse":
+        return ellipse_path(capture.cameras, frames, flight.size), None
+    if kind == "spiral":
+        near, far = capture.bounds or box_depths(capture.cameras, trained.aabb)
+        return spiral_path(capture.cameras, frames, near, far, flight.size), None
+    return through_path(choose_cameras(capture, flight.cameras), frames, flight.size), None
 
 
-def _encode(temporary: Path, path: Path, first: np.ndarray, rest: Iterator[np.ndarray], fps: float) -> None:
-    import imageio_ffmpeg  # brings the ffmpeg program along
-
-    height, width, channels = first.shape
-    pad = ((0, height % 2), (0, width % 2), (0, 0))
-    size = f"{width + width % 2}x{height + height % 2}"
-    source = f"-f rawvideo -pix_fmt {'rgba' if channels == 4 else 'rgb24'} -s {size} -r {fps} -i -".split()
-    try:
-        program = imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise SinefieldError(
-            f"{path}: no ffmpeg program ({error}); reinstall imageio-ffmpeg or write a .gif"
-        ) from error
-    command = [program, "-y", "-loglevel", "error", *source, *ENCODE[path.suffix.lower(), channels], str(temporary)]
-    # imageio_ffmpeg's own writer never asks how ffmpeg ended; a full disk would pass for success.
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log)
-        try:
-            for frame in chain([first], rest):
-                process.stdin.write(np.pad(frame, pad, "edge").tobytes())
-            process.stdin.close()
-            failed = process.wait() != 0
-        except BrokenPipeError:
-            failed = True
-        finally:
-            _end(process)
-        if failed:
-            log.seek(0)
-            reason = log.read().decode(errors="replace").strip() or f"exit status {process.returncode}"
-            raise SinefieldError(f"{path}: ffmpeg failed ({reason[-300:]}); check the disk or write a .gif")
+def _config(run: str | Path, trained: RadianceField | ShapeField, flight: Flight) -> RadianceConfig:
+    """The configuration that says which photographs a field was trained on, as evaluation finds it."""
+    if isinstance(trained, ShapeField):
+        what = "--beside" if flight.beside else f"path {flight.kind}"
+        raise SinefieldError(f"{run}: {what} needs photographs, and a shape has none; use orbit or a FILE.json")
+    if flight.adapters:
+        config: Config = edited_config(run, flight.adapters, flight.data)
+    elif is_sine(run):
+        config = config_of(load_packed(run), str(run), flight.data)
+    elif flight.data:
+        raise SinefieldError("--data is for .sine files; a run folder's config.yaml says where its data are")
+    else:
+        config = Run(Path(run).parent if Path(run).is_file() else run).config()
+    return config
 
 
-def _end(process: subprocess.Popen) -> None:
-    """Leave no ffmpeg running and no pipe open, whatever happened."""
-    if process.poll() is None:
-        process.kill()
-        process.wait()
-    with suppress(BrokenPipeError):  # frames still in the pipe's buffer when ffmpeg went
-        process.stdin.close()
+def _capture(run: str | Path, trained: RadianceField | ShapeField, flight: Flight) -> Capture:
+    data = _config(run, trained, flight).data
+    return load_capture(data.path, data.downscale, data.holdout)
 
 
-def _write_gif(temporary: Path, path: Path, first: np.ndarray, rest: Iterator[np.ndarray], fps: float) -> None:
-    # A palette of its own for each frame, without dithering: its speckle crawls from frame to frame and packs badly.
-    images = [Image.fromarray(f).quantize(256, dither=Image.Dither.NONE) for f in chain([first], rest)]
-    duration = max(20, 10 * round(100 / fps))  # milliseconds; browsers slow down anything under 20
-    images[0].save(temporary, save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=False)
+def _beside(run: str | Path, trained: RadianceField | ShapeField, flight: Flight) -> Views:
+    """The views held out, else those for validation, else those trained on."""
+    data = _config(run, trained, flight).data
+    # The box does not matter here; the field's own spares data without one the question.
+    scene = load_posed(data.path, data.downscale, data.aabb or trained.aabb.tolist(), data.holdout)
+    return next(views for views in (scene.test, scene.val, scene.train) if views is not None)
+
+
+def _round_shape(
+    trained: ShapeField, frames: int, size: tuple[int | None, int | None], elevation: float | None
+) -> Cameras:
+    """One turn with all of the box in every picture."""
+    width = size[0] or size[1] or SHAPE_SIZE
+    height = size[1] or width
+    low, high = trained.aabb[:3].cpu(), trained.aabb[3:].cpu()
+    least = min(width, height)
+    focal = 1.35 * least
+    distance = float((high - low).norm()) / 2 * float(np.hypot(2 * focal, least)) / least * 1.02
+    degrees = SHAPE_ELEVATION if elevation is None else elevation
+    poses = orbit(frames, ((low + high) / 2).tolist(), distance, degrees, (0.0, 1.0, 0.0))
+    return pinholes(poses, focal / width, (width, height))
+
+
+def _span(cameras: Cameras, field: RadianceField | ShapeField) -> tuple[float, float]:
+    """Nearest and farthest distance at which a ball round the box can be from any of the cameras."""
+    eyes = cameras.c2w[:, :, 3]
+    if isinstance(field, RadianceField):
+        return field.span(eyes)
+    low, high = field.aabb[:3].double().cpu(), field.aabb[3:].double().cpu()
+    away = torch.linalg.norm(eyes.double() - (low + high) / 2, dim=1)
+    half = float((high - low).norm()) / 2
+    return max(float(away.min()) - half, 0.0), float(away.max()) + half

@@ -11,9 +11,9 @@ from embreex.rtcore_scene import EmbreeScene
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
-from sinefield.data.geometry import Surface
-from sinefield.data.nearest import nearest
-from sinefield.data.sampling import surface_samples
+from sinefield.data.surfaces.nearest import nearest
+from sinefield.data.surfaces.sampling import surface_samples
+from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
 
 FSCORE_FRACTION = 0.01

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sinefield.config import NetworkConfig
-from sinefield.nn.frequency_kernel import encode
-from sinefield.nn.harmonics_kernel import harmonics
+from sinefield.kernels.cpu.frequency import encode
+from sinefield.kernels.cpu.harmonics import harmonics
 from sinefield.nn.hashgrid import HashGrid
 
 

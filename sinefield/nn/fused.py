@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sinefield.kernels.cpu.workspace import ROUND, Workspace, rounded_up
 from sinefield.machine import keep_freed_memory
 from sinefield.nn import tiled
-from sinefield.nn.workspace import ROUND, Workspace, rounded_up
 
 LEAK, BETA = 0.01, 100.0
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sinefield.nn.hash_kernels import look_up, scatter
+from sinefield.kernels.cpu.hashgrid import look_up, scatter
 
 PRIMES = (1, 2654435761, 805459861)
 """Müller et al., eq. 4; products and exclusive or modulo 2³²."""

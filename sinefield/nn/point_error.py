@@ -50,7 +50,7 @@ class _PointError(torch.autograd.Function):
     def forward(ctx, slope, target, kind, sharpness, x, *parameters):
         import numba
 
-        from sinefield.nn.point_kernels import point_errors
+        from sinefield.kernels.cpu.points import point_errors
 
         keep_freed_memory()
         net = tiled.lay_out(x.shape[1], x.dtype, parameters)

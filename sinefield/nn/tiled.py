@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sinefield.kernels.cpu.workspace import Workspace
 from sinefield.machine import cpu_features, keep_freed_memory
-from sinefield.nn.workspace import Workspace
 
 SLOPES = {"relu": 0.0, "leaky_relu": 0.01}
 """Activations that the kernels know, by what they multiply negative numbers with."""
@@ -43,7 +43,7 @@ class Layout:
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
-        from sinefield.nn.tile_kernels import LANES, ROWS, TILE
+        from sinefield.kernels.cpu.tiles import LANES, ROWS, TILE
 
         self.sizes, self.tile, self.rows = np.array(sizes, np.int64), TILE, ROWS
         self.filled = [ceil(size / LANES) * LANES for size in sizes]
@@ -76,7 +76,7 @@ class Tiled(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        from sinefield.nn.tile_kernels import backward
+        from sinefield.kernels.cpu.tiles import backward
 
         if ctx.space is None:
             raise RuntimeError("a network's gradient was asked for twice; its buffers are gone after the first")
@@ -105,7 +105,7 @@ class LaidOut(NamedTuple):
 
 def lay_out(n_in: int, dtype: torch.dtype, parameters: Sequence[Tensor]) -> LaidOut:
     """Lay out matrices (out, in), the first for `n_in` numbers, and then as many biases."""
-    from sinefield.nn.tile_kernels import pack
+    from sinefield.kernels.cpu.tiles import pack
 
     half = len(parameters) // 2
     layout = Layout([n_in, *(len(w) for w in parameters[:half])])
@@ -122,7 +122,7 @@ def run(space: Workspace, slope: float, x: Tensor, parameters: Sequence[Tensor],
     """The output, and what a backward needs: the network laid out, what was kept, number of threads."""
     import numba
 
-    from sinefield.nn.tile_kernels import forward
+    from sinefield.kernels.cpu.tiles import forward
 
     net = lay_out(x.shape[1], x.dtype, parameters)
     layout = net.layout

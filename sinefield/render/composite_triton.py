@@ -37,7 +37,7 @@ def _settings(colours: Tensor) -> dict[str, Any]:
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *inputs):
-        from sinefield.render.triton_kernels import composite_forward
+        from sinefield.kernels.cuda.triton_kernels import composite_forward
 
         inputs = [x.detach().contiguous() for x in inputs]
         sigmas, colours, packed_info = inputs[0], inputs[1], inputs[-1]
@@ -52,7 +52,7 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
-        from sinefield.render.triton_kernels import composite_backward
+        from sinefield.kernels.cuda.triton_kernels import composite_backward
 
         sigmas, colours = ctx.saved_tensors[:2]
         grad_sigmas, grad_colours = torch.empty_like(sigmas), torch.empty_like(colours)

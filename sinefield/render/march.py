@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from sinefield.render.kernels import SOLID_DEPTH, coarsen, first_steps, inner_box, sample_points, walk_rays
+from sinefield.kernels.cpu.march import SOLID_DEPTH, coarsen, first_steps, inner_box, sample_points, walk_rays
 
 SCRATCH = 1 << 24
 """Lattice positions that a batch of rays may have room for at once."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sinefield.render.kernels import SOLID_DEPTH
+from sinefield.kernels.cpu.march import SOLID_DEPTH
 from sinefield.render.march import Samples
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sinefield.render.kernels import SOLID_DEPTH, walk_nested
+from sinefield.kernels.cpu.march import SOLID_DEPTH, walk_nested
 from sinefield.render.march import Samples, flatten, gather
 
 

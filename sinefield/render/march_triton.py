@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sinefield.nn.triton_trial import tried
-from sinefield.render.kernels import BLOCK, SOLID_DEPTH
+from sinefield.kernels.cpu.march import BLOCK, SOLID_DEPTH
+from sinefield.kernels.cuda.triton_trial import tried
 from sinefield.render.march import Samples, march_reference
 from sinefield.render.march_cuda import pack
 
@@ -27,7 +27,7 @@ def why_not_triton() -> str | None:
 
     Found by trying; the first call compiles them, seconds, and Triton keeps them on disk.
     """
-    return tried("sinefield.render.triton_kernels", _try_on)
+    return tried("sinefield.kernels.cuda.triton_kernels", _try_on)
 
 
 def _try_on(device: torch.device) -> str | None:
@@ -66,7 +66,7 @@ def march_triton(
     max_samples: int = 2**31,
 ) -> Samples:
     """`march` by Triton: the same arguments and the same samples."""
-    from sinefield.render.triton_kernels import walk
+    from sinefield.kernels.cuda.triton_kernels import walk
 
     o, d, box = (x.detach().float().contiguous() for x in (rays_o, rays_d, aabb))
     occupied = binaries.contiguous().view(torch.uint8)

@@ -78,7 +78,7 @@ class _RayError(torch.autograd.Function):
     def forward(ctx, slopes, split, fixed, x, *parameters):
         import numba
 
-        from sinefield.render.ray_kernels import ray_errors
+        from sinefield.kernels.cpu.rays import ray_errors
 
         keep_freed_memory()
         lines, inverse_units, highest, directions, samples, background, target = fixed

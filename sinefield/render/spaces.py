@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sinefield.data.cameras import Cameras
-from sinefield.data.captures import FORWARD
+from sinefield.cameras.cameras import Cameras
+from sinefield.data.photographs.captures import FORWARD
 from sinefield.errors import SinefieldError
 
 MARGIN = 0.75

@@ -17,7 +17,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from sinefield.errors import SinefieldError
-from sinefield.render.surface_kernels import skip
+from sinefield.kernels.cpu.surface import skip
 
 COARSE = 4
 """Cells along the side of a coarse cell, whose own bound decides whether its cells are looked at one by one."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sinefield.render.kernels import MAX_OPTICAL_DEPTH, composite_backward, composite_forward
+from sinefield.kernels.cpu.march import MAX_OPTICAL_DEPTH, composite_backward, composite_forward
 from sinefield.render.march import Samples
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from sinefield.errors import SinefieldError
-from sinefield.training.run import Run, load_field, load_state_field
-from sinefield.training.sine_file import is_sine
+from sinefield.store.run import Run, load_field, load_state_field
+from sinefield.store.sine_files import is_sine
 
 MAX_SNAPSHOTS = 32
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sinefield.data.cameras import Cameras
-from sinefield.export.channels import colourise_depth
+from sinefield.cameras.cameras import Cameras
 from sinefield.fields.radiance import RadianceField
+from sinefield.render.channels import colourise_depth
 from sinefield.render.volume import Pixels
 
 STRIP = 4096

@@ -16,10 +16,10 @@ import trimesh
 from jaxtyping import Float
 from PIL import Image
 
-from sinefield.data.cameras import orbit
-from sinefield.data.orbits import orbit_cameras
+from sinefield.cameras.cameras import orbit
+from sinefield.cameras.orbits import orbit_cameras
 from sinefield.errors import SinefieldError
-from sinefield.export.field_mesh import extract_field
+from sinefield.export.mesh import extract_field
 from sinefield.fields.radiance import RadianceField
 from sinefield.fields.shape import ShapeField
 from sinefield.viewer.follow import Snapshot

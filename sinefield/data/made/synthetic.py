@@ -1,0 +1,464 @@
+"""A posed image set rendered from a mesh: the package's own scene, or any file trimesh reads.
+
+Embree casts the rays on the CPU; no OpenGL. Colours are sRGB numbers from end to end; light scales them directly,
+without a gamma curve. Surfaces are diffuse and lights fixed in the world, so a point looks the same from everywhere.
+Cameras have OpenGL axes and no distortion.
+"""
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from jaxtyping import Float, UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from sinefield import __version__
+from sinefield.cameras.cameras import Vector, look_at
+from sinefield.data.made.procedural import demo_scene, demo_shape
+from sinefield.data.photographs.images import FORMATS, MAX_PIXELS
+from sinefield.data.surfaces.mesh_files import MAX_FACES, check_count, check_shape_file
+from sinefield.errors import SinefieldError
+from sinefield.files import atomic_folder, require_file
+
+MESHES = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
+CLAY = (0.80, 0.76, 0.72)  # where a mesh brings no colours
+GOLDEN = math.pi * (3 - math.sqrt(5))
+CREASE = math.cos(math.radians(30))  # a vertex normal further than this from its face's marks an edge, kept sharp
+CAMERA_ANGLE = 0.6911  # horizontal field of view in radians: NeRF-synthetic's
+LOWEST, HIGHEST = -0.3, 0.95  # sines of the cameras' elevations: mostly from above
+SKY, GROUND, BOUNCE = 0.74, 0.54, 0.35  # light from above and below, and the part of it that comes back in a corner
+SUN, SUN_SOFTNESS = 0.46, 0.05  # strength of the sun, and its radius at distance 1
+FILL = 0.14
+LIGHT_RAYS = 18  # shadow rays a pixel towards the sky, shared out over its samples; half as many to the sun
+CHUNK = 1 << 18  # rays cast at once
+CONTENTS = {"train", "val", "test", "mesh.ply", "shape.ply", "synth.json"} | {
+    f"transforms_{split}.json" for split in ("train", "val", "test")
+}
+
+
+class Raycaster:
+    """One or several coloured meshes, ready to be photographed.
+
+    Arguments:
+        meshes: a trimesh mesh or several, with vertex, face or texture colours, or none (then clay).
+        up: (3,) where the sky is.
+    """
+
+    def __init__(self, meshes: trimesh.Trimesh | Sequence[trimesh.Trimesh], up: Vector = (0, 0, 1)) -> None:
+        meshes = [meshes] if isinstance(meshes, trimesh.Trimesh) else list(meshes)
+        corners = np.concatenate([np.asarray(mesh.triangles, np.float64) for mesh in meshes])
+        low, high = corners.min((0, 1)), corners.max((0, 1))
+        # Embree works in float32: give it a mesh of about unit size around 0, whatever the user's units.
+        self.centre = (low + high) / 2
+        self.radius = float(np.linalg.norm(corners - self.centre, axis=2).max())
+        self.corners = ((corners - self.centre) / self.radius).astype(np.float32)
+        self.normals, self.face_normals = _normals(self.corners)
+        self.textures = [_texture(mesh) for mesh in meshes]
+        self.mesh_of_face = np.repeat(np.arange(len(meshes)), [len(mesh.faces) for mesh in meshes])
+        self.paint = np.concatenate([_paint(mesh) for mesh in meshes])
+        self.scene = EmbreeScene()
+        faces = np.arange(3 * len(corners), dtype=np.int32).reshape(-1, 3)
+        TriangleMesh(scene=self.scene, vertices=self.corners.reshape(-1, 3), indices=faces)
+        self.up = np.asarray(up, np.float32)
+        side = np.array([-0.45, -0.75, 0.0]) if abs(up[2]) > 0.5 else np.array([-0.45, 0.0, 0.75])
+        self.sun, self.fill = (_unit(v).astype(np.float32) for v in (side + self.up, 0.35 * self.up - side))
+
+    def view(
+        self,
+        c2w: Float[np.ndarray, "3 4"],
+        width: int,
+        height: int,
+        focal: float,
+        samples: int = 3,
+        shaded: bool = True,
+    ) -> UInt8[np.ndarray, "h w 4"]:
+        """One picture, RGBA with straight alpha; see `render_views`."""
+        origin = ((c2w[:, 3] - self.centre) / self.radius).astype(np.float32)
+        total = np.zeros((height * width, 4), np.float32)
+        rows = max(1, CHUNK // width)
+        for number in range(samples**2):
+            y_shift, x_shift = (np.array(divmod(number, samples)) + 0.5) / samples
+            x = (np.arange(width) + x_shift - width / 2) / focal
+            for top in range(0, height, rows):
+                y = (height / 2 - np.arange(top, min(top + rows, height)) - y_shift) / focal
+                local = np.stack([*np.broadcast_arrays(x, y[:, None]), np.full((len(y), width), -1.0)], -1)
+                rays_d = (local.reshape(-1, 3) @ c2w[:, :3].T).astype(np.float32)
+                hit, colour = self._cast(origin, rays_d, number, samples**2, shaded)
+                total[top * width + hit] += np.concatenate([colour, np.ones((len(hit), 1), np.float32)], 1)
+        count = total[:, 3:]
+        total[:, :3] *= 255 / np.maximum(count, 1)  # the mean over the samples that hit is the straight colour
+        total[:, 3:] = count * (255 / samples**2)
+        return np.round(total).astype(np.uint8).reshape(height, width, 4)
+
+    def _cast(
+        self, origin: np.ndarray, rays_d: np.ndarray, number: int, of: int, shaded: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which rays hit, and the (hits, 3) colour seen, for the pixel's sample `number` of `of`."""
+        found = self.scene.run(np.broadcast_to(origin, rays_d.shape).copy(), rays_d, output=1)
+        hit = np.flatnonzero(found["primID"] >= 0)
+        face, u, v = found["primID"][hit], found["u"][hit], found["v"][hit]
+        weights = np.stack([1 - u - v, u, v], 1)[:, :, None]
+        colour = self._albedo(face, weights)
+        if shaded:
+            outward = self.face_normals[face]
+            side = np.where((outward * rays_d[hit]).sum(1) > 0, -1, 1).astype(np.float32)[:, None]
+            normals = _unit((self.normals[face] * weights).sum(1)) * side
+            points = (self.corners[face] * weights).sum(1) + 1e-3 * side * outward
+            colour = np.minimum(colour * self._light(points, normals, number, of)[:, None], 1)
+        return hit, colour
+
+    def _albedo(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        values = (self.paint[face] * weights).sum(1)
+        for number, texture in enumerate(self.textures):
+            if texture is not None:
+                mine = self.mesh_of_face[face] == number
+                values[mine] = _bilinear(texture, values[mine, :2])
+        return values
+
+    def _light(self, points: np.ndarray, normals: np.ndarray, number: int, of: int) -> np.ndarray:
+        """(p,) brightness: soft-shadowed sun, unshadowed fill, and a sky that corners see less of.
+
+        Each sample of a pixel asks for its own share of one fixed set of light directions. On a smooth surface the
+        pixel's mean is then the whole set's, the same from every camera, free of noise.
+        """
+        light = FILL * np.maximum(normals @ self.fill, 0)
+        sky = math.ceil(LIGHT_RAYS / of)
+        for turn in range(sky):
+            # Points of a unit sphere at the tip of the normal: directions of cosine density about it.
+            toward = _unit(normals + 0.999 * _spiral(number * sky + turn, of * sky))
+            seen = self._unblocked(points, toward)
+            light += (GROUND + (SKY - GROUND) * (0.5 + 0.5 * toward @ self.up)) / sky * np.where(seen, 1, BOUNCE)
+        suns = math.ceil(LIGHT_RAYS / 2 / of)
+        for turn in range(suns):
+            # The order of the sun's points is shuffled by a stride, lest sky and sun samples go hand in hand.
+            place = _spiral((number * suns + turn) * 5 % (of * suns), of * suns)
+            toward = _unit(self.sun + SUN_SOFTNESS * place)
+            lit = np.maximum(normals @ toward, 0)
+            facing = np.flatnonzero(lit)
+            lit[facing] *= self._unblocked(points[facing], np.broadcast_to(toward, (len(facing), 3)).copy())
+            light += SUN / suns * lit
+        return light
+
+    def _unblocked(self, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        if not len(points):
+            return np.zeros(0, bool)
+        return self.scene.run(points, directions, query="OCCLUDED") < 0
+
+
+def render_views(
+    meshes: trimesh.Trimesh | Sequence[trimesh.Trimesh],
+    c2w: Float[np.ndarray, "n 3 4"],
+    width: int,
+    height: int,
+    focal: float,
+    samples: int = 3,
+    shaded: bool = True,
+    up: Vector = (0, 0, 1),
+) -> UInt8[np.ndarray, "n h w 4"]:
+    """Photograph meshes with pinhole cameras whose principal point is the image's centre.
+
+    Arguments:
+        meshes: one or several, with vertex, face or texture colours; seen from both sides.
+        c2w: (n, 3, 4) camera to world, OpenGL axes (x right, y up, looking along -z), the meshes' units.
+        width, height: pixels.
+        focal: pixels.
+        samples: samples**2 rays a pixel, on a regular grid, averaged in premultiplied alpha.
+        shaded: False for the bare surface colours.
+        up: (3,) where the sky is; lights are fixed to it.
+
+    Returns:
+        (n, height, width, 4) uint8 RGBA in sRGB, straight alpha; 0 0 0 0 where nothing is.
+    """
+    caster = Raycaster(meshes, up)
+    return np.stack([caster.view(np.asarray(pose), width, height, focal, samples, shaded) for pose in c2w])
+
+
+def load_coloured(path: str | Path) -> list[trimesh.Trimesh]:
+    """The parts of a mesh file, in its own coordinates, with their colours.
+
+    Raises:
+        SinefieldError: no such file, empty, an unknown extension, unreadable, too large, no faces, NaN vertices, no
+            extent, a texture of an unusual kind or size.
+    """
+    path = require_file(path, "mesh")
+    try:
+        check_shape_file(path, MESHES)
+        if path.suffix.lower() in (".glb", ".gltf") and b"KHR_materials_pbrSpecularGlossiness" in path.read_bytes():
+            # trimesh decodes these while it reads, of whatever kind and size they are
+            raise SinefieldError(f"{path}: has specular-glossiness materials; export it with metallic-roughness ones")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is checked, and said in one line
+            return _coloured_parts(path)
+    except SinefieldError:
+        raise
+    except Exception as error:  # whatever a broken file makes trimesh's many readers raise
+        reason = str(error) or type(error).__name__
+        raise SinefieldError(f"{path}: cannot be read as a mesh ({reason[:200]}); export it again") from error
+
+
+def _coloured_parts(path: Path) -> list[trimesh.Trimesh]:
+    # Unprocessed first: trimesh would drop NaN vertices and their faces without a word.
+    scene = trimesh.load_scene(path, process=False)
+    placed = [scene.geometry[scene.graph[node][1]] for node in scene.graph.nodes_geometry]
+    check_count(path, "faces", sum(len(mesh.faces) for mesh in placed if isinstance(mesh, trimesh.Trimesh)), MAX_FACES)
+    parts = [part for part in scene.dump(concatenate=False) if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    if not parts:
+        raise SinefieldError(f"{path}: has no faces; give a surface mesh, not points or lines")
+    for part in parts:
+        _check_textures(part, path)
+        if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
+            raise SinefieldError(f"{path}: a face names a vertex that is not there; export it again")
+    corners = np.concatenate([part.triangles.reshape(-1, 3) for part in parts])
+    if not np.isfinite(corners).all():
+        raise SinefieldError(f"{path}: some vertices are NaN or infinite; repair the mesh")
+    if not np.ptp(corners, axis=0).max() > 0:
+        raise SinefieldError(f"{path}: all vertices coincide, so it has no extent; check the export")
+    return [part.process() for part in parts]
+
+
+def _check_textures(part: trimesh.Trimesh, path: Path) -> None:
+    """Refuse textures, none of which is decoded yet, of a kind or size that no photograph may have."""
+    material = getattr(part.visual, "material", None)
+    held = [*vars(material).values(), *getattr(material, "_data", {}).values()] if material else []
+    for texture in (value for value in held if isinstance(value, Image.Image)):
+        if texture.format not in (None, *FORMATS) or texture.width * texture.height > MAX_PIXELS:
+            kind = f"{texture.width}x{texture.height} pixels of {texture.format}"
+            raise SinefieldError(f"{path}: has a texture of {kind}; use PNG or JPEG below {MAX_PIXELS:,} pixels")
+
+
+def sphere_poses(
+    n: int, centre: Vector, distance: float, up: Vector = (0, 0, 1), phase: float = 0.0
+) -> Float[np.ndarray, "n 3 4"]:
+    """n cameras spread evenly (a golden spiral) over a sphere's part between elevations of -17 and 72 degrees.
+
+    Arguments:
+        n: number of cameras.
+        centre, distance: the point all look at, and how far from it they stand; world units.
+        up: (3,) unit vector along an axis.
+        phase: turns the spiral about `up`, radians.
+
+    Returns:
+        (n, 3, 4) camera to world, OpenGL axes.
+    """
+    index = np.arange(n)
+    sine = LOWEST + (HIGHEST - LOWEST) * (index + 0.5) / n
+    angle, level = GOLDEN * index + phase, np.sqrt(1 - sine**2)
+    up = np.asarray(up, float)
+    first = np.roll(up, 1)  # another axis
+    ring = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * np.cross(up, first)
+    away = level[:, None] * ring + sine[:, None] * up
+    poses = look_at(away, (0.0, 0.0, 0.0), up.tolist()).numpy().astype(np.float64)
+    poses[:, :, 3] = np.asarray(centre) + distance * away  # in float64, for objects far from the origin
+    return poses
+
+
+def synthesize(
+    out: str | Path,
+    mesh: str | Path | None = None,
+    n_train: int = 100,
+    n_val: int = 8,
+    n_test: int = 20,
+    resolution: int = 128,
+    samples: int = 3,
+    seed: int = 0,
+    up: str = "z",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a posed data set in NeRF-synthetic's layout, complete or not at all.
+
+    `out` gets `transforms_{train,val,test}.json`, `train/r_0.png`, … (RGBA), `mesh.ply` (what was photographed, with
+    vertex colours), for the demo `shape.ply` (its centrepiece alone, in its own coordinates), and `synth.json`
+    (settings and frame). World coordinates and units are the mesh's own, in the poses too. The box of the mesh, 2%
+    wider, is written to each transforms file as `aabb`: [[xmin, ymin, zmin], [xmax, ymax, zmax]], instant-ngp's key.
+
+    Arguments:
+        out: folder to make. It appears only once everything in it is written.
+        mesh: a file trimesh reads, with vertex, face or texture colours or none; None for `demo_scene(seed)`.
+        n_train, n_val, n_test: views; a split of 0 views has no file. At least one for training.
+        resolution: width and height in pixels, 8 to 4096.
+        samples: samples**2 rays a pixel.
+        seed: arrangement of the demo scene, and where the cameras' spirals begin.
+        up: "y" or "z": the mesh's axis that points to the sky.
+        overwrite: replace an earlier output of this function; any other folder with contents is always refused.
+
+    Returns:
+        What `synth.json` says, and `out`, `faces`, `seconds`.
+
+    Raises:
+        SinefieldError: a setting out of range, an unusable mesh (see `load_coloured`), an output folder that is in use
+            or cannot be written.
+    """
+    started = time.perf_counter()
+    views = {"train": n_train, "val": n_val, "test": n_test}
+    _check_settings(views, resolution, samples, seed, up)
+    out = _check_folder(Path(out), overwrite)
+    parts = load_coloured(mesh) if mesh is not None else [demo_scene(seed)]
+    axis = (0, 1, 0) if up == "y" else (0, 0, 1)
+    caster = Raycaster(parts, axis)
+    focal = 0.5 * resolution / math.tan(0.5 * CAMERA_ANGLE)
+    distance = 1.04 * caster.radius / math.sin(0.5 * CAMERA_ANGLE)  # the bounding sphere just fits the picture
+    whole = _with_vertex_colours(parts)
+    margin = 0.02 * max(np.ptp(whole.bounds, axis=0))  # never flat, even round a flat mesh
+    aabb = np.stack([whole.bounds[0] - margin, whole.bounds[1] + margin]).tolist()
+    facts = {
+        "generator": f"sinefield {__version__}",
+        "source": Path(mesh).name if mesh is not None else "demo scene",
+        "views": views,
+        "resolution": resolution,
+        "samples": samples,
+        "seed": seed,
+        "up": up,
+        "coordinates": "the mesh's own; (x - centre) / radius fits it into the unit ball",
+        "centre": caster.centre.tolist(),
+        "radius": caster.radius,
+        "camera_distance": distance,
+        "camera_angle_x": CAMERA_ANGLE,
+        "focal": focal,
+        "aabb": aabb[0] + aabb[1],
+    }
+    phases = np.random.default_rng(seed).uniform(0, 2 * np.pi, 3)
+    with atomic_folder(out) as build:
+        with tqdm(total=sum(views.values()), desc="views", disable=None) as progress:
+            for (split, count), phase in zip(views.items(), phases, strict=True):
+                poses = sphere_poses(count, caster.centre, distance, axis, phase)
+                header = {"camera_angle_x": CAMERA_ANGLE, "w": resolution, "h": resolution, "aabb": aabb}
+                _write_split(build, split, header, poses)
+                for number, pose in enumerate(poses):
+                    picture = caster.view(pose, resolution, resolution, focal, samples)
+                    Image.fromarray(picture).save(build / split / f"r_{number}.png")
+                    progress.update()
+        whole.export(build / "mesh.ply")
+        if mesh is None:
+            demo_shape(seed).export(build / "shape.ply")
+        (build / "synth.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return facts | {"out": str(out), "faces": len(whole.faces), "seconds": time.perf_counter() - started}
+
+
+def _write_split(folder: Path, split: str, header: dict[str, Any], poses: np.ndarray) -> None:
+    """The pose file and empty picture folder of one split; nothing if it has no views."""
+    if not len(poses):
+        return
+    (folder / split).mkdir()
+    frames = [
+        {"file_path": f"./{split}/r_{number}", "transform_matrix": [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]]}
+        for number, pose in enumerate(poses)
+    ]
+    (folder / f"transforms_{split}.json").write_text(json.dumps(header | {"frames": frames}, indent=1) + "\n")
+
+
+def _check_settings(views: dict[str, int], resolution: int, samples: int, seed: int, up: str) -> None:
+    if views["train"] < 1 or min(views.values()) < 0:
+        counts = ", ".join(f"{count} {split}" for split, count in views.items())
+        raise SinefieldError(f"views: {counts}; need at least 1 for training and none below 0")
+    if not 8 <= resolution <= 4096:
+        raise SinefieldError(f"resolution {resolution}: must be between 8 and 4096 pixels")
+    if not 1 <= samples <= 16:
+        raise SinefieldError(f"samples {samples}: must be between 1 and 16 a side of a pixel")
+    if seed < 0:
+        raise SinefieldError(f"seed {seed}: must not be negative")
+    if up not in ("y", "z"):
+        raise SinefieldError(f"up '{up}': must be y or z")
+
+
+def _check_folder(out: Path, overwrite: bool) -> Path:
+    """The folder to write, links resolved, once sure that nothing but our own earlier output would be lost."""
+    out = out.resolve()
+    if out.exists() and not out.is_dir():
+        raise SinefieldError(f"{out}: is a file; give a folder")
+    names = {entry.name for entry in out.iterdir()} if out.exists() else set()
+    if names and not overwrite:
+        raise SinefieldError(f"{out}: exists and is not empty; give another folder or --overwrite")
+    if names and ("synth.json" not in names or not names <= CONTENTS):
+        odd = sorted(names - CONTENTS)
+        found = f"'{odd[0]}' in it" if odd else "no synth.json in it"
+        raise SinefieldError(f"{out}: has {found}, so it is not this command's to replace; give another folder")
+    return out
+
+
+def _with_vertex_colours(parts: Iterable[trimesh.Trimesh]) -> trimesh.Trimesh:
+    """One mesh whose vertices carry the colours; face colours get vertices of their own."""
+    whole = []
+    for part in parts:
+        paint = _paint(part)
+        texture = _texture(part)
+        if texture is not None:
+            paint = _bilinear(texture, paint.reshape(-1, 3)[:, :2]).reshape(-1, 3, 3)
+        sharp = part.visual.kind == "face"
+        faces = np.arange(3 * len(part.faces)).reshape(-1, 3) if sharp else part.faces
+        colours = np.zeros((3 * len(part.faces) if sharp else len(part.vertices), 3))
+        colours[faces] = paint
+        vertices = part.triangles.reshape(-1, 3) if sharp else part.vertices
+        colours = np.round(255 * colours).astype(np.uint8)
+        whole.append(trimesh.Trimesh(vertices, faces, vertex_colors=colours, process=False))
+    return trimesh.util.concatenate(whole)
+
+
+def _paint(mesh: trimesh.Trimesh) -> np.ndarray:
+    """(f, 3, 3) float32 at each face's corners: colours, or, where the mesh has a texture, its u, v and 0."""
+    visual, shape = mesh.visual, (len(mesh.faces), 3, 3)
+    if _texture(mesh) is not None:
+        uv = np.asarray(visual.uv, np.float32)[mesh.faces]
+        return np.concatenate([uv, np.zeros_like(uv[..., :1])], 2)
+    if visual.kind == "vertex":
+        return visual.vertex_colors[mesh.faces, :3].astype(np.float32) / 255
+    if visual.kind == "face":
+        return np.broadcast_to(visual.face_colors[:, None, :3] / np.float32(255), shape)
+    main = getattr(getattr(visual, "material", None), "main_color", None)
+    is_default = main is None or np.array_equal(main[:3], trimesh.visual.DEFAULT_COLOR[:3])
+    return np.broadcast_to(np.float32(CLAY if is_default else np.asarray(main[:3]) / 255), shape)
+
+
+def _texture(mesh: trimesh.Trimesh) -> np.ndarray | None:
+    """(h, w, 3) float32 in [0, 1], if the mesh has a picture and coordinates for it."""
+    material = getattr(mesh.visual, "material", None)
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    if image is None or getattr(mesh.visual, "uv", None) is None:
+        return None
+    return np.asarray(image.convert("RGB"), np.float32) / 255
+
+
+def _bilinear(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """The texture's colour at (p, 2) coordinates, v upwards, repeating beyond [0, 1]."""
+    height, width, _ = texture.shape
+    x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
+    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+    right, below = (x - column)[:, None], (y - row)[:, None]
+
+    def at(r, c):
+        return texture[r % height, c % width]
+
+    upper = at(row, column) * (1 - right) + at(row, column + 1) * right
+    lower = at(row + 1, column) * (1 - right) + at(row + 1, column + 1) * right
+    return upper * (1 - below) + lower * below
+
+
+def _normals(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(f, 3, 3) shading normals at the corners, smooth except across creases, and (f, 3) face normals."""
+    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # by twice the area
+    # By place, not by index: texture seams and per-face colours split vertices that are one point.
+    _, point = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
+    point = point.reshape(-1)
+    spread = np.repeat(weighted, 3, 0)
+    mean = _unit(np.stack([np.bincount(point, spread[:, axis]) for axis in range(3)], 1))
+    smooth, flat = mean[point].reshape(-1, 3, 3), _unit(weighted)
+    is_smooth = (smooth * flat[:, None]).sum(2, keepdims=True) > CREASE
+    return np.where(is_smooth, smooth, flat[:, None]).astype(np.float32), flat
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.sqrt((vectors * vectors).sum(-1, keepdims=True)), 1e-20)
+
+
+def _spiral(index: int, of: int) -> np.ndarray:
+    """Point `index` of `of` spread evenly over the unit sphere."""
+    z = 1 - 2 * (index + 0.5) / of
+    return np.array([*(math.sqrt(1 - z * z) * np.array([math.cos(GOLDEN * index), math.sin(GOLDEN * index)])), z], "f4")

@@ -1,0 +1,164 @@
+"""Points to train a shape on, with their labels, and points to score it on that training never sees."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sinefield.data.surfaces.surface import Normalisation, Surface, signed_distance, winding_number
+from sinefield.errors import SinefieldError
+from sinefield.files import atomic_path
+
+FORMAT = "sinefield shape samples 1"  # change with anything that changes the samples
+SURROUND = 0.09  # field units of empty space sampled around the object's box
+HELDOUT_SEED = 1
+
+
+def sample_shape(
+    surface: Surface,
+    normalisation: Normalisation,
+    n: int,
+    seed: int,
+    near_fraction: float = 0.5,
+    near_std: tuple[float, ...] = (0.01, 0.05),
+    kind: Literal["occupancy", "distance"] = "distance",
+    cache: Path | Literal[False] | None = None,
+) -> dict[str, np.ndarray]:
+    """Labelled points to train on, the same for the same arguments; kept on disk for the next run.
+
+    A share `near_fraction` of them lies around the surface: area-uniform surface points moved by a normal deviate whose
+    standard deviation is each of `near_std` in turn. The rest is uniform in the object's box enlarged by 0.09.
+    All stay in the field's box [−1, 1]³. Near points come first.
+
+    Arguments:
+        n: number of points.
+        near_std: field units, in which half the object's longest side is about 0.9.
+        kind: what `values` are: occupancy 0 or 1, or signed distance in field units, negative inside.
+        cache: folder of the stored samples; `cache_folder()` when None, no storing when False.
+
+    Returns:
+        points (n, 3) in field coordinates and values (n,), both float32.
+    """
+    if n < 1 or not 0 <= near_fraction <= 1 or not near_std:
+        raise SinefieldError(f"{n} points, near share {near_fraction}, deviations {near_std}; give n ≥ 1, share 0 to 1")
+    folder = cache_folder() if cache is None else cache
+    stored = None
+    if folder is not False:
+        key = _key(surface, normalisation, n, seed, near_fraction, near_std, kind)
+        stored = Path(folder) / f"shape-{key}.safetensors"
+        if (found := _read(stored, n)) is not None:
+            return found
+    points = _draw(surface, normalisation, n, seed, near_fraction, near_std).astype(np.float32)
+    # Labelled after rounding to single precision, so that a label is that of the very point.
+    places = normalisation.invert(points)
+    if kind == "occupancy":
+        values = winding_number(surface, places) > 0.5
+    else:
+        values = signed_distance(surface, places) * normalisation.scale
+    samples = {"points": points, "values": values.astype(np.float32)}
+    if stored is not None:
+        _write(stored, samples)
+    return samples
+
+
+def surface_samples(
+    surface: Surface, n: int, seed: int | np.random.SeedSequence
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Area-uniform points on the surface and their outward unit normals, both (n, 3) in input coordinates.
+
+    Of a point cloud: its own points, drawn with replacement by the area that each stands for.
+    """
+    rng = np.random.default_rng(seed)
+    total = np.cumsum(surface.areas)
+    chosen = np.searchsorted(total, rng.random(n) * total[-1], side="right").clip(max=len(total) - 1)
+    if surface.faces is None:
+        return surface.vertices[chosen], surface.normals[chosen]
+    normals = surface.area_vectors[chosen]
+    normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    # Uniform in a triangle: Osada et al., ACM TOG 2002, eq. 1.
+    root, along = np.sqrt(rng.random((n, 1))), rng.random((n, 1))
+    a, b, c = (surface.vertices[surface.faces[chosen, i]] for i in range(3))
+    return (1 - root) * a + root * (1 - along) * b + root * along * c, normals
+
+
+def heldout_points(
+    surface: Surface, n: int = 300_000, seed: int = HELDOUT_SEED
+) -> tuple[Float[np.ndarray, "n 3"], Bool[np.ndarray, "n"]]:
+    """Points (n, 3) uniform in the object's box, input coordinates, and whether each is inside (n,).
+
+    Give a seed that no training uses.
+    """
+    low, high = surface.aabb[:3], surface.aabb[3:]
+    points = low + np.random.default_rng(seed).random((n, 3)) * (high - low)
+    return points, winding_number(surface, points) > 0.5
+
+
+def cache_folder() -> Path:
+    """$SINEFIELD_CACHE, or $XDG_CACHE_HOME/sinefield, or ~/.cache/sinefield."""
+    if own := os.environ.get("SINEFIELD_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "sinefield"
+
+
+def _draw(
+    surface: Surface,
+    normalisation: Normalisation,
+    n: int,
+    seed: int,
+    near_fraction: float,
+    near_std: tuple[float, ...],
+) -> Float[np.ndarray, "n 3"]:
+    surface_seed, volume_seed = np.random.SeedSequence(seed).spawn(2)
+    near = round(n * near_fraction)
+    rng = np.random.default_rng(volume_seed)
+    on_surface, _ = surface_samples(surface, near, surface_seed)
+    deviation = np.resize(near_std, near)[:, None]
+    around = normalisation.apply(on_surface) + deviation * rng.standard_normal((near, 3))
+    low, high = normalisation.apply(surface.aabb.reshape(2, 3))
+    low, high = np.clip(low - SURROUND, -1, 1), np.clip(high + SURROUND, -1, 1)
+    volume = low + rng.random((n - near, 3)) * (high - low)
+    return np.concatenate([around, volume]).clip(-1, 1)
+
+
+def _key(surface: Surface, normalisation: Normalisation, *parameters: object) -> str:
+    """Hash of everything that the samples follow from."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr((FORMAT, normalisation, parameters)).encode())
+    for array in (surface.vertices, surface.faces, surface.normals):
+        if array is not None:
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _checksum(samples: dict[str, np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in ("points", "values"):
+        digest.update(np.ascontiguousarray(samples[name]))
+    return digest.hexdigest()
+
+
+def _read(path: Path, n: int) -> dict[str, np.ndarray] | None:
+    """Stored samples; None when there are none or they are damaged."""
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            samples = {name: stream.get_tensor(name) for name in ("points", "values")}
+            checksum = (stream.metadata() or {}).get("checksum")
+    except (OSError, SafetensorError):
+        return None
+    sound = samples["points"].shape == (n, 3) and samples["values"].shape == (n,) and checksum == _checksum(samples)
+    return samples if sound else None
+
+
+def _write(path: Path, samples: dict[str, np.ndarray]) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            save_file(samples, temporary, metadata={"format": FORMAT, "checksum": _checksum(samples)})
+    except (SinefieldError, SafetensorError):
+        pass  # a cache is a convenience: without it the next run labels again

@@ -1,0 +1,114 @@
+"""A run described: what it holds, tensor by tensor, with counts a person can check by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sinefield.compress.container import encode
+from sinefield.nn.spectrum import spectrum_report
+from sinefield.store.run import Run, load_field
+from sinefield.store.sine_files import from_packed, is_sine, load_packed
+from sinefield.tables import table
+
+
+def describe(path: str | Path) -> tuple[dict[str, Any], str]:
+    """Report and text on a run folder: parameters by tensor, ranks of the weights, box, last scores."""
+    if is_sine(path):
+        return describe_file(path)
+    run = Run(path)
+    config = run.config()
+    field, note = load_field(path)
+    tensors = [
+        {"tensor": name, "shape": list(p.shape), "params": p.numel(), "bytes": p.numel() * p.element_size()}
+        for name, p in field.named_parameters()
+    ]
+    weights = spectrum_report(field)
+    total = sum(t["params"] for t in tensors)
+    last = (run.read_metrics() or [{}])[-1]
+    report = {
+        "run": str(path),
+        "kind": field.kind,
+        "steps": note.get("steps"),
+        "seconds": note.get("seconds"),
+        "params": total,
+        "bytes": run.field_path.stat().st_size,
+        **_extent(field),
+        "tensors": tensors,
+        "weights": weights,
+        "last": last,
+    }
+    text = [
+        f"{path}: {field.kind} field, {total:,} parameters, {report['bytes']:,} bytes on disk, "
+        f"{note.get('steps')} steps in {note.get('seconds') or 0:.0f} s",
+        f"data {config.data.path}",
+        _extent_line(report),
+        "",
+        table(["tensor", "shape", "params", "bytes"], tensors),
+        "",
+        table(["name", "weight", "shape", "params", "stable_rank", "effective_rank", "numerical_rank"], weights),
+    ]
+    return report, "\n".join(text)
+
+
+def _extent(field: Any) -> dict[str, Any]:
+    """The field's box, of an image its size in pixels, of a field of many shapes what it reads."""
+    if field.kind == "shapes":
+        return {"points": field.config.points, "tokens": field.config.tokens}
+    return {"size": field.size.tolist()} if field.kind == "image" else {"aabb": field.aabb.tolist()}
+
+
+def _extent_line(report: dict[str, Any]) -> str:
+    if "tokens" in report:
+        return f"{report['points']:,} points into {report['tokens']:,} tokens"
+    if "size" in report:
+        return "size {}×{} pixels".format(*report["size"])
+    return "box " + " ".join(f"{v:.5g}" for v in report["aabb"])
+
+
+def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
+    """Report and text on a `.sine` file: every part's bytes, bits an entry, and quality before and after packing."""
+    packed = load_packed(path)
+    size = len(encode(packed))  # coding again is deterministic, and tells each part's share
+    field, note = from_packed(packed, str(path))
+    tensors = [
+        {
+            "tensor": name,
+            "shape": list(coded.levels.shape),
+            "levels": int(np.ptp(coded.levels)) + 1,
+            "bits": round(coded.bits, 2),
+            "bytes": round(coded.bytes, 1),
+            "share": f"{100 * coded.bytes / size:.1f} %",
+        }
+        for name, coded in packed.tensors.items()
+    ]
+    others = [
+        {"tensor": name, "bytes": round(packed.sizes[name], 1), "share": f"{100 * packed.sizes[name] / size:.1f} %"}
+        for name in ("header", "note", "grid")
+        if packed.sizes[name]
+    ]
+    quality = {key: note[key] for key in ("iou", "psnr") if key in note}
+    report = {
+        "run": str(path),
+        "kind": packed.kind,
+        "steps": note.get("steps"),
+        "seconds": note.get("seconds"),
+        "params": sum(p.numel() for p in field.parameters()),
+        "bytes": Path(path).stat().st_size,
+        **_extent(field),
+        "settings": packed.settings,
+        "tensors": tensors,
+        "parts": others,
+        "quality_before_and_after": quality,
+        "note": note,
+    }
+    head = f"{path}: {packed.kind} field, {report['params']:,} parameters in {report['bytes']:,} bytes"
+    scores = [f"{name} {before:.4g} before packing, {after:.4g} after" for name, (before, after) in quality.items()]
+    lines = [
+        ", ".join([head, *scores]),
+        _extent_line(report),
+        "settings " + ", ".join(f"{k} {v}" for k, v in packed.settings.items() if v is not None),
+        "",
+        table(["tensor", "shape", "levels", "bits", "bytes", "share"], [*tensors, *others]),
+    ]
+    return report, "\n".join(lines)

@@ -1,0 +1,258 @@
+"""Posed photographs into a radiance field."""
+
+import torch
+from torch import Tensor, nn
+
+from sinefield.cameras.orbits import usual_orbit
+from sinefield.config import RadianceConfig
+from sinefield.data.photographs.images import PosedScene, Views, composite, load_posed, reference
+from sinefield.errors import SinefieldError
+from sinefield.fields.radiance import RadianceField
+from sinefield.fields.surface import SurfaceField, make_radiance_field
+from sinefield.fields.surface_training import Regularity, fit_hull
+from sinefield.fields.view_fit import ViewFit
+from sinefield.learning.loop import Task, kept
+from sinefield.metrics.images import psnr
+from sinefield.nn.backend import chunk_for, training_device
+from sinefield.nn.weights import materialised
+from sinefield.render.march import Samples, first_meeting
+from sinefield.render.occupancy import marcher, visual_hull
+from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
+
+BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
+"""What evaluation and video composite on; see RadianceDataConfig."""
+QUICK_PIXELS = 1 << 14
+"""How many pixels of a view a quick score looks at, at least."""
+REFINED = 0.9
+"""Share of the budget after which samples are as long as the field's own."""
+WARM_UPDATES = 16
+"""Updates of the occupancy grid that look at every allowed cell; later ones at the occupied and a random quarter."""
+
+
+def lengthened(progress: float, coarse: float) -> float:
+    """How many times longer than in the end samples are when `progress` of the budget is spent: `coarse` at 0."""
+    return 1 + (coarse - 1) * max(1 - progress / REFINED, 0.0)
+
+
+def load_scene(config: RadianceConfig, splits: tuple[str, ...] = ("train", "val", "test")) -> PosedScene:
+    """The photographs that a config names."""
+    data = config.data
+    scene = load_posed(data.path, data.downscale, data.aabb, data.holdout, splits)
+    if "train" in splits and len(scene.train) == 0:
+        raise SinefieldError(f"{data.path}: no training image can be used; provide the image files")
+    return scene
+
+
+def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
+    """An untrained field whose space is laid out for the scene.
+
+    Raises:
+        SinefieldError: the cameras do not suit the space, or the data do not say how near the scene is.
+    """
+    space, levels, near = config.field.space, config.field.grid_levels, config.data.near
+    if space == "ndc":
+        if near is None and scene.bounds is None:
+            raise SinefieldError(
+                f"{config.data.path}: field.space is ndc, but the data do not say how near the scene is; give data.near"
+            )
+        plane = near if near else MARGIN * scene.bounds[0]
+        frame = torch.cat([forward_frame(scene.train.cameras, plane), torch.tensor([plane])])
+        field = RadianceField(config.field, ndc_box(scene.train.cameras, frame[:14]))
+        field.frame.copy_(frame)
+        return field
+    box = scene.core if space == "contracted" and scene.core is not None else scene.aabb
+    if space == "box" and levels > 1:  # the data's box is all there is; the grid refines its middle
+        centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2 / 2 ** (levels - 1)
+        box = torch.cat([centre - half, centre + half])
+    field = make_radiance_field(config.field, box)
+    if near is None:
+        near = MARGIN * scene.bounds[0] if space == "contracted" and scene.bounds else 0.0
+    field.frame[14] = near
+    return field
+
+
+class RadianceTask(Task):
+    """One radiance field being fitted to posed images, a bounded number of samples a step.
+
+    Arguments:
+        field: the one to be fitted, as it is, background, orbit and box its own; a new one when None. Its grid starts
+            as the hull of the masks, where they count, else as it is.
+    """
+
+    def __init__(self, config: RadianceConfig, scene: PosedScene, field: RadianceField | None = None) -> None:
+        self.config = config
+        self.device = training_device(config.training.device)
+        marcher(self.device, config.training.marcher)  # refuses what does not work before anything is done
+        self.cameras = scene.train.cameras.to(self.device)
+        self.pixels = scene.train.images.flatten(0, 2).to(self.device)
+        self.scored = scene.test or scene.val or scene.train
+        self.n_rays = config.training.batch // 16
+        self.grid_moves = True
+        self.progress = 0.0
+        # The pixels that rays are drawn from, where not all of them, and how far their rays meet nothing.
+        self.drawn: Tensor | None = None
+        self.clear: Tensor | None = None
+        torch.manual_seed(config.seed)
+        self.fresh = field is None
+        self.field = make_field(config, scene) if field is None else field
+        self.field.grid.marcher = config.training.marcher
+        if self.fresh:
+            self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
+            self.field.view.copy_(usual_orbit(scene.train.cameras))
+        if config.training.hull and scene.has_alpha and config.field.space == "box" and config.field.grid_levels == 1:
+            self._start_from_hull(scene.train)
+        fits = config.training.fit_poses, config.training.fit_exposure
+        if config.training.fit_poses and config.field.encoding == "hash":
+            raise SinefieldError("training.fit_poses needs field.encoding frequency: hash grids are not smooth enough")
+        length = float((scene.aabb[3:] - scene.aabb[:3]).max())
+        self.fit = ViewFit(len(self.cameras), length, *fits).to(self.device) if any(fits) else None
+        # Asked for before the box is on a GPU.
+        self.step_size, self.near_plane = self.field.render_step_size, self.field.near_plane
+        self.field.to(self.device)
+        surface = isinstance(self.field, SurfaceField)
+        self.regularity = Regularity(self.field, config) if surface else None
+
+    def _start_from_hull(self, views: Views) -> None:
+        grid = self.field.grid
+        half_diagonal = float((grid.aabb[3:] - grid.aabb[:3]).norm()) / grid.resolution / 2
+        reach = half_diagonal * views.cameras.focal.amax(1)
+        hull = visual_hull(grid.centres(), views.cameras.project, views.images[..., 3], reach)
+        if hull.any():  # masks that contradict the poses leave nothing; then the images have to say where it is
+            grid.restrict(hull.view(grid.allowed.shape))
+            if self.device.type == "cpu" and not self.config.training.fit_poses:
+                self._draw_from(grid.allowed, views)
+            if self.fresh and isinstance(self.field, SurfaceField):
+                fit_hull(self.field, self.config.seed)
+
+    def _draw_from(self, allowed: Tensor, views: Views) -> None:
+        """Draw only pixels whose rays can have samples, unless that is none of them."""
+        step = self.field.render_step_size / 4  # a ray through less of a cell than that is not missed
+        rays = (views.cameras.view(i) for i in range(len(views.cameras)))
+        found = [first_meeting(o, d, self.field.aabb, allowed, step, self.field.near_plane) for o, d in rays]
+        first = torch.cat(found)
+        chosen = first.isfinite().nonzero()[:, 0]
+        if len(chosen):
+            self.drawn, self.clear = chosen, first[chosen] - step
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return self.field.trunk.hidden_matrices() + self.field.head.hidden_matrices()
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.fit.parameters() if p.requires_grad] if self.fit else []
+
+    def state(self) -> dict[str, Tensor]:
+        fit = {f"fit.{k}": v for k, v in self.fit.state_dict().items()} if self.fit else {}
+        return {"n_rays": torch.tensor(self.n_rays), **fit}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.n_rays = int(state["n_rays"])
+        if self.fit:
+            self.fit.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("fit.")})
+
+    def step(self, index: int, generator: torch.Generator) -> float | Tensor:
+        """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error.
+
+        On CUDA it waits for the device where the marcher needs the number of samples, since they are stored flat, where
+        the occupancy grid is updated, once in `grid_every` steps, and where one chunk does not hold the batch.
+        """
+        field, training = self.field, self.config.training
+        if self.grid_moves and self.regularity and self.fresh:
+            self.regularity.move_to(self.progress)
+        if self.grid_moves and index % training.grid_every == 0 and index > 0:
+            with torch.no_grad(), materialised(field):
+                field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
+        view, *camera_rays, target, background, clear = self._draw(generator)
+        fitted = self._fitted(view, *camera_rays)
+        # Each chunk's backward ends at these; what led to them is gone through once, after the last.
+        rays_o, rays_d, gain = (None if x is None else x.detach().requires_grad_(x.requires_grad) for x in fitted)
+        jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
+        # The cap is hard: memory is bounded even when the grid suddenly fills.
+        asked = rays_o.detach(), rays_d.detach()
+        samples = field.sampling(*asked, self._step_size(), jitter, 2 * training.batch, self.near_plane, clear)
+        n_samples = len(samples.t_starts)
+        used = samples.n_rays
+        growth = training.batch / max(n_samples, 1)
+        self.n_rays = int(min(max(used * min(max(growth, 0.5), 2.0), 64), training.batch))
+        if n_samples == 0:
+            return 0.0
+        loss = 0.0
+        with materialised(field):
+            for first, part in samples.split(training.chunk or chunk_for(self.config.field.width, self.device)):
+                rays = slice(first, first + part.n_rays)
+                given = rays_o[rays], rays_d[rays], part
+                if gain is None:
+                    error = field.squared_error(*given, background[rays], target[rays])
+                else:
+                    error = (field.shade(*given).over(background[rays]) * gain[rays] - target[rays]).square().sum()
+                error = error / (3 * used)
+                if len(part.t_starts):
+                    error.backward()
+                loss += kept(error)
+            if self.regularity:
+                loss += self.regularity.backward(samples.points(*asked), generator)
+        self._pass_on(fitted, (rays_o, rays_d, gain))
+        return loss
+
+    def _step_size(self) -> float:
+        """Length of a sample now: long ones at first, so that a batch sees more rays, then ever finer ones."""
+        return self.step_size * (lengthened(self.progress, self.config.training.coarse) if self.fresh else 1.0)
+
+    def _fitted(self, view: Tensor, rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Rays with their views' poses as learned, and the gains of their colours, None where none are learned."""
+        if self.fit is None:
+            return rays_o, rays_d, None
+        gain = self.fit.exposures(view) if self.fit.fits_exposure else None
+        return *self.fit.rays(view, rays_o, rays_d), gain
+
+    def _pass_on(self, fitted: tuple[Tensor | None, ...], leaves: tuple[Tensor | None, ...]) -> None:
+        """Carry gradients from the leaves that the chunks saw back to what is learned about the photographs."""
+        pairs = [(x, leaf.grad) for x, leaf in zip(fitted, leaves, strict=True) if leaf is not None]
+        pairs = [(x, grad) for x, grad in pairs if grad is not None]
+        if pairs:
+            torch.autograd.backward(*zip(*pairs, strict=True))
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """The views of random pixels of random images, rays through them, reference colours and backgrounds, and how
+        far the rays meet nothing, where that is known."""
+        cameras = self.cameras
+        some = self.pixels if self.drawn is None else self.drawn
+        chosen = torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)
+        clear = None
+        if self.drawn is not None:
+            chosen, clear = self.drawn[chosen], self.clear[chosen]
+        view = chosen // (cameras.width * cameras.height)
+        y, x = chosen // cameras.width % cameras.height, chosen % cameras.width
+        rays_o, rays_d = cameras.rays(view, torch.stack([x, y], dim=1) + 0.5)
+        if self.config.data.background == "random":
+            background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)
+        else:
+            background = self.field.background.expand(self.n_rays, 3)
+        return view, rays_o, rays_d, composite(self.pixels[chosen], background), background, clear
+
+    def probe(self, generator: torch.Generator, n: int) -> tuple[Tensor, Tensor, Samples]:
+        """About `n` fixed samples of random training rays: rays_o, rays_d and the samples."""
+        self.n_rays, kept = n, self.n_rays
+        view, rays_o, rays_d, *_ = self._draw(generator)
+        self.n_rays = kept
+        rays_o, rays_d = (x.detach() for x in self._fitted(view, rays_o, rays_d)[:2])
+        samples = self.field.sampling(rays_o, rays_d, max_samples=n)
+        return rays_o[: samples.n_rays], rays_d[: samples.n_rays], samples
+
+    def quick_score(self) -> dict[str, float]:
+        """PSNR of one held-out view, or of a lattice of its pixels where it has many."""
+        truth = reference(self.scored.images[0], self.field.background.cpu()).flatten(0, 1)
+        every = max(len(truth) // QUICK_PIXELS, 1)
+        pixels = slice(every // 2, None, every)
+        rays_o, rays_d = (rays[pixels].to(self.device) for rays in self.scored.cameras.view(0))
+        self.field.set_dtype(torch.float32)
+        image = self.field.render(rays_o, rays_d).over(self.field.background).clamp(0, 1).cpu()
+        return {"psnr": float(psnr(image[None], truth[pixels][None]))}
+
+
+def render_view(field: RadianceField, views: Views, index: int) -> Tensor:
+    """One view rendered on the field's background: (h, w, 3) sRGB in [0, 1]."""
+    rays_o, rays_d = (rays.to(field.aabb.device) for rays in views.cameras.view(index))
+    field.set_dtype(torch.float32)
+    with torch.no_grad():
+        image = field.render(rays_o, rays_d).over(field.background)
+    return image.clamp(0, 1).cpu().view(views.cameras.height, views.cameras.width, 3)

@@ -1,0 +1,176 @@
+"""A mesh or an oriented point cloud into a shape field."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sinefield.config import ShapeConfig
+from sinefield.data.surfaces.sampling import heldout_points, sample_shape, surface_samples
+from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
+from sinefield.errors import SinefieldError
+from sinefield.fields.shape import ShapeField
+from sinefield.kernels.cuda.graph import GraphedStep
+from sinefield.learning.loop import Task, kept
+from sinefield.metrics.shapes import iou
+from sinefield.nn.backend import chunk_for, training_device
+from sinefield.nn.point_error import error_sum, errors
+from sinefield.nn.weights import materialised
+
+QUICK_POINTS = 30_000
+HELDOUT_SEED = 1_000_003
+"""Held-out points come from a seed of their own, far from any training seed a user picks."""
+
+
+SHARPENING = 0.2, 0.8
+"""Shares of the budget between which the band narrows; from the start on, a short training may find nothing at all."""
+ENCODED_BYTES = 1 << 29
+"""Encoded points are kept up to this size; 2 million take 132 MB."""
+
+
+class ShapeTask(Task):
+    """One shape field being fitted to labelled points, prepared before training and drawn at random.
+
+    Arguments:
+        field: the one to be fitted, as it is and in its own coordinates; a new one when None.
+    """
+
+    def __init__(self, config: ShapeConfig, surface: Surface, field: ShapeField | None = None) -> None:
+        self.config = config
+        normalisation = Normalisation.fit(surface.aabb)
+        if field is not None:
+            normalisation = Normalisation(tuple(field.centre.tolist()), float(field.scale))
+        data, training = config.data, config.training
+        labelled = sample_shape(
+            surface,
+            normalisation,
+            data.points,
+            config.seed,
+            near_fraction=data.near_fraction,
+            kind=config.field.represents,
+        )
+        device = self.device = training_device(config.training.device)
+        # Shuffled once, so that a batch is a run of neighbours in memory.
+        order = torch.randperm(data.points, generator=torch.Generator().manual_seed(config.seed))
+        self.points = torch.from_numpy(labelled["points"])[order].to(device)
+        values = torch.from_numpy(labelled["values"])[order].to(device)
+        # Distances in bands, so that the loss reads the same at any band.
+        self.values = values / config.field.band if config.field.represents == "distance" else values
+        self.progress = 0.0
+        self._encoded: Tensor | None = None
+        self.oriented = None
+        if surface.faces is None:
+            if config.training.eikonal == 0:
+                raise SinefieldError(f"{surface.source}: a point cloud needs training.eikonal above 0; try 0.1")
+            points, normals = surface_samples(surface, min(data.points, 500_000), config.seed)
+            on_surface = normalisation.apply(points).astype(np.float32)
+            self.oriented = tuple(torch.from_numpy(x).to(device) for x in (on_surface, normals.astype(np.float32)))
+        torch.manual_seed(config.seed)
+        centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
+        made = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb)) if field is None else field
+        self.field = made.to(device)
+        self.field.network.twice_differentiable = training.eikonal > 0
+        self.graphed: GraphedStep | None = None
+        if device.type == "cuda" and training.backend != "tinycudann" and training.eikonal == 0:
+            self.graphed = GraphedStep(self._loss_of, list(self.field.parameters()))
+        self.held_out = heldout_points(surface, QUICK_POINTS, seed=HELDOUT_SEED)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return self.field.network.hidden_matrices()
+
+    def step(self, index: int, generator: torch.Generator) -> float | Tensor:
+        """Accumulate the gradient of the mean loss over a random batch of the prepared points.
+
+        On CUDA nothing in it waits for the device, and without `training.eikonal` it is one CUDA graph.
+        """
+        training = self.config.training
+        host = generator
+        if self.device.type != "cpu":  # a number drawn on the device would have to be waited for
+            host = torch.Generator().manual_seed(generator.initial_seed())
+        start = int(torch.randint(len(self.points), (), generator=host))
+        encoded = self._encode()
+        chunk = training.chunk or chunk_for(self.config.field.width, self.device)
+        if self.graphed is not None and chunk >= training.batch:
+            part = self._run(start, training.batch)
+            inputs = self.points[part] if encoded is None else encoded[part]
+            sharpness = torch.full((), self._sharpness(), device=self.device)
+            return self.graphed(inputs, self.values[part], sharpness, key=self.field.network.dtype)
+        total = 0.0
+        with materialised(self.field):
+            for first in range(0, training.batch, chunk):
+                n = min(chunk, training.batch - first)
+                part = self._run(start + first, n)
+                seen = self.field.encoding(self.points[part]) if encoded is None else encoded[part]
+                given = seen, self.values[part, None], self.config.field.loss, self._sharpness()
+                loss = error_sum(self.field.network, *given) / training.batch
+                if training.eikonal:
+                    loss = loss + self._gradient_loss(generator, n) * (n / training.batch)
+                loss.backward()
+                total += kept(loss)
+        return total
+
+    def _loss_of(self, inputs: Tensor, values: Tensor, sharpness: Tensor) -> Tensor:
+        """Mean loss at points (n, 3), or at what the network sees of them."""
+        raw = self.field(inputs) if inputs.shape[1] == 3 else self.field.from_encoded(inputs)
+        return errors(raw, values, self.config.field.loss, sharpness).mean()
+
+    def _run(self, start: int, n: int) -> slice | Tensor:
+        """`n` prepared points from `start` on, round the end."""
+        total = len(self.points)
+        start %= total
+        if start + n <= total:
+            return slice(start, start + n)
+        return torch.arange(start, start + n, device=self.device) % total
+
+    def _encode(self) -> Tensor | None:
+        """What the network sees of all prepared points, computed once; None where it changes or takes too much
+        memory."""
+        dtype = self.field.encoding.dtype if self.config.field.frequencies else torch.float32
+        trained = self.config.field.encoding == "hash"
+        if trained or len(self.points) * self.field.encoding.out_features * dtype.itemsize > ENCODED_BYTES:
+            return None
+        if self._encoded is None or self._encoded.dtype != dtype:
+            self._encoded = torch.cat([self.field.encoding(part) for part in self.points.split(1 << 16)])
+        return self._encoded
+
+    def _sharpness(self) -> float:
+        """By how much the band is narrower now: a wide one finds the shape, a narrow one makes its surface exact."""
+        begin, end = SHARPENING
+        return self.config.training.sharpen ** min(max((self.progress - begin) / (end - begin), 0.0), 1.0)
+
+    def _gradient_loss(self, generator: torch.Generator, n: int) -> Tensor:
+        """Eikonal term at random points, and for point clouds distance 0 and the given normals on the surface.
+
+        (Gropp et al., ICML 2020, eq. 2.) The gradient is that of distance in field units.
+        """
+        # A quarter as many points as the batch: each costs a second derivative.
+        n = max(n // 4, 1)
+        free = torch.rand(n, 3, generator=generator, device=self.device) * 2 - 1
+        slope, _ = self._slope(free)
+        loss = self.config.training.eikonal * (slope.norm(dim=1) - 1).square().mean()
+        if self.oriented is not None:
+            points, normals = self.oriented
+            chosen = torch.randint(len(points), (n,), generator=generator, device=self.device)
+            slope, raw = self._slope(points[chosen])
+            direction = 1 - F.cosine_similarity(slope, normals[chosen])
+            loss = loss + raw.abs().mean() + self.config.training.eikonal * direction.mean()
+        return loss
+
+    def _slope(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        points = points.clone().requires_grad_()
+        raw = self.field(points)
+        (slope,) = torch.autograd.grad(raw.sum() * self.config.field.band, points, create_graph=True)
+        return slope, raw
+
+    def quick_score(self) -> dict[str, float]:
+        """IoU on a few held-out points."""
+        self.field.set_dtype(torch.float32)
+        points, inside = self.held_out
+        return {"iou": iou(self.field.inside(torch.from_numpy(points)).cpu().numpy(), inside)}
+
+
+def load_shape(path: str | Path) -> Surface:
+    """The mesh or point cloud that a config names."""
+    return load_surface(path)

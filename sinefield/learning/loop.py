@@ -1,0 +1,304 @@
+"""The training loop that every kind of field shares: budget, rates, progress, scores, saves, resuming."""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sinefield.config import TrainingConfig
+from sinefield.errors import SinefieldError
+from sinefield.learning.muon import Muon
+from sinefield.machine import few_objects_searched
+from sinefield.nn.backend import hidden_dtype
+from sinefield.nn.hashgrid import HashGrid
+from sinefield.store.run import Run, load_tensors, save_tensors
+
+
+class Task:
+    """What a kind of field brings to the loop; a kind overrides what it has to say about."""
+
+    field: nn.Module
+    device: torch.device
+    progress: float
+    """Share of the budget that is spent, set before each step."""
+
+    def step(self, index: int, generator: torch.Generator) -> float | Tensor:
+        """Accumulate gradients of one step's loss; return the loss, or NaN-free 0.0 when there was nothing to do.
+
+        On CUDA the loss is a tensor, so that the step need not wait for it.
+        """
+        raise NotImplementedError
+
+    def quick_score(self) -> dict[str, float]:
+        """A cheap held-out score, its name first."""
+        raise NotImplementedError
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Parameters that Muon takes."""
+        raise NotImplementedError
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Parameters that are learned with the field but do not belong to it, at the rate `fit_lr`."""
+        return []
+
+    def state(self) -> dict[str, Tensor]:
+        """What, beside parameters and optimisers, the next step depends on."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+
+
+LOOK_EVERY = 32
+"""Steps on CUDA between two looks at the losses: a look waits for the device."""
+
+
+class NotFinite(SinefieldError):
+    """The loss is no number any more."""
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal after its state was saved."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def make_optimizers(task: Task, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices, Adam for the rest, Adam without ε for hash tables; or Adam for all."""
+    matrices = task.hidden_matrices() if config.optimizer == "muon" else []
+    tables = [m.table for m in task.field.modules() if isinstance(m, HashGrid)]
+    taken = {id(p) for p in [*matrices, *tables]}
+    rest = [p for p in task.field.parameters() if id(p) not in taken]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=config.adam_lr, betas=(0.9, 0.99), fused=True)]
+    if tables:
+        # Most entries are met rarely, and then by few points: their gradients are far below the usual ε.
+        optimizers.append(torch.optim.Adam(tables, lr=config.adam_lr, betas=(0.9, 0.99), eps=1e-15, fused=True))
+    if matrices:
+        optimizers.append(Muon(matrices, lr=config.lr))
+    if own := task.own_parameters():
+        optimizers.append(torch.optim.Adam(own, lr=config.fit_lr, betas=(0.9, 0.99)))
+    return optimizers
+
+
+def rate(done: float, config: TrainingConfig) -> float:
+    """Share of the full learning rate when `done` (0 to 1) of the budget is spent: linear rise, cosine fall."""
+    rise = min(1.0, (done + 1e-3) / config.warmup) if config.warmup else 1.0
+    return rise * (config.final_lr + (1 - config.final_lr) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0))))
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Random numbers of one step, from seed and step alone: resuming needs no generator state."""
+    return torch.Generator(device).manual_seed((seed * 0x9E3779B97F4A7C15 + step + 1) % 2**63)
+
+
+def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bool = False) -> dict[str, Any]:
+    """Train until the budget is spent; returns {"steps", "seconds", "loss"}.
+
+    The first step is not on the clock: on a machine's first run it compiles kernels, which takes as long as hundreds.
+    Where memory runs out in a step, the batch is halved, which is said, and training goes on.
+
+    Raises:
+        NotFinite: the loss is not finite; the last good state is kept.
+        SinefieldError: a write failed.
+        Interrupted: SIGINT or SIGTERM; the state has been saved.
+    """
+    optimizers = make_optimizers(task, config)
+    base = [o.param_groups[0]["lr"] for o in optimizers]
+    learned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    step, seconds, smooth = 0, 0.0, None
+    if resume:
+        if run.state_path.exists():
+            step, seconds, smooth = _load(run, task, optimizers)
+        run.cut_metrics(step)  # all of them, where it was stopped in its first save
+
+    def done() -> float:
+        return step / config.steps if config.steps else seconds / (config.seconds or 1)
+
+    dtype = torch.float16 if config.backend == "tinycudann" else hidden_dtype(config.precision, task.device)
+    task.field.set_dtype(dtype)
+    waited = saved = scored = seconds  # `waited` counts the first step too: what it did is saved and shown as soon
+    unseen: list[float | Tensor] = []
+    look_every = 1 if task.device.type == "cpu" else LOOK_EVERY
+
+    def look(last: int) -> None:
+        """Take in the losses of the steps up to `last`; none that is not finite is ever saved after."""
+        nonlocal smooth
+        for i, loss in enumerate(read(unseen), last + 1 - len(unseen)):
+            if not math.isfinite(loss):
+                raise NotFinite(
+                    f"{run.folder}: the loss is {loss} at step {i}; the last good state is kept; "
+                    "halve training.lr and training.adam_lr, and train anew with --overwrite"
+                )
+            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+        unseen.clear()
+
+    with _signals() as stopped, few_objects_searched(), _bar(config, step, seconds) as bar:
+        clocked = False
+        bar.set_postfix_str("first step, which may compile")
+        while done() < 1:
+            begin = time.perf_counter()
+            for optimizer, lr in zip(optimizers, base, strict=True):
+                optimizer.param_groups[0]["lr"] = lr * rate(done(), config)
+            for p in learned:
+                p.grad = None
+            task.progress = done()
+            try:
+                unseen.append(task.step(step, step_generator(seed, step, task.device)))
+            except (MemoryError, RuntimeError) as error:
+                if not _lacks_memory(error) or config.batch < 2:
+                    raise
+                config.batch //= 2
+                tqdm.write(f"too little memory; the batch is now {config.batch:,} (training.batch)", file=sys.stderr)
+                continue
+            if len(unseen) >= look_every:
+                look(step)
+            for optimizer in optimizers:
+                optimizer.step()
+            step += 1
+            spent = time.perf_counter() - begin
+            waited += spent
+            if clocked:
+                seconds += spent
+            else:
+                bar.set_postfix_str("")
+                clocked = True
+            bar.update(1 if config.steps else max(min(seconds, bar.total) - bar.n, 0))
+            finished = done() >= 1
+            stopping = bool(stopped)  # a signal that comes after this line is met after the next step
+            scoring = waited - scored >= config.score_seconds or finished or stopping
+            saving = waited - saved >= config.save_seconds or finished or stopping
+            if unseen and (scoring or saving):
+                begin = time.perf_counter()
+                look(step - 1)
+                seconds += time.perf_counter() - begin
+            if scoring:
+                score = task.quick_score()
+                run.append_metrics({"step": step, "seconds": round(seconds, 3), "loss": smooth, **score})
+                name, value = next(iter(score.items()))
+                speed = f", {step / seconds:.1f} steps/s" if seconds else ""
+                bar.set_postfix_str(f"loss {smooth:.4g}, {name} {value:.4g}{speed}")
+                task.field.set_dtype(dtype)
+                scored = waited
+            if saving:
+                _save(run, task, optimizers, {"step": step, "seconds": seconds, "loss": smooth})
+                saved = waited
+            if stopping and not finished:
+                raise Interrupted(stopped[0])
+    task.field.set_dtype(torch.float32)
+    return {"steps": step, "seconds": round(seconds, 3), "loss": smooth}
+
+
+def read(losses: list[float | Tensor]) -> list[float]:
+    """Losses as numbers, with one wait for the device however many there are."""
+    tensors = [loss for loss in losses if isinstance(loss, Tensor)]
+    found = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [next(found) if isinstance(loss, Tensor) else loss for loss in losses]
+
+
+def kept(loss: Tensor) -> float | Tensor:
+    """A loss without its graph: a number on the CPU, a tensor that nobody waits for elsewhere."""
+    return float(loss.detach()) if loss.device.type == "cpu" else loss.detach()
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or on CUDA."""
+    named = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return named or "can't allocate memory" in str(error)  # how torch's CPU allocator says it
+
+
+def _bar(config: TrainingConfig, step: int, seconds: float) -> tqdm:
+    total, unit = (config.steps, "step") if config.steps else (config.seconds, "s")
+    form = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
+    initial = step if config.steps else seconds
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    # Without a terminal a bar may take the last columns of nothing; keep its lines short and rare.
+    return tqdm(
+        total=total,
+        initial=min(initial, total),
+        unit=unit,
+        desc="train",
+        bar_format=form,
+        mininterval=interval,
+        maxinterval=interval,
+        dynamic_ncols=sys.stderr.isatty(),
+        ncols=None if sys.stderr.isatty() else 110,
+    )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one acts at once."""
+    caught: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(signum)
+
+    try:
+        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs us keeps the signals
+        previous = {}
+    try:
+        yield caught
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _save(run: Run, task: Task, optimizers: list[torch.optim.Optimizer], note: dict[str, Any]) -> None:
+    if not run.config_path.exists():  # a state alone would be no run
+        raise SinefieldError(f"{run.folder}: was removed or moved while training into it; train again")
+    if not all(bool(p.isfinite().all()) for p in task.field.parameters()):  # the loss can be finite, its gradient not
+        raise SinefieldError(
+            f"{run.folder}: the field is not finite at step {note['step']}; the last good state is kept; "
+            "halve training.lr and training.adam_lr, and train anew with --overwrite"
+        )
+    tensors = {f"field.{k}": v for k, v in task.field.state_dict().items()}
+    tensors |= {f"task.{k}": v for k, v in task.state().items()}
+    for i, optimizer in enumerate(optimizers):
+        for p, slots in optimizer.state_dict()["state"].items():
+            for name, value in slots.items():
+                tensors[f"optimizer.{i}.{p}.{name}"] = torch.as_tensor(value)
+    # Views into one storage cannot be written as they are.
+    save_tensors(run.state_path, {k: v.clone() for k, v in tensors.items()}, note)
+
+
+def _load(run: Run, task: Task, optimizers: list[torch.optim.Optimizer]) -> tuple[int, float, float | None]:
+    """Put back what `_save` wrote; returns steps, seconds, and the mean loss, None where no step was made."""
+    tensors, note = load_tensors(run.state_path, "state")
+    groups: dict[str, dict[str, Tensor]] = {"field": {}, "task": {}, "optimizer": {}}
+    try:
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        task.field.load_state_dict(groups["field"])
+        task.load_state(groups["task"])
+        for i, optimizer in enumerate(optimizers):
+            state = optimizer.state_dict()
+            state["state"] = {}
+            for name, value in groups["optimizer"].items():
+                which, parameter, slot = name.split(".", 2)
+                if int(which) == i:
+                    state["state"].setdefault(int(parameter), {})[slot] = value
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for number, slots in state["state"].items():
+                if any(slot.numel() > 1 and slot.shape != parameters[number].shape for slot in slots.values()):
+                    raise ValueError(f"optimizer {i} holds another shape for parameter {number}")
+            optimizer.load_state_dict(state)
+        loss = note.get("loss")  # files of earlier versions have none
+        return int(note["step"]), float(note["seconds"]), None if loss is None else float(loss)
+    except (RuntimeError, LookupError, ValueError, TypeError) as error:
+        raise SinefieldError(
+            f"{run.state_path}: does not fit this run ({error}); train anew with --overwrite"
+        ) from error

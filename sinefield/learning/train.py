@@ -1,0 +1,34 @@
+"""A scene file's whole journey: data in, field trained, scored, pictured, in a run folder."""
+
+from pathlib import Path
+from typing import Any
+
+from sinefield.config import Config
+from sinefield.learning.evaluate import evaluate
+from sinefield.learning.loop import optimise
+from sinefield.learning.tasks import load_data, make_task
+from sinefield.nn.backend import check_backend, use_backend
+from sinefield.store.run import Run, save_field, save_tensors
+
+
+def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+    """Train the field that `config` describes into the run folder `out`, evaluate it, return the report.
+
+    All input is read and checked before the folder is made.
+
+    Raises:
+        SinefieldError: bad input, an existing run without `resume` or `overwrite`, a device or backend that does not
+            work here, a failed write.
+        Interrupted: stopped by a signal; the state is saved.
+    """
+    Run.check(out, config, resume, overwrite)
+    check_backend(config)
+    data = load_data(config)
+    task = make_task(config, data)
+    use_backend(task.field, config.training)
+    with Run.prepare(out, config, resume, overwrite) as run:
+        result = optimise(task, config.training, run, config.seed, resume)
+        save_field(run.field_path, task.field, {"seed": config.seed, **result})
+        if config.kind == "radiance" and task.fit:
+            save_tensors(run.photographs_path, task.fit.settled(), {"names": data.train.names})
+        return evaluate(run, data)

@@ -1,0 +1,286 @@
+"""Other people's transformers with this package's parts: powers in softmax's place, token graying, sine feed-forward.
+
+`convert` changes a model in place: Hugging Face's ViT, DeiT and Swin, and blocks that are built like timm's.
+docs/attention.md shows it.
+"""
+
+import copy
+import math
+from dataclasses import asdict, dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sinefield.errors import SinefieldError
+from sinefield.nn.mlp import WeightSpec
+from sinefield.nn.weights import LowRank, SineLowRank, Weight
+from sinefield.tables import table
+from sinefield.transformers.attention import POWERS
+from sinefield.transformers.foreign import PackedAttention, dispatches, is_packed, use_ours
+from sinefield.transformers.graying import DCTGraying, SVDGraying
+
+GRAYINGS = {"dct": DCTGraying, "svd": SVDGraying}
+PLACES = "input", "attention"
+KNOWN = "Hugging Face's ViT, DeiT and Swin and blocks like timm's are"
+
+
+@dataclass
+class Change:
+    """One layer that `convert` changed.
+
+    Attributes:
+        layer: dotted name.
+        part: "attention", "graying" or "feed-forward".
+        before, after: what it was and is.
+        numbers_before, numbers_after: its parameters.
+        error: ‖W − new W‖/‖W‖ of a feed-forward weight that was kept, else None.
+        clipped: share of that weight's entries beyond the sine's reach.
+    """
+
+    layer: str
+    part: str
+    before: str
+    after: str
+    numbers_before: int
+    numbers_after: int
+    error: float | None = None
+    clipped: float | None = None
+
+
+@dataclass
+class Converted:
+    """What `convert` did; as text a table.
+
+    Attributes:
+        changes: one a layer and part.
+        numbers_before, numbers_after: parameters of the whole model.
+    """
+
+    numbers_before: int
+    numbers_after: int
+    changes: list[Change] = field(default_factory=list)
+
+    def count(self, part: str) -> int:
+        """Layers of which this part was changed."""
+        return sum(change.part == part for change in self.changes)
+
+    def __str__(self) -> str:
+        rows = [asdict(change) for change in self.changes]
+        columns = [c for c in rows[0] if any(row[c] is not None for row in rows)]
+        return f"{table(columns, rows)}\n\n{self.numbers_before:,} → {self.numbers_after:,} numbers in all"
+
+
+class FactoredLinear(nn.Module):
+    """A linear layer over any weight: x (…, in) → (…, out). Parameters are `weight.u`, `weight.v` and `bias`."""
+
+    def __init__(self, weight: Weight, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.weight = weight
+        self.register_parameter("bias", bias)
+
+    def forward(self, x: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
+        return F.linear(x, self.weight(), self.bias)
+
+
+def convert(
+    model: nn.Module,
+    attention: str | int | None = None,
+    graying: str | nn.Module | None = None,
+    feedforward: str | WeightSpec | None = None,
+    divisor: float | None = None,
+    keep: bool = True,
+    graying_at: str = "input",
+) -> Converted:
+    """Change a transformer's parts in place; what is None stays as it is.
+
+    Names and shapes in the state dict stay the same but for feed-forward layers, whose `weight` becomes `weight.u`
+    and `weight.v`. A saved one loads into another model converted with the same arguments.
+
+    Arguments:
+        attention: "softmax", or the power 1, 2 or 3 of x^p/√N.
+        graying: "dct", "svd", or a module such as `DCTGraying(0.9)`; one that was put there before makes room. ε = 1
+            changes nothing but rounding.
+        feedforward: "sine" (rank 8), or a `WeightSpec` of kind "sine" or "lowrank", for both linear layers of each MLP.
+        divisor: fixed number in √N's place, see `nn.attention`.
+        keep: start feed-forward weights from the model's: the truncated SVD of arcsin(gW)/ω, with gW clipped to ±1
+            (of W itself for "lowrank"), and its biases. Else they start anew.
+        graying_at: "input", once, of the tokens that enter the first block (the paper's token graying is of the input
+            tokens); or "attention", of those that enter each attention, after the norm before it: the cost is then
+            that of graying times the number of layers. In Swin each window is then grayed by itself.
+
+    Raises:
+        SinefieldError: nothing to do, no part of the wanted kind in a structure that is known, or settings that do
+            not fit. The model is then as it was.
+    """
+    power = _power(attention)
+    if divisor is not None and power is None:
+        raise SinefieldError("a divisor needs attention=1, 2 or 3; softmax has none")
+    if divisor is not None and not 0 < divisor < math.inf:
+        raise SinefieldError(f"a divisor of attention is positive, got {divisor}")
+    gray = _graying(graying)
+    if graying_at not in PLACES:
+        raise SinefieldError(f"no place {graying_at!r} to gray at; one of {', '.join(PLACES)}")
+    spec = _spec(feedforward)
+    if attention is None and gray is None and spec is None:
+        raise SinefieldError("nothing to convert; give attention, graying or feedforward")
+    attentions = _attentions(model) if attention is not None or gray is not None else {}
+    layers = _layers(model) if spec is not None else {}
+    made = {name: _factored(name, layer, spec, keep) for name, layer in layers.items()}
+
+    report = Converted(_count(model), 0)
+    grayed = {name: m.gray for name, m in model.named_modules() if _gray_first in m._forward_pre_hooks.values()}
+    for name, module in attentions.items():
+        if attention is not None:
+            after = "softmax" if power is None else f"x^{power}/" + ("√N" if divisor is None else f"{divisor:g}")
+            report.changes.append(Change(name, "attention", _was(module), after, *[_count(module)] * 2))
+            if dispatches(module):
+                use_ours(module, power, divisor)
+            else:
+                new = PackedAttention(module, power, divisor)
+                _put(model, module, new)
+                if name in grayed:
+                    _put_gray(new, grayed[name])
+    if gray is not None:
+        for name in grayed:
+            _take_gray(model.get_submodule(name))
+        for name in list(attentions) if graying_at == "attention" else [_first_block(next(iter(attentions)))]:
+            module = model.get_submodule(name)
+            before = repr(grayed[name]) if name in grayed else "none"
+            _put_gray(module, copy.deepcopy(gray))
+            report.changes.append(Change(name, "graying", before, repr(gray), *[_count(module)] * 2))
+    for name, (new, change) in made.items():
+        _put(model, layers[name], new)
+        report.changes.append(change)
+    report.numbers_after = _count(model)
+    return report
+
+
+def _power(attention: str | int | None) -> int | None:
+    if attention in (None, "softmax"):
+        return None
+    if isinstance(attention, bool) or attention not in POWERS:
+        raise SinefieldError(f"no attention {attention!r}; softmax, or a power: {', '.join(map(str, POWERS))}")
+    return attention
+
+
+def _graying(graying: str | nn.Module | None) -> nn.Module | None:
+    if graying is None or isinstance(graying, nn.Module):
+        return graying
+    if graying not in GRAYINGS:
+        raise SinefieldError(f"no graying {graying!r}; one of {', '.join(GRAYINGS)}, or a module")
+    return GRAYINGS[graying]()
+
+
+def _spec(feedforward: str | WeightSpec | None) -> WeightSpec | None:
+    spec = WeightSpec(feedforward) if isinstance(feedforward, str) else feedforward
+    if spec is not None and spec.kind not in ("sine", "lowrank"):
+        raise SinefieldError(f"no feedforward {spec.kind!r}; sine or lowrank")
+    return spec
+
+
+def _attentions(model: nn.Module) -> dict[str, nn.Module]:
+    found = {name: m for name, m in model.named_modules() if name and (dispatches(m) or is_packed(m))}
+    if not found:
+        raise SinefieldError(f"{type(model).__name__} has no attention of a structure that is known; {KNOWN}")
+    return found
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of all MLPs: those called fc1 and fc2 on one module."""
+    found = {}
+    for name, module in model.named_modules():
+        pair = [getattr(module, part, None) for part in ("fc1", "fc2")]
+        if all(isinstance(layer, nn.Linear) for layer in pair):
+            found |= {f"{name}.{part}".lstrip("."): layer for part, layer in zip(("fc1", "fc2"), pair, strict=True)}
+    if not found:
+        raise SinefieldError(f"{type(model).__name__} has no MLP of linear layers fc1 and fc2; {KNOWN} known")
+    return found
+
+
+def _factored(name: str, layer: nn.Linear, spec: WeightSpec, keep: bool) -> tuple[FactoredLinear, Change]:
+    try:
+        weight = spec.make(layer.out_features, layer.in_features, "relu", 1.0)
+    except SinefieldError as error:
+        raise SinefieldError(f"{name}: {error}") from error
+    error = clipped = None
+    bias = layer.bias
+    if keep:
+        error, clipped = _imitate(weight, layer.weight.detach())
+    elif bias is not None:
+        bound = 1 / math.sqrt(layer.in_features)
+        bias = nn.Parameter(torch.empty_like(bias).uniform_(-bound, bound))
+    weight = weight.to(layer.weight.device, layer.weight.dtype)
+    after = f"{spec.kind}, rank {spec.rank}" + (f", ω {weight.omega:g}" if isinstance(weight, SineLowRank) else "")
+    new = FactoredLinear(weight, bias).train(layer.training)
+    return new, Change(name, "feed-forward", "linear", after, _count(layer), _count(new), error, clipped)
+
+
+@torch.no_grad()
+def _imitate(weight: LowRank, wanted: Float[Tensor, "out in"]) -> tuple[float, float | None]:
+    """Set the factors so that the weight comes near `wanted`; returns the relative error and the share clipped."""
+    exact = wanted.to("cpu", torch.float64)
+    clipped = None
+    if isinstance(weight, SineLowRank):
+        scaled = weight.gain * exact
+        clipped = float((scaled.abs() > 1).double().mean())
+        inner = torch.asin(scaled.clamp(-1, 1)) / weight.omega
+    else:
+        inner = exact / weight.scale
+    u, s, vh = torch.linalg.svd(inner, full_matrices=False)
+    root = s[: weight.rank].sqrt()
+    weight.u.copy_(u[:, : weight.rank] * root)
+    weight.v.copy_(root[:, None] * vh[: weight.rank])
+    size = float(exact.norm())
+    return (float((weight().double() - exact).norm()) / size if size else 0.0), clipped
+
+
+def _first_block(attention: str) -> str:
+    """The block that holds the model's first attention: the innermost one counted in a list, or what holds it."""
+    parts = attention.split(".")
+    counted = [i for i, part in enumerate(parts) if part.isdecimal()]
+    return ".".join(parts[: counted[-1] + 1] if counted else parts[:-1])
+
+
+def _gray_first(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Before a block's or an attention's forward: gray what comes first, by position or as Hugging Face calls it."""
+    if args:
+        return (_grayed(module.gray, args[0]), *args[1:]), kwargs
+    key = "hidden_states" if "hidden_states" in kwargs else "x"
+    return args, kwargs | {key: _grayed(module.gray, kwargs[key])}
+
+
+def _grayed(gray: nn.Module, x: Tensor) -> Tensor:
+    """timm's Swin keeps its tokens as a map (b, height, width, d)."""
+    return gray(x.flatten(1, 2)).view_as(x) if x.ndim == 4 else gray(x)
+
+
+def _put_gray(module: nn.Module, gray: nn.Module) -> None:
+    # A hook, and a child without parameters: the names in the state dict stay.
+    module.gray = gray
+    module.register_forward_pre_hook(_gray_first, with_kwargs=True)
+
+
+def _take_gray(module: nn.Module) -> None:
+    hooks = [key for key, hook in module._forward_pre_hooks.items() if hook is _gray_first]
+    for key in hooks:
+        del module._forward_pre_hooks[key], module._forward_pre_hooks_with_kwargs[key]
+    del module.gray
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Replace a module wherever it occurs."""
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is old:
+                module._modules[name] = new
+
+
+def _was(module: nn.Module) -> str:
+    power = module.power if isinstance(module, PackedAttention) else getattr(module, "sinefield_attention", (None,))[0]
+    return "softmax" if power is None else f"x^{power}"
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

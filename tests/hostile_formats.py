@@ -29,9 +29,9 @@ from sinefield.data.photographs.images import load_posed
 from sinefield.data.picture import load_image
 from sinefield.data.surfaces.surface import load_surface
 from sinefield.export.info import describe
-from sinefield.fields.image import ImageField
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.image.field import ImageField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.store.run import Run, load_field, load_state_field, save_field, save_tensors
 
 Example = dict[str, bytes]

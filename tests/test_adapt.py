@@ -23,9 +23,9 @@ from sinefield.commands.cli import main
 from sinefield.compress.quantize import Uniform
 from sinefield.config import RadianceFieldConfig, ShapeFieldConfig
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.shape import ShapeField
-from sinefield.fields.shape_training import ShapeTask
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.learning.adapt import adapt
 from sinefield.nn.weights import materialised
 from sinefield.store.run import Run, load_field

@@ -16,8 +16,8 @@ from sinefield.compress.quantize import Codebook, Uniform, kmeans, laplace_bits_
 from sinefield.config import make_config
 from sinefield.data.surfaces.surface import Normalisation
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.store.sine_files import _shapes, from_packed, load_packed, save_sine, to_packed
 
 

@@ -11,8 +11,8 @@ from small import radiance_config, shape_config
 
 from sinefield.config import make_config
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance_training import RadianceTask, load_scene
-from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.fields.radiance.training import RadianceTask, load_scene
+from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.learning.loop import optimise
 from sinefield.learning.train import train
 from sinefield.store.run import Run, load_field

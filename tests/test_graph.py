@@ -7,7 +7,7 @@ import torch
 from small import shape_config
 
 from sinefield.errors import SinefieldError
-from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.kernels.cuda.graph import GraphedStep
 from sinefield.learning import loop
 from sinefield.learning.loop import optimise, step_generator

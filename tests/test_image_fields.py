@@ -15,7 +15,7 @@ from sinefield.config import load_config, locate, make_config, portable
 from sinefield.data.picture import load_image
 from sinefield.errors import SinefieldError
 from sinefield.export.image import export_image, scaled
-from sinefield.fields.image import ImageField, pixel_centres
+from sinefield.fields.image.field import ImageField, pixel_centres
 from sinefield.learning.evaluate import evaluate_file
 from sinefield.learning.loop import Interrupted
 from sinefield.learning.pack import pack

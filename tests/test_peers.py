@@ -8,7 +8,7 @@ import pytest
 import torch
 from small import radiance_config
 
-from sinefield.fields.radiance_training import load_scene
+from sinefield.fields.radiance.training import load_scene
 from sinefield.learning.evaluate import mean_psnr
 from sinefield.learning.loop import step_generator
 from sinefield.nn.hashgrid import HashGrid

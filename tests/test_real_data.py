@@ -11,7 +11,7 @@ import trimesh
 from sinefield.config import load_config
 from sinefield.data.surfaces.surface import load_surface
 from sinefield.export.mesh import export_mesh
-from sinefield.fields.radiance_training import RadianceTask, load_scene
+from sinefield.fields.radiance.training import RadianceTask, load_scene
 from sinefield.learning.evaluate import evaluate_file
 from sinefield.learning.pack import pack
 from sinefield.learning.train import train

@@ -9,7 +9,7 @@ import torch
 from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.config import RadianceFieldConfig
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance import RadianceField
+from sinefield.fields.radiance.field import RadianceField
 from sinefield.nn import tiled
 from sinefield.render.march import Samples, first_meeting, march, march_reference
 from sinefield.render.march_cuda import march_nerfacc
@@ -379,10 +379,12 @@ def test_fused_error_is_that_of_pixels_under_autograd(dtype, changes, space, mon
     assert int(samples.packed_info[:, 1].min()) == 0 < 200 < int(samples.packed_info[:, 1].max())
     background, target = torch.rand(2, n, 3, generator=generator)
     found, calls = [], []
-    monkeypatch.setattr("sinefield.fields.radiance.fused_error", lambda *given: calls.append(1) or fused_error(*given))
+    monkeypatch.setattr(
+        "sinefield.fields.radiance.field.fused_error", lambda *given: calls.append(1) or fused_error(*given)
+    )
     for works in (True, False):
         if not works:
-            monkeypatch.setattr("sinefield.fields.radiance.fits", lambda *given: False)
+            monkeypatch.setattr("sinefield.fields.radiance.field.fits", lambda *given: False)
         field.zero_grad()
         error = field.squared_error(rays_o[:n], rays_d[:n], samples, background, target)
         (error / n).backward()

@@ -21,9 +21,9 @@ from sinefield.data.made.families import FAMILIES, make_shape
 from sinefield.data.surfaces.shape_sets import HELD_OUT, NEAR, label, scan, shape_set, solid_of_shape
 from sinefield.errors import SinefieldError
 from sinefield.export.reconstruct import reconstruct_shape
-from sinefield.fields import latent_scores as score_shapes
-from sinefield.fields import latent_training as shapes
-from sinefield.fields.latent import KERNELS, Block, LatentShapeField, PlacedAttention, Turns, placement
+from sinefield.fields.latent import scores as score_shapes
+from sinefield.fields.latent import training as shapes
+from sinefield.fields.latent.field import KERNELS, Block, LatentShapeField, PlacedAttention, Turns, placement
 from sinefield.learning import loop, pack_shapes
 from sinefield.learning.adapt import adapt
 from sinefield.learning.evaluate import evaluate, evaluate_file

@@ -13,7 +13,7 @@ from small import radiance_config
 from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import export_mesh
-from sinefield.fields.radiance_training import load_scene, make_field
+from sinefield.fields.radiance.training import load_scene, make_field
 from sinefield.learning.train import train
 from sinefield.render.march import march_reference
 from sinefield.render.march_nested import lattice, locate, march_nested, march_nested_reference

@@ -13,10 +13,10 @@ from sinefield.config import RadianceFieldConfig, make_config
 from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import cropped, export_mesh, extract_field
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.radiance_level import suggest_level
-from sinefield.fields.surface import SPHERE, SurfaceField, crossings, make_radiance_field
-from sinefield.fields.surface_training import beta_at, differences, fit_hull
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.radiance.level import suggest_level
+from sinefield.fields.radiance.regularity import beta_at, differences, fit_hull
+from sinefield.fields.radiance.surface import SPHERE, SurfaceField, crossings, make_radiance_field
 from sinefield.learning.train import train
 from sinefield.meshing.decimate import decimate
 from sinefield.metrics.shapes import compare_visible, visible

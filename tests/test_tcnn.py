@@ -10,8 +10,8 @@ import torch
 from small import radiance_config, shape_config
 
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance_training import RadianceTask, load_scene
-from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.fields.radiance.training import RadianceTask, load_scene
+from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.learning.loop import step_generator
 from sinefield.nn import backend
 from sinefield.nn.backend import check_backend, use_backend

@@ -22,8 +22,8 @@ from sinefield.errors import SinefieldError
 from sinefield.export.info import describe
 from sinefield.export.mesh import export_mesh, extract_field
 from sinefield.export.video import export_video
-from sinefield.fields.radiance_training import RadianceTask, load_scene
-from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.fields.radiance.training import RadianceTask, load_scene
+from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.learning.evaluate import evaluate, evaluate_file
 from sinefield.learning.loop import Interrupted, optimise, rate, step_generator
 from sinefield.learning.pack import pack

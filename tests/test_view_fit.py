@@ -9,8 +9,8 @@ import torch
 from small import radiance_config, write_photographs
 
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance_training import RadianceTask, load_scene
-from sinefield.fields.view_fit import ViewFit
+from sinefield.fields.radiance.training import RadianceTask, load_scene
+from sinefield.fields.radiance.view_fit import ViewFit
 from sinefield.learning.pack import Packer
 from sinefield.learning.train import train
 from sinefield.store.run import Run

@@ -15,9 +15,9 @@ from sinefield.commands.cli import main
 from sinefield.config import RadianceFieldConfig
 from sinefield.data.photographs.images import load_posed, reference
 from sinefield.export.video import export_video
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.radiance_training import render_view
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.radiance.training import render_view
+from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.views import RadianceViews, ShapeViews, _edges
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.volume import Pixels

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from sinefield.config import data_folder
 from sinefield.data.surfaces.sampling import heldout_points
 from sinefield.data.surfaces.surface import Surface, load_surface, winding_number
-from sinefield.fields.shape_training import HELDOUT_SEED
+from sinefield.fields.shape.training import HELDOUT_SEED
 from sinefield.files import write_text
 from sinefield.learning.evaluate import HELDOUT_POINTS
 from sinefield.metrics.rate import pareto

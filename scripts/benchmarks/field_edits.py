@@ -23,8 +23,8 @@ from sinefield.adapters.fields import fingerprint
 from sinefield.adapters.layers import AdapterSpec
 from sinefield.compress.container import Packed
 from sinefield.config import ShapeConfig, data_folder, load_config
-from sinefield.fields.shape import ShapeField
-from sinefield.fields.shape_training import load_shape
+from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.shape.training import load_shape
 from sinefield.files import write_text
 from sinefield.learning.adapt import ROUNDED, SPEC, Adaptation, EditPacker
 from sinefield.learning.loop import optimise

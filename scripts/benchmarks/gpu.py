@@ -39,8 +39,8 @@ import sinefield.learning.loop as loop
 from sinefield.config import data_folder, load_config
 from sinefield.data.photographs.images import reference
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance_training import RadianceTask, load_scene, render_view
-from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.fields.radiance.training import RadianceTask, load_scene, render_view
+from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.metrics.images import psnr

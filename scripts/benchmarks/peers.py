@@ -51,8 +51,8 @@ from sinefield.config import Config, TrainingConfig, data_folder, load_config, m
 from sinefield.data.photographs.images import PosedScene
 from sinefield.data.surfaces.sampling import heldout_points
 from sinefield.data.surfaces.surface import Surface
-from sinefield.fields.radiance_training import RadianceTask, load_scene
-from sinefield.fields.shape_training import HELDOUT_SEED, QUICK_POINTS, ShapeTask, load_shape
+from sinefield.fields.radiance.training import RadianceTask, load_scene
+from sinefield.fields.shape.training import HELDOUT_SEED, QUICK_POINTS, ShapeTask, load_shape
 from sinefield.files import write_text
 from sinefield.learning.evaluate import HELDOUT_POINTS, mean_psnr
 from sinefield.learning.loop import optimise, rate, step_generator

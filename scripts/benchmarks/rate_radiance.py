@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from sinefield.config import RadianceConfig, load_config, make_config
-from sinefield.fields.radiance_training import RadianceTask, load_scene
+from sinefield.fields.radiance.training import RadianceTask, load_scene
 from sinefield.files import write_text
 from sinefield.learning.loop import optimise
 from sinefield.learning.pack import Packer

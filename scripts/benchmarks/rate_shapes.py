@@ -25,7 +25,7 @@ from draco import WATERTIGHT
 from sinefield.config import ShapeConfig, data_folder, load_config, make_config
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field
-from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.files import write_text
 from sinefield.learning.loop import optimise
 from sinefield.learning.pack import Packer

@@ -12,8 +12,8 @@ from sinefield.config import RadianceConfig, ShapeConfig
 from sinefield.data.photographs.images import PosedScene, composite
 from sinefield.data.surfaces.sampling import sample_shape
 from sinefield.data.surfaces.surface import Normalisation, Surface
-from sinefield.fields.radiance import MAX_LOG_DENSITY, RadianceField
-from sinefield.fields.radiance_training import lengthened
+from sinefield.fields.radiance.field import MAX_LOG_DENSITY, RadianceField
+from sinefield.fields.radiance.training import lengthened
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
 from sinefield.nn.hashgrid import PRIMES
 from sinefield.render import march as marching

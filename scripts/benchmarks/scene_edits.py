@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sinefield.config import RadianceConfig, load_config
 from sinefield.data.made.procedural import TABLE_TOP, demo_scene
 from sinefield.data.made.synthetic import synthesize
-from sinefield.fields.radiance_training import render_view
+from sinefield.fields.radiance.training import render_view
 from sinefield.files import write_text
 from sinefield.learning.adapt import MAX_BYTES, adapt
 from sinefield.learning.loop import optimise

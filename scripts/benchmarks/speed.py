@@ -26,8 +26,8 @@ from sinefield.config import data_folder, load_config
 from sinefield.data.surfaces.sampling import sample_shape
 from sinefield.data.surfaces.surface import Normalisation
 from sinefield.export.mesh import extract_field
-from sinefield.fields.radiance_training import WARM_UPDATES, RadianceTask, load_scene
-from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.fields.radiance.training import WARM_UPDATES, RadianceTask, load_scene
+from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.files import write_text
 from sinefield.kernels.cpu.rays import ray_error
 from sinefield.learning.loop import make_optimizers, optimise, step_generator

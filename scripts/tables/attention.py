@@ -149,7 +149,7 @@ def _run(options: argparse.Namespace) -> None:
 def _shapes(options: argparse.Namespace, seeds: Sequence[int]) -> tuple[dict, dict[str, list[Row]]]:
     from attention_shapes import SCENE, fit, scene
 
-    from sinefield.fields.latent_training import load_shapes
+    from sinefield.fields.latent.training import load_shapes
 
     changes = {"training": SCENE["training"] | {"steps": options.shape_steps}}
     plain = SCENE | changes

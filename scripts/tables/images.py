@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from sinefield.config import ImageConfig, load_config, make_config
-from sinefield.fields.image import ImageField
-from sinefield.fields.image_training import load_picture
+from sinefield.fields.image.field import ImageField
+from sinefield.fields.image.training import load_picture
 from sinefield.learning.pack import pack
 from sinefield.learning.train import train
 from sinefield.machine import describe_machine

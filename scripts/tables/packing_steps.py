@@ -19,7 +19,7 @@ import torch
 from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
 from sinefield.config import load_config, make_config
-from sinefield.fields.shape_training import ShapeTask
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.files import write_text
 from sinefield.learning.pack import Packer
 from sinefield.learning.refine import Budget

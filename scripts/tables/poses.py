@@ -18,8 +18,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from sinefield.config import RadianceConfig, data_folder, load_config
-from sinefield.fields.radiance_training import load_scene
-from sinefield.fields.view_fit import ViewFit
+from sinefield.fields.radiance.training import load_scene
+from sinefield.fields.radiance.view_fit import ViewFit
 from sinefield.files import write_text
 from sinefield.learning.train import train
 from sinefield.machine import describe_machine

@@ -19,7 +19,7 @@ import torch
 
 from sinefield.config import ShapeConfig, load_config, make_config
 from sinefield.data.surfaces.sampling import heldout_points
-from sinefield.fields.shape_training import HELDOUT_SEED, ShapeTask, load_shape
+from sinefield.fields.shape.training import HELDOUT_SEED, ShapeTask, load_shape
 from sinefield.learning.evaluate import HELDOUT_POINTS
 from sinefield.learning.loop import optimise
 from sinefield.machine import describe_machine

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from sinefield.data.photographs.images import MAX_PIXELS, MAX_SIDE, area_average
 from sinefield.errors import SinefieldError
-from sinefield.fields.image import ImageField
+from sinefield.fields.image.field import ImageField
 from sinefield.files import check_output
 from sinefield.pictures import save_png
 from sinefield.store.run import load_field

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from sinefield import __version__
 from sinefield.errors import SinefieldError
-from sinefield.fields.image import ImageField
-from sinefield.fields.latent import LatentShape, LatentShapeField
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.radiance_level import suggest_level
-from sinefield.fields.shape import ShapeField
-from sinefield.fields.surface import SurfaceField
+from sinefield.fields.image.field import ImageField
+from sinefield.fields.latent.field import LatentShape, LatentShapeField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.radiance.level import suggest_level
+from sinefield.fields.radiance.surface import SurfaceField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.meshing.decimate import check_budget, decimate
 from sinefield.meshing.extract import check_mesh_path, extract, largest_component, write_mesh
 from sinefield.store.run import load_field

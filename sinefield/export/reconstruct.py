@@ -10,7 +10,7 @@ from sinefield import __version__
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field
-from sinefield.fields.latent import LatentShapeField
+from sinefield.fields.latent.field import LatentShapeField
 from sinefield.meshing.extract import check_mesh_path, largest_component, write_mesh
 from sinefield.store.run import load_field
 

@@ -24,10 +24,10 @@ from sinefield.export.info import describe
 from sinefield.export.mesh import extract_field, vertex_colours
 from sinefield.export.page import curve, data_uri, html_table, page
 from sinefield.export.video import export_video
-from sinefield.fields.image import ImageField
-from sinefield.fields.latent import LatentShapeField
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.image.field import ImageField
+from sinefield.fields.latent.field import LatentShapeField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.files import check_output, write_text
 from sinefield.metrics import MAIN_SCORE, QUICK_SCORE, SCORES
 from sinefield.store.run import Run, load_field

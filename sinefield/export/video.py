@@ -27,8 +27,8 @@ from sinefield.data.photographs.images import Views, load_posed, reference
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import load_spatial
 from sinefield.export.video_files import check_video_path, write_video
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.views import RadianceViews, ShapeViews
 from sinefield.render.channels import CHANNELS, picture, with_legend
 from sinefield.store.run import Run, edited_config

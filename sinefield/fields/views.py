@@ -7,8 +7,8 @@ from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras
 from sinefield.data.made.synthetic import BOUNCE, CLAY, FILL, GROUND, SKY, SUN
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.render.channels import Layers
 from sinefield.render.surface import Surface
 

@@ -20,9 +20,9 @@ from sinefield.config import Config
 from sinefield.data.surfaces.sampling import heldout_points
 from sinefield.data.surfaces.surface import Normalisation
 from sinefield.errors import SinefieldError
-from sinefield.fields.image import ImageField
-from sinefield.fields.shape import ShapeField
-from sinefield.fields.shape_training import HELDOUT_SEED
+from sinefield.fields.image.field import ImageField
+from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.shape.training import HELDOUT_SEED
 from sinefield.learning.evaluate import Data, mean_psnr
 from sinefield.learning.loop import Interrupted, NotFinite, optimise
 from sinefield.learning.pack import JUDGED_POINTS, JUDGED_VIEWS, NOTED_FROM, Packer, check_packing, main_score

@@ -28,14 +28,14 @@ from sinefield.data.surfaces.shape_sets import ShapeSet
 from sinefield.data.surfaces.surface import Surface, signed_distance
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field
-from sinefield.fields.image import ImageField
-from sinefield.fields.image_training import image_psnr
-from sinefield.fields.latent import LatentShapeField
-from sinefield.fields.latent_scores import score_shapes
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.radiance_training import render_view
-from sinefield.fields.shape import ShapeField
-from sinefield.fields.shape_training import HELDOUT_SEED
+from sinefield.fields.image.field import ImageField
+from sinefield.fields.image.training import image_psnr
+from sinefield.fields.latent.field import LatentShapeField
+from sinefield.fields.latent.scores import score_shapes
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.radiance.training import render_view
+from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.shape.training import HELDOUT_SEED
 from sinefield.files import write_text
 from sinefield.learning.tasks import load_data
 from sinefield.machine import describe_machine

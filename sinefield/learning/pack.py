@@ -17,11 +17,11 @@ from sinefield.config import Config, RadianceConfig, locate
 from sinefield.data.photographs.images import PosedScene, Views
 from sinefield.data.surfaces.sampling import heldout_points
 from sinefield.errors import SinefieldError
-from sinefield.fields.image import ImageField
-from sinefield.fields.image_training import image_psnr
-from sinefield.fields.shape import ShapeField
-from sinefield.fields.shape_training import HELDOUT_SEED
-from sinefield.fields.view_fit import ViewFit
+from sinefield.fields.image.field import ImageField
+from sinefield.fields.image.training import image_psnr
+from sinefield.fields.radiance.view_fit import ViewFit
+from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.shape.training import HELDOUT_SEED
 from sinefield.files import check_output, write_bytes
 from sinefield.learning.evaluate import Data, heldout_iou, mean_psnr
 from sinefield.learning.loop import step_generator

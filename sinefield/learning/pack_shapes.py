@@ -8,7 +8,7 @@ from sinefield.compress.quantize import Codebook, Quantiser, Uniform
 from sinefield.config import ShapesConfig
 from sinefield.data.surfaces.shape_sets import shape_set
 from sinefield.errors import SinefieldError
-from sinefield.fields.latent_training import Probe, mean_iou
+from sinefield.fields.latent.training import Probe, mean_iou
 from sinefield.learning.refine import install
 from sinefield.store.run import Run, load_field
 from sinefield.store.sine_files import note_of, to_packed

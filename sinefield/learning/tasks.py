@@ -5,10 +5,10 @@ from typing import Any
 from torch import nn
 
 from sinefield.config import Config
-from sinefield.fields.image_training import ImageTask, load_picture
-from sinefield.fields.latent_training import ShapesTask, load_shapes
-from sinefield.fields.radiance_training import RadianceTask, load_scene
-from sinefield.fields.shape_training import ShapeTask, load_shape
+from sinefield.fields.image.training import ImageTask, load_picture
+from sinefield.fields.latent.training import ShapesTask, load_shapes
+from sinefield.fields.radiance.training import RadianceTask, load_scene
+from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.learning.loop import Task
 
 LOADERS = {

@@ -26,10 +26,10 @@ from sinefield.compress.header import BASE
 from sinefield.config import Config, ShapesFieldConfig, make_config
 from sinefield.data.photographs.images import MAX_SIDE
 from sinefield.errors import SinefieldError
-from sinefield.fields.image import ImageField
-from sinefield.fields.latent import LatentShapeField
-from sinefield.fields.shape import ShapeField
-from sinefield.fields.surface import make_radiance_field
+from sinefield.fields.image.field import ImageField
+from sinefield.fields.latent.field import LatentShapeField
+from sinefield.fields.radiance.surface import make_radiance_field
+from sinefield.fields.shape.field import ShapeField
 from sinefield.files import TEMPORARY, check_output, require_file, write_error, write_text
 from sinefield.store.sine_files import config_of, from_packed, is_sine, load_packed
 from sinefield.strict import dump_yaml, load_yaml, to_plain

@@ -13,11 +13,11 @@ from sinefield.compress.quantize import Quantiser
 from sinefield.config import FAMILIES, FOLDERS, Config, locate, make_config, portable
 from sinefield.data.surfaces.surface import Normalisation
 from sinefield.errors import SinefieldError
-from sinefield.fields.image import ImageField
-from sinefield.fields.latent import LatentShapeField
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.shape import ShapeField
-from sinefield.fields.surface import make_radiance_field
+from sinefield.fields.image.field import ImageField
+from sinefield.fields.latent.field import LatentShapeField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.radiance.surface import make_radiance_field
+from sinefield.fields.shape.field import ShapeField
 from sinefield.files import require_file, write_bytes
 
 SUFFIX = ".sine"

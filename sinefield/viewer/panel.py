@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.metrics import MAIN_SCORE, SCORES
 from sinefield.viewer.follow import Follower, Snapshot
 from sinefield.viewer.picture import CHANNELS

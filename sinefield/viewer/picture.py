@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras
-from sinefield.fields.radiance import RadianceField
+from sinefield.fields.radiance.field import RadianceField
 from sinefield.render.channels import colourise_depth
 from sinefield.render.volume import Pixels
 

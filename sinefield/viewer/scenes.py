@@ -20,8 +20,8 @@ from sinefield.cameras.cameras import orbit
 from sinefield.cameras.orbits import orbit_cameras
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.viewer.follow import Snapshot
 from sinefield.viewer.panel import Panel, Settings
 from sinefield.viewer.picture import Look, Refined, paint, refine

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sinefield.config import ImageConfig
 from sinefield.data.picture import load_image
-from sinefield.fields.image import GREY, ImageField, pixel_centres
+from sinefield.fields.image.field import GREY, ImageField, pixel_centres
 from sinefield.learning.loop import Task, kept
 from sinefield.metrics.images import psnr
 from sinefield.nn.backend import chunk_for, training_device

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sinefield.config import RadianceFieldConfig
-from sinefield.fields.radiance import RadianceField
+from sinefield.fields.radiance.field import RadianceField
 from sinefield.render.march import Samples
 from sinefield.render.volume import Pixels, composite
 

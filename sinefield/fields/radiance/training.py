@@ -7,10 +7,10 @@ from sinefield.cameras.orbits import usual_orbit
 from sinefield.config import RadianceConfig
 from sinefield.data.photographs.images import PosedScene, Views, composite, load_posed, reference
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance import RadianceField
-from sinefield.fields.surface import SurfaceField, make_radiance_field
-from sinefield.fields.surface_training import Regularity, fit_hull
-from sinefield.fields.view_fit import ViewFit
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.radiance.regularity import Regularity, fit_hull
+from sinefield.fields.radiance.surface import SurfaceField, make_radiance_field
+from sinefield.fields.radiance.view_fit import ViewFit
 from sinefield.learning.loop import Task, kept
 from sinefield.metrics.images import psnr
 from sinefield.nn.backend import chunk_for, training_device

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sinefield.cameras.orbits import orbit_cameras
-from sinefield.fields.radiance import RadianceField
+from sinefield.fields.radiance.field import RadianceField
 
 FRAMES, PIXELS = 8, 48
 ELEVATIONS = (-20.0, 0.0, 25.0)  # degrees added to that of the usual orbit

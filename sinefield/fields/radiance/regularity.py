@@ -6,7 +6,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from sinefield.config import RadianceConfig
-from sinefield.fields.surface import SurfaceField
+from sinefield.fields.radiance.surface import SurfaceField
 from sinefield.learning.loop import kept
 
 FIRST_BETA, NARROWED = 0.03, 0.8

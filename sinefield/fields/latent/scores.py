@@ -20,8 +20,8 @@ from sinefield.data.surfaces.shape_sets import ShapeSet
 from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field
-from sinefield.fields.latent import LatentShapeField
-from sinefield.fields.latent_training import Probe
+from sinefield.fields.latent.field import LatentShapeField
+from sinefield.fields.latent.training import Probe
 from sinefield.metrics.shapes import chamfer
 from sinefield.pictures import save_png
 

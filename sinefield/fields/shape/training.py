@@ -11,7 +11,7 @@ from sinefield.config import ShapeConfig
 from sinefield.data.surfaces.sampling import heldout_points, sample_shape, surface_samples
 from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
 from sinefield.errors import SinefieldError
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.kernels.cuda.graph import GraphedStep
 from sinefield.learning.loop import Task, kept
 from sinefield.metrics.shapes import iou

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sinefield.config import ShapesConfig
 from sinefield.data.surfaces.shape_sets import NEAR, SURFACE, VOLUME, Entry, ShapeSet, Solid, scan, shape_set
 from sinefield.errors import SinefieldError
-from sinefield.fields.latent import LatentShapeField, placement
+from sinefield.fields.latent.field import LatentShapeField, placement
 from sinefield.learning.loop import Task, kept
 from sinefield.metrics.shapes import iou
 from sinefield.nn.backend import training_device

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sinefield.errors import SinefieldError
-from sinefield.nn.mlp import WeightSpec
+from sinefield.nn.weights import WeightSpec
 from sinefield.transformers.convert import convert
 from sinefield.transformers.graying import DCTGraying, SVDGraying, svd_graying
 

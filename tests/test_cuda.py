@@ -14,8 +14,9 @@ from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.learning.loop import make_optimizers, step_generator
 from sinefield.learning.train import train
 from sinefield.nn.hashgrid import HashGrid
-from sinefield.nn.mlp import MLP, WeightSpec
+from sinefield.nn.mlp import MLP
 from sinefield.nn.tcnn import TinyGrid, TinyNetwork, why_not_tinycudann
+from sinefield.nn.weights import WeightSpec
 from sinefield.render.composite_triton import composite_triton
 from sinefield.render.march import march
 from sinefield.render.march_cuda import why_not_nerfacc

@@ -10,8 +10,9 @@ from sinefield.errors import SinefieldError
 from sinefield.nn import tiled
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
 from sinefield.nn.hashgrid import HashGrid
-from sinefield.nn.mlp import MLP, WeightSpec, count_parameters
+from sinefield.nn.mlp import MLP, count_parameters
 from sinefield.nn.point_error import KINDS, error_sum, errors
+from sinefield.nn.weights import WeightSpec
 
 ACTIVATIONS = {
     "relu": torch.relu,

@@ -16,8 +16,9 @@ from sinefield.learning.loop import step_generator
 from sinefield.nn import backend
 from sinefield.nn.backend import check_backend, use_backend
 from sinefield.nn.hashgrid import HashGrid
-from sinefield.nn.mlp import MLP, WeightSpec
+from sinefield.nn.mlp import MLP
 from sinefield.nn.tcnn import TinyGrid, TinyNetwork, pack, padded_width, why_not_network, why_not_tinycudann
+from sinefield.nn.weights import WeightSpec
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinefield.data.labelled_images import load_labelled_images
-from sinefield.nn.mlp import WeightSpec, count_parameters
+from sinefield.nn.mlp import count_parameters
+from sinefield.nn.weights import WeightSpec
 from sinefield.transformers.convert import GRAYINGS, convert
 from sinefield.transformers.norms import attention_norms, condition_number
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,42 +11,9 @@ from torch import Tensor, nn
 from sinefield.config import NetworkConfig
 from sinefield.errors import SinefieldError
 from sinefield.nn.fused import Activation, FusedNetwork
-from sinefield.nn.weights import Dense, LowRank, SineLowRank, Weight
+from sinefield.nn.weights import Dense, Weight, WeightSpec
 
 ACTIVATIONS = Activation.NAMES
-WEIGHTS = ("sine", "lowrank", "dense")
-
-
-@dataclass(frozen=True)
-class WeightSpec:
-    """How the square hidden matrices of a network are stored.
-
-    `kind` is "sine" (sin(ω·UV)/g), "lowrank" (UV) or "dense". `rank` is k. For "sine" give `omega`, or
-    `phase` (see `SineLowRank`), not both. `bound` is the largest entry of a sine weight in units of 1/√in, so that
-    g = √in/bound; the first paper has 1.
-    """
-
-    kind: str = "sine"
-    rank: int = 8
-    omega: float | None = None
-    phase: float | None = None
-    bound: float = 1.0
-
-    def make(self, out_features: int, in_features: int, activation: str, omega0: float) -> Weight:
-        """A hidden weight, scaled so that a SIREN's preactivations start as its paper has them."""
-        siren = activation == "sine"
-        root = math.sqrt(in_features)
-        if self.kind == "dense":
-            return Dense(out_features, in_features, bound=math.sqrt(6) / root / omega0 if siren else None)
-        if self.kind == "lowrank":
-            # U V has standard deviation 1/(3√in); a SIREN's hidden matrix has √2/(√in·ω₀).
-            return LowRank(out_features, in_features, self.rank, scale=3 * math.sqrt(2) / omega0 if siren else 1.0)
-        if self.kind == "sine":
-            # sin(ω·UV) has standard deviation 1/√2 once ω is large, so g = √in·ω₀/2 gives the same.
-            gain = (root * omega0 / 2 if siren else root) / self.bound
-            phase = self.phase if self.phase is not None or self.omega is not None else 2.5
-            return SineLowRank(out_features, in_features, self.rank, omega=self.omega, phase=phase, gain=gain)
-        raise SinefieldError(f"unknown kind of weight {self.kind!r}; one of {', '.join(WEIGHTS)}")
 
 
 class MLP(nn.Module):
@@ -140,8 +106,8 @@ class MLP(nn.Module):
         return F.linear(h, matrices[-1].to(self.dtype), self.biases[-1].to(self.dtype)).float()
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """Parameters of the square hidden weights: the ones Muon takes."""
-        return [p for w in list(self.weights)[1:-1] for p in w.parameters()]
+        """Matrices among the parameters of the hidden weights: the ones Muon takes."""
+        return [p for w in list(self.weights)[1:-1] for p in w.parameters() if p.dim() == 2]
 
 
 def count_parameters(module: nn.Module) -> int:

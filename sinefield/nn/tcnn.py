@@ -25,7 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sinefield.nn.hashgrid import FEATURES, HashGrid
-from sinefield.nn.mlp import MLP, WeightSpec
+from sinefield.nn.mlp import MLP
+from sinefield.nn.weights import WeightSpec
 
 ACTIVATIONS = {"relu": "ReLU", "leaky_relu": "LeakyReLU"}
 """Ours that it has too, with the same constants, and that leave 1 at 1."""

@@ -1,26 +1,72 @@
 """A weight is a thing: modules whose call returns an (out, in) matrix.
 
 A network asks each of its weights for the matrix and does not know how it is stored, so a new
-factorisation is one class here and nothing elsewhere.
+factorisation is one class, registered by `register_weight`, and nothing elsewhere.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sinefield.config.settings import WEIGHTS
 from sinefield.errors import SinefieldError
+
+_CLASSES: dict[str, "type[Weight]"] = {}
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """How the square hidden matrices of a network are stored.
+
+    `kind` names a registered weight: "sine" (sin(ω·UV)/g), "lowrank" (UV) or "dense". `rank` is k. For "sine" give
+    `omega`, or `phase` (see `SineLowRank`), not both. `bound` is the largest entry of a sine weight in units of 1/√in,
+    so that g = √in/bound; the first paper has 1.
+    """
+
+    kind: str = "sine"
+    rank: int = 8
+    omega: float | None = None
+    phase: float | None = None
+    bound: float = 1.0
+
+    def make(self, out_features: int, in_features: int, activation: str, omega0: float) -> "Weight":
+        """A new hidden weight.
+
+        Arguments:
+            activation, omega0: of the network; a SIREN's preactivations start as its paper has them.
+        """
+        return weight_class(self.kind).start(out_features, in_features, self, omega0 if activation == "sine" else None)
 
 
 class Weight(nn.Module):
     """Base of all weights: `weight()` returns the (out, in) matrix, differentiable in its parameters.
 
-    Within `materialised(module)` the matrix is computed once and handed out again and again.
+    Within `materialised(module)` the matrix is computed once and handed out again and again. A class that is to be
+    named in a scene file's `field.weights` has a `start` and a `numbers`, and is registered. Its parameters are all
+    that is saved; they may be of any shape.
     """
+
+    @classmethod
+    def start(cls, out_features: int, in_features: int, spec: WeightSpec, omega0: float | None) -> "Weight":
+        """A new weight as a network begins with it.
+
+        Arguments:
+            omega0: ω₀ of a network with sine activation, None of others. A SIREN's hidden matrix has entries of
+                standard deviation √2/(√in·ω₀) (Sitzmann et al., NeurIPS 2020).
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def numbers(out_features: int, in_features: int, rank: int) -> int:
+        """How many numbers such a weight stores, or fewer: a file that holds less is refused before anything is made."""
+        raise NotImplementedError
 
     def __init__(self, out_features: int, in_features: int) -> None:
         super().__init__()
@@ -45,6 +91,14 @@ class Dense(Weight):
         super().__init__(out_features, in_features)
         bound = 1 / math.sqrt(in_features) if bound is None else bound
         self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
+
+    @classmethod
+    def start(cls, out_features: int, in_features: int, spec: WeightSpec, omega0: float | None) -> "Dense":
+        return cls(out_features, in_features, bound=math.sqrt(6) / math.sqrt(in_features) / omega0 if omega0 else None)
+
+    @staticmethod
+    def numbers(out_features: int, in_features: int, rank: int) -> int:
+        return out_features * in_features
 
     def matrix(self) -> Tensor:
         return self.weight
@@ -75,6 +129,15 @@ class LowRank(Weight):
         self.scale = scale
         self.u = nn.Parameter(torch.empty(out_features, rank).uniform_(-1, 1) / math.sqrt(rank))
         self.v = nn.Parameter(torch.empty(rank, in_features).uniform_(-1, 1) / math.sqrt(in_features))
+
+    @classmethod
+    def start(cls, out_features: int, in_features: int, spec: WeightSpec, omega0: float | None) -> "LowRank":
+        # U V has standard deviation 1/(3√in); a SIREN's hidden matrix has √2/(√in·ω₀).
+        return cls(out_features, in_features, spec.rank, scale=3 * math.sqrt(2) / omega0 if omega0 else 1.0)
+
+    @staticmethod
+    def numbers(out_features: int, in_features: int, rank: int) -> int:
+        return rank * (out_features + in_features)
 
     def matrix(self) -> Tensor:
         return self.scale * (self.u @ self.v)
@@ -114,6 +177,14 @@ class SineLowRank(LowRank):
             raise SinefieldError(f"omega (or phase) must be positive, got {omega if phase is None else phase}")
         self.gain = math.sqrt(in_features) if gain is None else float(gain)
 
+    @classmethod
+    def start(cls, out_features: int, in_features: int, spec: WeightSpec, omega0: float | None) -> "SineLowRank":
+        # sin(ω·UV) has standard deviation 1/√2 once ω is large, so g = √in·ω₀/2 starts as a SIREN does.
+        root = math.sqrt(in_features)
+        gain = (root * omega0 / 2 if omega0 else root) / spec.bound
+        phase = spec.phase if spec.phase is not None or spec.omega is not None else 2.5
+        return cls(out_features, in_features, spec.rank, omega=spec.omega, phase=phase, gain=gain)
+
     def matrix(self) -> Tensor:
         return torch.sin(self.omega * (self.u @ self.v)) / self.gain
 
@@ -121,6 +192,35 @@ class SineLowRank(LowRank):
 def omega_from_phase(phase: float, in_features: int) -> float:
     """ω that gives ω·UV the standard deviation `phase` at the start: every entry of UV has 1/(3√in)."""
     return 3 * math.sqrt(in_features) * phase
+
+
+W = TypeVar("W", bound="type[Weight]")
+
+
+def register_weight(name: str, cls: W) -> W:
+    """Let scene files name a class of weights in `field.weights`; returns the class.
+
+    Raises:
+        SinefieldError: the name is taken by another class, or is no plain word of at most 32 letters.
+    """
+    if not (name.isidentifier() and name.isascii() and len(name) <= 32):
+        raise SinefieldError(f"{name!r} cannot name a weight; use at most 32 letters, digits and _")
+    if _CLASSES.setdefault(name, cls) is not cls:
+        raise SinefieldError(f"there is a weight named {name} already; choose another name")
+    if name not in WEIGHTS:
+        WEIGHTS.append(name)
+    return cls
+
+
+def weight_class(name: str) -> type[Weight]:
+    """The class that was registered under a name; raises SinefieldError for others."""
+    if name not in _CLASSES:
+        raise SinefieldError(f"unknown kind of weight {name!r}; one of {', '.join(_CLASSES)}")
+    return _CLASSES[name]
+
+
+for _name, _class in (("sine", SineLowRank), ("lowrank", LowRank), ("dense", Dense)):
+    register_weight(_name, _class)
 
 
 @contextmanager

@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sinefield.errors import SinefieldError
-from sinefield.nn.mlp import WeightSpec
-from sinefield.nn.weights import LowRank, SineLowRank, Weight
+from sinefield.nn.weights import LowRank, SineLowRank, Weight, WeightSpec
 from sinefield.tables import table
 from sinefield.transformers.attention import POWERS
 from sinefield.transformers.foreign import PackedAttention, dispatches, is_packed, use_ours

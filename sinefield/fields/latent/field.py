@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from sinefield.config import ShapesFieldConfig
 from sinefield.errors import SinefieldError
 from sinefield.nn.encodings import Frequency
-from sinefield.nn.mlp import WeightSpec
 from sinefield.nn.points import farthest_points
+from sinefield.nn.weights import WeightSpec
 from sinefield.transformers.attention import Attention, attention
 from sinefield.transformers.graying import DCTGraying, SVDGraying
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from sinefield.config import RadianceFieldConfig
 from sinefield.nn.encodings import SphericalHarmonics, position_encoding
-from sinefield.nn.mlp import MLP, WeightSpec
+from sinefield.nn.mlp import MLP
+from sinefield.nn.weights import WeightSpec
 from sinefield.render.march import Samples
 from sinefield.render.march_nested import locate
 from sinefield.render.occupancy import OccupancyGrid

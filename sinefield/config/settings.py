@@ -1,21 +1,24 @@
 """What a scene file says: plain dataclasses, one comment a field, checked where they are made."""
 
-import importlib.util
-import os
 from dataclasses import dataclass
 from dataclasses import field as setting
-from pathlib import Path
 from typing import Any, Literal
 
 from sinefield.errors import SinefieldError
-from sinefield.strict import build, load_yaml, nearest, set_dotted, shown
+from sinefield.strict import shown
 
 Activation = Literal["relu", "leaky_relu", "gaussian", "sine", "softplus"]
+WEIGHTS = ["sine", "lowrank", "dense"]
+"""How square hidden matrices may be stored; `nn.weights.register_weight` adds names."""
 
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise SinefieldError(message)
+
+
+def _known_weights(name: str) -> None:
+    _check(name in WEIGHTS, f"weights is {shown(name)}; should be one of {', '.join(WEIGHTS)}")
 
 
 def _positive(config: Any, *names: str) -> None:
@@ -31,7 +34,7 @@ class NetworkConfig:
     width: int = 96  # units in each hidden layer
     depth: int = 3  # hidden layers
     skips: list[int] = setting(default_factory=list)  # hidden layers that see the input again
-    weights: Literal["sine", "lowrank", "dense"] = "sine"  # how square hidden matrices are stored
+    weights: str = "sine"  # how square hidden matrices are stored: sine, lowrank, dense, or what is registered
     rank: int = 10  # k of the low-rank factors
     omega: float | None = None  # ω of the sine; or give phase
     phase: float | None = None  # ω·UV's standard deviation at the start; 2.5 when neither is given
@@ -47,6 +50,7 @@ class NetworkConfig:
     finest: int = 512  # cells along each side of the last grid
 
     def __post_init__(self) -> None:
+        _known_weights(self.weights)
         if self.encoding == "hash":
             self.frequencies = 0
         _check(1 <= self.levels <= 32, f"levels is {self.levels}; 1 to 32")
@@ -169,7 +173,7 @@ class ShapesFieldConfig:
     epsilon: float = 0.9  # ε of the graying
     skip_attention: bool = True  # skip connections round the blocks' self-attention
     skip_feedforward: bool = True  # skip connections round the blocks' feed-forward layers
-    weights: Literal["sine", "lowrank", "dense"] = "dense"  # how the blocks' feed-forward matrices are stored
+    weights: str = "dense"  # how the blocks' feed-forward matrices are stored: sine, lowrank or dense
     rank: int = 16  # k of the low-rank factors
     omega: float | None = None  # ω of the sine; or give phase
     phase: float | None = None  # ω·UV's standard deviation at the start; 0.5 when neither is given
@@ -178,6 +182,7 @@ class ShapesFieldConfig:
     band: float = 0.06  # distance from the surface, in field units, within which distances are learned at first
 
     def __post_init__(self) -> None:
+        _known_weights(self.weights)
         _positive(self, "dim", "tokens", "heads", "expand", "rank", "omega", "phase", "bound", "band")
         _check(self.dim <= 2048, f"dim is {self.dim}; at most 2048")
         _check(
@@ -394,83 +399,3 @@ class ShapesConfig:
     data: ShapesDataConfig = setting(default_factory=ShapesDataConfig)
     field: ShapesFieldConfig = setting(default_factory=ShapesFieldConfig)
     training: ShapesTrainingConfig = setting(default_factory=ShapesTrainingConfig)
-
-
-Config = ShapeConfig | RadianceConfig | ImageConfig | ShapesConfig
-KINDS: dict[str, type] = {
-    "shape": ShapeConfig,
-    "radiance": RadianceConfig,
-    "image": ImageConfig,
-    "shapes": ShapesConfig,
-}
-FAMILIES = "families:"
-"""What a `data.path` begins with that names no file but procedural families (`data.families`)."""
-
-
-def data_folder() -> Path:
-    """$SINEFIELD_DATA, or the folder shared/data beside the project's checkout."""
-    return Path(os.environ.get("SINEFIELD_DATA") or Path(__file__).parents[2] / "shared" / "data")
-
-
-def skimage_folder() -> Path:
-    """Where scikit-image keeps the pictures it brings along; found without importing it."""
-    return Path(importlib.util.find_spec("skimage").origin).parent / "data"
-
-
-FOLDERS = {"$SINEFIELD_DATA": data_folder, "${SINEFIELD_DATA}": data_folder, "skimage:": skimage_folder}
-"""What a path may begin with, and the folder it stands for."""
-
-
-def locate(path: str, base: Path | None = None) -> str:
-    """A path as an absolute one, relative to `base` or the working directory, or to what it begins with (`FOLDERS`)."""
-    if path.startswith(FAMILIES):
-        return path
-    for name, folder in FOLDERS.items():
-        if path.startswith(name):
-            return str((folder() / path[len(name) :].lstrip("/")).absolute())
-    found = Path(path).expanduser()
-    return str(found.absolute() if base is None else (base / found).resolve())
-
-
-def portable(path: str) -> str | None:
-    """An absolute path as one that means the same on another machine; None where there is none such."""
-    if path.startswith(FAMILIES):
-        return path
-    for name, folder in FOLDERS.items():
-        if Path(path).is_relative_to(folder().absolute()):
-            inside = Path(path).relative_to(folder().absolute()).as_posix()
-            return f"{name}{inside}" if name.endswith(":") else f"{name}/{inside}"
-    return None
-
-
-def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Config:
-    """Read a scene file, apply dotted overrides, check everything.
-
-    A relative `data.path` in the file is relative to the file, one given as override to the working directory, and
-    `$SINEFIELD_DATA/…` to the data folder (see `FOLDERS`). The result holds absolute paths.
-
-    Raises:
-        SinefieldError: see `load_yaml` and `build`; unknown kind; `data.path` missing.
-    """
-    content = load_yaml(path)
-    data = content.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = locate(data["path"], Path(path).resolve().parent)
-    for key, text in (overrides or {}).items():
-        value = locate(str(text)) if key == "data.path" else text
-        set_dotted(content, key, value)
-    return make_config(content, str(path))
-
-
-def make_config(content: dict[str, Any], where: str) -> Config:
-    """Plain data into the config of its kind."""
-    kind = content.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        problem = "has no kind" if kind is None else f"kind is {shown(kind)}"
-        raise SinefieldError(f"{where}: {problem}; {nearest(kind if isinstance(kind, str) else '', list(KINDS))}")
-    config = build(KINDS[kind], content, where)
-    if config.seed < 0:
-        raise SinefieldError(f"{where}: seed is {config.seed}; should be at least 0")
-    if not config.data.path:
-        raise SinefieldError(f"{where}: data.path is missing; add it or give --data.path")
-    return config

@@ -1,0 +1,103 @@
+"""Scene files: read, checked, and turned into the settings of their kind."""
+
+from pathlib import Path
+from typing import Any
+
+from sinefield.config.paths import FAMILIES, FOLDERS, data_folder, locate, portable, skimage_folder
+from sinefield.config.settings import (
+    Activation,
+    ImageConfig,
+    ImageDataConfig,
+    ImageFieldConfig,
+    ImageTrainingConfig,
+    NetworkConfig,
+    RadianceConfig,
+    RadianceDataConfig,
+    RadianceFieldConfig,
+    RadianceTrainingConfig,
+    ShapeConfig,
+    ShapeDataConfig,
+    ShapeFieldConfig,
+    ShapesConfig,
+    ShapesDataConfig,
+    ShapesFieldConfig,
+    ShapesTrainingConfig,
+    ShapeTrainingConfig,
+    TrainingConfig,
+)
+from sinefield.errors import SinefieldError
+from sinefield.strict import build, load_yaml, nearest, set_dotted, shown
+
+__all__ = [
+    "FAMILIES",
+    "FOLDERS",
+    "KINDS",
+    "Activation",
+    "Config",
+    "ImageConfig",
+    "ImageDataConfig",
+    "ImageFieldConfig",
+    "ImageTrainingConfig",
+    "NetworkConfig",
+    "RadianceConfig",
+    "RadianceDataConfig",
+    "RadianceFieldConfig",
+    "RadianceTrainingConfig",
+    "ShapeConfig",
+    "ShapeDataConfig",
+    "ShapeFieldConfig",
+    "ShapeTrainingConfig",
+    "ShapesConfig",
+    "ShapesDataConfig",
+    "ShapesFieldConfig",
+    "ShapesTrainingConfig",
+    "TrainingConfig",
+    "data_folder",
+    "load_config",
+    "locate",
+    "make_config",
+    "portable",
+    "skimage_folder",
+]
+
+Config = ShapeConfig | RadianceConfig | ImageConfig | ShapesConfig
+KINDS: dict[str, type[Any]] = {
+    "shape": ShapeConfig,
+    "radiance": RadianceConfig,
+    "image": ImageConfig,
+    "shapes": ShapesConfig,
+}
+"""Scene files' kinds and what they hold; `fields.base.register_kind` adds to them."""
+
+
+def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Config:
+    """Read a scene file, apply dotted overrides, check everything.
+
+    A relative `data.path` in the file is relative to the file, one given as override to the working directory, and
+    `$SINEFIELD_DATA/…` to the data folder (see `FOLDERS`). The result holds absolute paths.
+
+    Raises:
+        SinefieldError: see `load_yaml` and `build`; unknown kind; `data.path` missing.
+    """
+    content = load_yaml(path)
+    data = content.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str):
+        data["path"] = locate(data["path"], Path(path).resolve().parent)
+    for key, text in (overrides or {}).items():
+        value = locate(str(text)) if key == "data.path" else text
+        set_dotted(content, key, value)
+    return make_config(content, str(path))
+
+
+def make_config(content: dict[str, Any], where: str) -> Config:
+    """Plain data into the config of its kind."""
+    kind = content.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        problem = "has no kind" if kind is None else f"kind is {shown(kind)}"
+        raise SinefieldError(f"{where}: {problem}; {nearest(kind if isinstance(kind, str) else '', list(KINDS))}")
+    config = build(KINDS[kind], content, where)
+    if config.seed < 0:
+        raise SinefieldError(f"{where}: seed is {config.seed}; should be at least 0")
+    if not config.data.path:
+        raise SinefieldError(f"{where}: data.path is missing; add it or give --data.path")
+    return config

@@ -10,51 +10,17 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import Task, step_generator
 from sinefield.learning.muon import Muon
 from sinefield.machine import few_objects_searched
 from sinefield.nn.backend import hidden_dtype
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.store.run import Run, load_tensors, save_tensors
-
-
-class Task:
-    """What a kind of field brings to the loop; a kind overrides what it has to say about."""
-
-    field: nn.Module
-    device: torch.device
-    progress: float
-    """Share of the budget that is spent, set before each step."""
-
-    def step(self, index: int, generator: torch.Generator) -> float | Tensor:
-        """Accumulate gradients of one step's loss; return the loss, or NaN-free 0.0 when there was nothing to do.
-
-        On CUDA the loss is a tensor, so that the step need not wait for it.
-        """
-        raise NotImplementedError
-
-    def quick_score(self) -> dict[str, float]:
-        """A cheap held-out score, its name first."""
-        raise NotImplementedError
-
-    def hidden_matrices(self) -> list[nn.Parameter]:
-        """Parameters that Muon takes."""
-        raise NotImplementedError
-
-    def own_parameters(self) -> list[nn.Parameter]:
-        """Parameters that are learned with the field but do not belong to it, at the rate `fit_lr`."""
-        return []
-
-    def state(self) -> dict[str, Tensor]:
-        """What, beside parameters and optimisers, the next step depends on."""
-        return {}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state` gave."""
 
 
 LOOK_EVERY = 32
@@ -94,11 +60,6 @@ def rate(done: float, config: TrainingConfig) -> float:
     """Share of the full learning rate when `done` (0 to 1) of the budget is spent: linear rise, cosine fall."""
     rise = min(1.0, (done + 1e-3) / config.warmup) if config.warmup else 1.0
     return rise * (config.final_lr + (1 - config.final_lr) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0))))
-
-
-def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Random numbers of one step, from seed and step alone: resuming needs no generator state."""
-    return torch.Generator(device).manual_seed((seed * 0x9E3779B97F4A7C15 + step + 1) % 2**63)
 
 
 def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bool = False) -> dict[str, Any]:
@@ -203,11 +164,6 @@ def read(losses: list[float | Tensor]) -> list[float]:
     tensors = [loss for loss in losses if isinstance(loss, Tensor)]
     found = iter(torch.stack(tensors).tolist() if tensors else [])
     return [next(found) if isinstance(loss, Tensor) else loss for loss in losses]
-
-
-def kept(loss: Tensor) -> float | Tensor:
-    """A loss without its graph: a number on the CPU, a tensor that nobody waits for elsewhere."""
-    return float(loss.detach()) if loss.device.type == "cpu" else loss.detach()
 
 
 def _lacks_memory(error: BaseException) -> bool:

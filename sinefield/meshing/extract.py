@@ -112,6 +112,26 @@ def extract(
     return origin + (vertices.astype(np.float64) - 1) * pitch, faces.astype(np.int32), statistics
 
 
+def cropped(box: Float[np.ndarray, "6"], crop: Float[np.ndarray, "6"] | None) -> Float[np.ndarray, "6"]:
+    """What two boxes xmin ymin zmin xmax ymax zmax share.
+
+    Raises:
+        SinefieldError: nothing, or `crop` is no box.
+    """
+    if crop is None:
+        return box
+    if not np.isfinite(crop).all() or not (crop[:3] < crop[3:]).all():
+        raise SinefieldError(f"--crop {_numbers(crop)}: give xmin ymin zmin xmax ymax zmax, each min below its max")
+    shared = np.concatenate([np.maximum(box[:3], crop[:3]), np.minimum(box[3:], crop[3:])])
+    if not (shared[:3] < shared[3:]).all():
+        raise SinefieldError(f"--crop {_numbers(crop)} lies outside the field's box {_numbers(box)}; move it there")
+    return shared
+
+
+def _numbers(box: np.ndarray) -> str:
+    return " ".join(f"{value:g}" for value in box)
+
+
 def estimate_bytes(shape: Real[np.ndarray, "3"]) -> int:
     """Memory that `extract` takes at its peak for a grid of this shape, without what the field itself takes."""
     x, y, z = (int(s) + 2 for s in shape)

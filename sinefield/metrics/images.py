@@ -3,6 +3,7 @@
 Images are (..., h, w, 3) sRGB, float from 0 to 1 or uint8.
 """
 
+import math
 import warnings
 from collections.abc import Iterable
 from itertools import zip_longest
@@ -136,3 +137,13 @@ def comparable(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         raise SinefieldError(f"images of shape {shapes} cannot be compared; give (h, w, 3) views of one size")
     pair = (prediction.detach(), reference.detach().to(prediction.device))
     return tuple(x.double() / 255 if x.dtype == torch.uint8 else x.double() for x in pair)
+
+
+def finite(value: float) -> float:
+    """Identical images have infinite PSNR, which JSON cannot say: 8 bits cannot tell more than 100 dB apart."""
+    return value if math.isfinite(value) else 100.0
+
+
+def remarks(ssim_: float | None) -> list[str]:
+    """What a report says where SSIM could not be measured."""
+    return [f"SSIM needs {SSIM_WINDOW} pixels a side; it is left out"] if ssim_ is None else []

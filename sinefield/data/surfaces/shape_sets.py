@@ -84,10 +84,15 @@ class Labelled:
 
 @dataclass(frozen=True)
 class ShapeSet:
-    """Shapes to train on and unseen ones, in the same categories."""
+    """Shapes to train on and unseen ones, in the same categories.
+
+    Attributes:
+        noise: standard deviation of a scanned point's place, as a share of a shape's longest side.
+    """
 
     train: tuple[Entry, ...]
     held_out: tuple[Entry, ...]
+    noise: float = 0.005
 
     @cached_property
     def labelled(self) -> Labelled:

@@ -2,9 +2,10 @@
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from sinefield.config import ImageFieldConfig
+from sinefield.fields.base import Field
 from sinefield.nn.encodings import position_encoding
 from sinefield.nn.mlp import MLP
 from sinefield.nn.weights import materialised
@@ -13,7 +14,7 @@ GREY = 0.5
 """The colour that a network of zeros is."""
 
 
-class ImageField(nn.Module):
+class ImageField(Field):
     """sRGB at any place of one image, in field coordinates: (0, 0) its middle, x right, y down, ±1 along its longest
     side. The centre of pixel i of n along that side is at (2 i + 1) / n − 1.
 

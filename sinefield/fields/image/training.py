@@ -1,17 +1,20 @@
 """The pixels of one image into a field."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from sinefield.config import ImageConfig
-from sinefield.data.picture import load_image
+from sinefield.fields.base import Task, kept
 from sinefield.fields.image.field import GREY, ImageField, pixel_centres
-from sinefield.learning.loop import Task, kept
 from sinefield.metrics.images import psnr
 from sinefield.nn.backend import chunk_for, training_device
 from sinefield.nn.point_error import error_sum
 from sinefield.nn.weights import materialised
+
+PROBED_PIXELS = 16384
 
 
 class ImageTask(Task):
@@ -51,6 +54,11 @@ class ImageTask(Task):
                 total += kept(loss)
         return total
 
+    def probe(self) -> Callable[[], Tensor]:
+        pixels = torch.randint(len(self.pixels), (PROBED_PIXELS,), generator=torch.Generator().manual_seed(0))
+        points = self.points(pixels.to(self.device))
+        return lambda: self.field(points)
+
     def quick_score(self) -> dict[str, float]:
         """PSNR of the whole image."""
         return {"psnr": image_psnr(self.field, self.image)}
@@ -61,7 +69,3 @@ def image_psnr(field: ImageField, image: UInt8[Tensor, "h w 3"]) -> float:
     field.set_dtype(torch.float32)
     return min(float(psnr(field.render(), image)), 100.0)
 
-
-def load_picture(config: ImageConfig) -> UInt8[Tensor, "h w 3"]:
-    """The image that a config names."""
-    return load_image(config.data.path, config.data.downscale, config.data.background)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sinefield.config import ShapesFieldConfig
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import Field
 from sinefield.nn.encodings import Frequency
 from sinefield.nn.points import farthest_points
 from sinefield.nn.weights import WeightSpec
@@ -50,7 +51,7 @@ class Latents(NamedTuple):
     turns: Turns
 
 
-class LatentShapeField(nn.Module):
+class LatentShapeField(Field):
     """Point clouds → tokens → signed distance or occupancy at any place.
 
     Field coordinates are x = (input − centre) · scale with the cloud's own box: see `placement`. A cloud's order does

@@ -19,9 +19,9 @@ from sinefield.data.surfaces.sampling import surface_samples
 from sinefield.data.surfaces.shape_sets import ShapeSet
 from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
-from sinefield.export.mesh import extract_field
 from sinefield.fields.latent.field import LatentShapeField
 from sinefield.fields.latent.training import Probe
+from sinefield.fields.shape.surface import extract_shape
 from sinefield.metrics.shapes import chamfer
 from sinefield.pictures import save_png
 
@@ -45,11 +45,11 @@ def score_shapes(
     tiles: dict[str, np.ndarray] = {}
     bar = tqdm(data.held_out, desc="eval", unit=" shapes", leave=False, disable=None)
     for number, entry in enumerate(bar):
-        probe = Probe(entry, config, POINTS, number)
+        probe = Probe(entry, data.noise, config.field.points, POINTS, number)
         row: dict[str, Any] = {"shape": entry.name, "category": entry.category, "iou": probe.iou(field)}
         mesh = None
         try:
-            mesh = extract_field(field.shape_of(probe.cloud, entry.name), RESOLUTION)[:2]
+            mesh = extract_shape(field.shape_of(probe.cloud, entry.name), RESOLUTION)[:2]
             row |= surface_scores(*mesh, probe.solid.surface)
         except SinefieldError:
             row["fscore"] = 0.0

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinefield.config import ShapesConfig
-from sinefield.data.surfaces.shape_sets import NEAR, SURFACE, VOLUME, Entry, ShapeSet, Solid, scan, shape_set
+from sinefield.data.surfaces.shape_sets import NEAR, SURFACE, VOLUME, Entry, ShapeSet, Solid, scan
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import Task, kept
 from sinefield.fields.latent.field import LatentShapeField, placement
-from sinefield.learning.loop import Task, kept
 from sinefield.metrics.shapes import iou
 from sinefield.nn.backend import training_device
 
-PROBES, PROBE_POINTS = 24, 4096
+PROBES, PROBE_POINTS, JUDGED_POINTS = 24, 4096, 8192
 """Held-out shapes, and points in the box of each, by which progress is told."""
 SHARPENING = 0.3, 0.9
 """Shares of the budget between which the band narrows."""
@@ -39,7 +39,7 @@ class ShapesTask(Task):
             t.to(self.device) for t in (shapes.labelled.surface, shapes.labelled.points, shapes.labelled.values)
         )
         self.progress = 0.0
-        self.probes = [Probe(entry, config, PROBE_POINTS, i) for i, entry in enumerate(shapes.held_out[:PROBES])]
+        self.probes = [Probe(entry, shapes.noise, config.field.points, PROBE_POINTS, i) for i, entry in enumerate(shapes.held_out[:PROBES])]
         torch.manual_seed(config.seed)
         self.field = (LatentShapeField(config.field) if field is None else field).to(self.device)
 
@@ -99,9 +99,9 @@ class ShapesTask(Task):
 class Probe:
     """A held-out shape as it is scored: a scan of it, points uniform in its box, and which of them are inside."""
 
-    def __init__(self, entry: Entry, config: ShapesConfig, n: int, number: int) -> None:
+    def __init__(self, entry: Entry, noise: float, scanned: int, n: int, number: int) -> None:
         self.solid: Solid = entry.make()
-        self.cloud = scan(self.solid, config.field.points, config.data.noise, number)
+        self.cloud = scan(self.solid, scanned, noise, number)
         low, high = self.solid.surface.aabb[:3], self.solid.surface.aabb[3:]
         self.points = low + np.random.default_rng([number, 1]).random((n, 3)) * (high - low)
         self.inside = self.solid.inside(self.points)
@@ -117,6 +117,7 @@ def mean_iou(field: LatentShapeField, probes: list[Probe]) -> float:
     return float(np.mean([probe.iou(field) for probe in probes]))
 
 
-def load_shapes(config: ShapesConfig) -> ShapeSet:
-    """The shapes that a config names."""
-    return shape_set(config.data)
+def judged_iou(field: LatentShapeField, shapes: ShapeSet) -> float:
+    """Mean IoU of all held-out shapes, by fewer points than evaluation takes."""
+    some = enumerate(shapes.held_out)
+    return mean_iou(field, [Probe(entry, shapes.noise, field.config.points, JUDGED_POINTS, i) for i, entry in some])

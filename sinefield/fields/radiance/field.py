@@ -1,10 +1,11 @@
 """A radiance field: what light a point sends where."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from sinefield.config import RadianceFieldConfig
+from sinefield.fields.base import Field
 from sinefield.nn.encodings import SphericalHarmonics, position_encoding
 from sinefield.nn.mlp import MLP
 from sinefield.nn.weights import WeightSpec
@@ -18,7 +19,7 @@ from sinefield.render.volume import Pixels, composite
 MAX_LOG_DENSITY = 12.0
 
 
-class RadianceField(nn.Module):
+class RadianceField(Field):
     """Density from a frequency-encoded position, colour from the trunk's features and the view direction.
 
     Two functions, as nerfacc has it: `density(x)` and `forward(x, d) -> (rgb, sigma)`. Positions are coordinates of the
@@ -249,6 +250,11 @@ class RadianceField(nn.Module):
             for part in cells.split(self._points_at_once):
                 grid.occs.view(-1)[part] = self._optical_depth(grid.centres(part))
         grid.find_solid()
+
+    def take_cells(self, binaries: Bool[Tensor, "x y z"]) -> None:
+        """Have these cells occupied, and find the solid ones among them."""
+        self.grid.binaries.copy_(binaries)
+        self.find_solid()
 
     def update_grid(self, generator: torch.Generator, everything: bool = True) -> None:
         """Move the occupancy grid towards the present density."""

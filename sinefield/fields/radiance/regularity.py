@@ -6,8 +6,8 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from sinefield.config import RadianceConfig
+from sinefield.fields.base import kept
 from sinefield.fields.radiance.surface import SurfaceField
-from sinefield.learning.loop import kept
 
 FIRST_BETA, NARROWED = 0.03, 0.8
 """β at the start, halves of the box, and the share of the budget after which it is the config's."""

@@ -1,5 +1,8 @@
 """Posed photographs into a radiance field."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -7,11 +10,11 @@ from sinefield.cameras.orbits import usual_orbit
 from sinefield.config import RadianceConfig
 from sinefield.data.photographs.images import PosedScene, Views, composite, load_posed, reference
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import Task, kept, step_generator
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.radiance.regularity import Regularity, fit_hull
 from sinefield.fields.radiance.surface import SurfaceField, make_radiance_field
 from sinefield.fields.radiance.view_fit import ViewFit
-from sinefield.learning.loop import Task, kept
 from sinefield.metrics.images import psnr
 from sinefield.nn.backend import chunk_for, training_device
 from sinefield.nn.weights import materialised
@@ -21,6 +24,7 @@ from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video composite on; see RadianceDataConfig."""
+PROBED_SAMPLES = 16384
 QUICK_PIXELS = 1 << 14
 """How many pixels of a view a quick score looks at, at least."""
 REFINED = 0.9
@@ -86,6 +90,7 @@ class RadianceTask(Task):
         self.cameras = scene.train.cameras.to(self.device)
         self.pixels = scene.train.images.flatten(0, 2).to(self.device)
         self.scored = scene.test or scene.val or scene.train
+        self.names = scene.train.names
         self.n_rays = config.training.batch // 16
         self.grid_moves = True
         self.progress = 0.0
@@ -229,7 +234,27 @@ class RadianceTask(Task):
             background = self.field.background.expand(self.n_rays, 3)
         return view, rays_o, rays_d, composite(self.pixels[chosen], background), background, clear
 
-    def probe(self, generator: torch.Generator, n: int) -> tuple[Tensor, Tensor, Samples]:
+    def learned_beside(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Small corrections of the photographs' poses and exposures."""
+        return (self.fit.settled(), {"names": self.names}) if self.fit else None
+
+    def refine_with(self, learned: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> None:
+        """The trained grid stays, since its averages are not in the run; corrections of the photographs too."""
+        self.grid_moves = False
+        if self.fit is None:
+            return
+        settled, note = learned()
+        try:
+            rows = {name: row for row, name in enumerate(note["names"])}
+            self.fit = ViewFit.of(settled, [rows[name] for name in self.names]).to(self.device)
+        except (LookupError, RuntimeError, TypeError) as error:
+            raise SinefieldError(f"what was learned of the photographs does not fit ({error}); train again") from error
+
+    def probe(self) -> Callable[[], Tensor]:
+        rays_o, rays_d, samples = self.probe_samples(step_generator(0, 0, self.device), PROBED_SAMPLES)
+        return lambda: self.field.shade(rays_o, rays_d, samples).colours
+
+    def probe_samples(self, generator: torch.Generator, n: int) -> tuple[Tensor, Tensor, Samples]:
         """About `n` fixed samples of random training rays: rays_o, rays_d and the samples."""
         self.n_rays, kept = n, self.n_rays
         view, rays_o, rays_d, *_ = self._draw(generator)
@@ -247,12 +272,3 @@ class RadianceTask(Task):
         self.field.set_dtype(torch.float32)
         image = self.field.render(rays_o, rays_d).over(self.field.background).clamp(0, 1).cpu()
         return {"psnr": float(psnr(image[None], truth[pixels][None]))}
-
-
-def render_view(field: RadianceField, views: Views, index: int) -> Tensor:
-    """One view rendered on the field's background: (h, w, 3) sRGB in [0, 1]."""
-    rays_o, rays_d = (rays.to(field.aabb.device) for rays in views.cameras.view(index))
-    field.set_dtype(torch.float32)
-    with torch.no_grad():
-        image = field.render(rays_o, rays_d).over(field.background)
-    return image.clamp(0, 1).cpu().view(views.cameras.height, views.cameras.width, 3)

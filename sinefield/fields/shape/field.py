@@ -2,14 +2,15 @@
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from sinefield.config import ShapeFieldConfig
+from sinefield.fields.base import Field
 from sinefield.nn.encodings import position_encoding
 from sinefield.nn.mlp import MLP
 
 
-class ShapeField(nn.Module):
+class ShapeField(Field):
     """Occupancy or signed distance of one object, in field coordinates x = (input − centre) · scale.
 
     The normalisation is stored with the field, and `evaluate` takes the input's own coordinates, so that whatever

@@ -1,6 +1,6 @@
 """A mesh or an oriented point cloud into a shape field."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -8,22 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinefield.config import ShapeConfig
-from sinefield.data.surfaces.sampling import heldout_points, sample_shape, surface_samples
-from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
+from sinefield.data.surfaces.sampling import JUDGED_SEED, heldout_points, sample_shape, surface_samples
+from sinefield.data.surfaces.surface import Normalisation, Surface
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import Task, kept
 from sinefield.fields.shape.field import ShapeField
 from sinefield.kernels.cuda.graph import GraphedStep
-from sinefield.learning.loop import Task, kept
 from sinefield.metrics.shapes import iou
 from sinefield.nn.backend import chunk_for, training_device
 from sinefield.nn.point_error import error_sum, errors
 from sinefield.nn.weights import materialised
 
 QUICK_POINTS = 30_000
-HELDOUT_SEED = 1_000_003
-"""Held-out points come from a seed of their own, far from any training seed a user picks."""
-
-
+PROBED_POINTS = 16384
 SHARPENING = 0.2, 0.8
 """Shares of the budget between which the band narrows; from the start on, a short training may find nothing at all."""
 ENCODED_BYTES = 1 << 29
@@ -75,7 +72,7 @@ class ShapeTask(Task):
         self.graphed: GraphedStep | None = None
         if device.type == "cuda" and training.backend != "tinycudann" and training.eikonal == 0:
             self.graphed = GraphedStep(self._loss_of, list(self.field.parameters()))
-        self.held_out = heldout_points(surface, QUICK_POINTS, seed=HELDOUT_SEED)
+        self.held_out = heldout_points(surface, QUICK_POINTS, seed=JUDGED_SEED)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.network.hidden_matrices()
@@ -164,13 +161,14 @@ class ShapeTask(Task):
         (slope,) = torch.autograd.grad(raw.sum() * self.config.field.band, points, create_graph=True)
         return slope, raw
 
+    def probe(self) -> Callable[[], Tensor]:
+        field, points = self.field, self.points[:PROBED_POINTS]
+        squash = torch.tanh if field.distance else torch.sigmoid
+        return lambda: squash(field(points))
+
     def quick_score(self) -> dict[str, float]:
         """IoU on a few held-out points."""
         self.field.set_dtype(torch.float32)
         points, inside = self.held_out
         return {"iou": iou(self.field.inside(torch.from_numpy(points)).cpu().numpy(), inside)}
 
-
-def load_shape(path: str | Path) -> Surface:
-    """The mesh or point cloud that a config names."""
-    return load_surface(path)

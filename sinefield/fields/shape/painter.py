@@ -1,86 +1,33 @@
-"""Fields as a camera sees them: colours, opacities, depths and normals, a picture at a time."""
+"""A shape field as a camera sees it: clay under soft light, its surface found on the field itself."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sinefield.cameras.cameras import Cameras
+from sinefield.cameras.cameras import Cameras, orbit
+from sinefield.cameras.orbits import pinholes
 from sinefield.data.made.synthetic import BOUNCE, CLAY, FILL, GROUND, SKY, SUN
-from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.base import Painter
 from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.shape.surface import MARGIN, SLOPE
 from sinefield.render.channels import Layers
 from sinefield.render.surface import Surface
 
-SPREAD = 1 / 40
-"""How far from a point its density is asked for its slope, as a share of the box's longest side: nearer, and what
-training leaves ragged shows as noise."""
-FAINT = 1e-3
-"""Opacity below which a ray has met nothing that has a normal."""
-MARGIN = 0.04
-"""How far a shape is searched beyond its box, as a share of the longest side."""
-RESOLUTION, SLOPE = 128, 1.5
-"""Cells along a shape's box, and the slope a learned distance is trusted to stay below: a true one has 1."""
+SIZE, ELEVATION = 256, 20.0
+RESOLUTION = 128
+"""Cells along a shape's box."""
 CORNERS = [(-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125)]
 """Where a pixel on an edge is sampled, from its centre: no two on one row or column."""
 BENT = 0.85
 """Cosine between neighbours' normals below which there is an edge between them."""
 
 
-class RadianceViews:
-    """A radiance field, seen by volume rendering."""
-
-    def __init__(self, field: RadianceField) -> None:
-        self.field = field
-        self.background = field.background.cpu().numpy()
-        near, far = field.span(torch.zeros(1, 3))
-        bounded = field.config.space != "ndc"
-        self.length = float((field.aabb[3:] - field.aabb[:3]).max()) if bounded else (far - near) / 4
-
-    def layers(self, cameras: Cameras, index: int, normals: bool = False) -> Layers:
-        """What camera `index` sees; normals are those of the density at the mean depth."""
-        field, shape = self.field, (cameras.height, cameras.width)
-        rays_o, rays_d = (rays.to(field.aabb.device) for rays in cameras.view(index))
-        pixels = field.render(rays_o, rays_d)
-        depths = pixels.depths / pixels.opacities.clamp(min=1e-6)
-        directions = None
-        if normals:
-            directions = torch.zeros_like(rays_d)
-            seen = pixels.opacities > FAINT
-            points = rays_o[seen] + depths[seen, None] * rays_d[seen]
-            directions[seen] = density_normals(field, points, SPREAD * self.length)
-            directions = directions.view(*shape, 3).cpu().numpy()
-        parts = (pixels.colours.view(*shape, 3), pixels.opacities.view(shape), depths.view(shape))
-        return Layers(*(part.cpu().numpy() for part in parts), directions)
-
-
-@torch.no_grad()
-def density_normals(field: RadianceField, points: Tensor, spread: float) -> Tensor:
-    """(n, 3) unit vectors against the slope of the logarithm of the density, by central differences over 2 `spread`.
-
-    Points and vectors are the world's.
-
-    The logarithm, since density grows a thousandfold within a surface and its own slope is that of the inner side.
-    """
-    slopes = []
-    for axis in range(3):
-        shift = torch.zeros(3, device=points.device)
-        shift[axis] = spread
-        ends = [
-            torch.cat(
-                [field.density(field.place(part + s)).clamp(min=1e-10).log() for part in points.split(1 << 15)]
-                or [points[:, 0]]
-            )
-            for s in (shift, -shift)
-        ]
-        slopes.append(ends[1] - ends[0])
-    return F.normalize(torch.stack(slopes, 1), dim=1)
-
-
-class ShapeViews:
-    """A shape field of clay under soft light, its surface found on the field itself."""
+class ShapePainter(Painter):
+    """Pictures of a shape; up is y."""
 
     def __init__(self, field: ShapeField) -> None:
+        self.field = field
         box = field.aabb.double().cpu()
         margin = MARGIN * float((box[3:] - box[:3]).max())
         box = torch.cat([box[:3] - margin, box[3:] + margin])
@@ -90,6 +37,25 @@ class ShapeViews:
         up, across = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([-0.45, 0.0, 0.75])
         self.up, self.sun = up, F.normalize(across + up, dim=0)
         self.fill = F.normalize(0.35 * up - across, dim=0)
+
+    def orbit(self, frames: int, size: tuple[int | None, int | None], elevation: float | None = None) -> Cameras:
+        """One turn with all of the box in every picture."""
+        width = size[0] or size[1] or SIZE
+        height = size[1] or width
+        low, high = self.field.aabb[:3].cpu(), self.field.aabb[3:].cpu()
+        least = min(width, height)
+        focal = 1.35 * least
+        distance = float((high - low).norm()) / 2 * float(np.hypot(2 * focal, least)) / least * 1.02
+        degrees = ELEVATION if elevation is None else elevation
+        poses = orbit(frames, ((low + high) / 2).tolist(), distance, degrees, (0.0, 1.0, 0.0))
+        return pinholes(poses, focal / width, (width, height))
+
+    def span(self, cameras: Cameras) -> tuple[float, float]:
+        """Of a ball around the box, from any of the cameras."""
+        low, high = self.field.aabb[:3].double().cpu(), self.field.aabb[3:].double().cpu()
+        away = torch.linalg.norm(cameras.c2w[:, :, 3].double() - (low + high) / 2, dim=1)
+        half = float((high - low).norm()) / 2
+        return max(float(away.min()) - half, 0.0), float(away.max()) + half
 
     @torch.no_grad()
     def layers(self, cameras: Cameras, index: int, normals: bool = True) -> Layers:

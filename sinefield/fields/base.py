@@ -1,0 +1,328 @@
+"""What every kind of field brings. A new kind is a field, a task that fits it, and a `Kind` that is registered.
+
+Commands, exporters, the store and the viewer know kinds by this register alone: `kind_of(field)` answers whatever they
+have to ask. `tests/test_kinds.py` defines a kind of its own from start to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from sinefield.config import KINDS, Config
+from sinefield.errors import SinefieldError
+from sinefield.nn.weights import weight_class
+
+if TYPE_CHECKING:
+    from sinefield.cameras.cameras import Cameras
+    from sinefield.render.channels import Layers
+
+Mesh = tuple[Float[np.ndarray, "v 3"], np.ndarray, dict[str, Any]]
+"""Vertices in the input's coordinates, faces (f, 3), and what `meshing.extract.extract` tells beside them, with `level`
+and `level_note`."""
+
+
+class Field(nn.Module):
+    """Base of all fields: a module that knows its kind, its settings and the arithmetic it computes in.
+
+    Attributes:
+        kind: name of its `Kind`.
+        config: the group `field` of its scene file.
+    """
+
+    kind: ClassVar[str]
+    config: Any
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16, or torch.float16 by tinycudann."""
+        raise NotImplementedError
+
+
+class Task:
+    """A field being fitted to its data: what a kind brings to the training loop.
+
+    Attributes:
+        field: what is trained.
+        device: where.
+        progress: share of the budget that is spent, set before each step.
+    """
+
+    field: Any
+    device: torch.device
+    progress: float
+
+    def step(self, index: int, generator: torch.Generator) -> float | Tensor:
+        """Accumulate gradients of one step's loss; return the loss, or NaN-free 0.0 when there was nothing to do.
+
+        On CUDA the loss is a tensor, so that the step need not wait for it.
+        """
+        raise NotImplementedError
+
+    def quick_score(self) -> dict[str, float]:
+        """A cheap held-out score, its name first."""
+        raise NotImplementedError
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Parameters that Muon takes; Adam takes the others."""
+        return []
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Parameters that are learned with the field but do not belong to it, at the rate `fit_lr`."""
+        return []
+
+    def state(self) -> dict[str, Tensor]:
+        """What, beside parameters and optimisers, the next step depends on."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+
+    def learned_beside(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was learned about the data themselves, and a note on it: kept in the run beside the field."""
+        return None
+
+    def refine_with(self, learned: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> None:
+        """Get ready to train on with rounded weights.
+
+        Arguments:
+            learned: reads what `learned_beside` gave when the run was trained.
+        """
+
+    def probe(self) -> Callable[[], Tensor]:
+        """What the field puts out on a fixed sample of its data, (n, …), as a function to be asked again and again."""
+        raise NotImplementedError
+
+
+def kept(loss: Tensor) -> float | Tensor:
+    """A loss without its graph: a number on the CPU, a tensor that nobody waits for elsewhere."""
+    return float(loss.detach()) if loss.device.type == "cpu" else loss.detach()
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Random numbers of one step, from seed and step alone: resuming needs no generator state."""
+    return torch.Generator(device).manual_seed((seed * 0x9E3779B97F4A7C15 + step + 1) % 2**63)
+
+
+class Painter:
+    """A field as cameras see it.
+
+    Attributes:
+        background: (3,) sRGB that its pictures are composited on.
+    """
+
+    background: Float[np.ndarray, "3"]
+
+    def layers(self, cameras: Cameras, index: int, normals: bool = False) -> Layers:
+        """Colours, opacities, depths and if asked for normals that camera `index` sees."""
+        raise NotImplementedError
+
+    def orbit(self, frames: int, size: tuple[int | None, int | None], elevation: float | None = None) -> Cameras:
+        """Cameras of one turn around the field, all of it in view.
+
+        Arguments:
+            size: width and height in pixels; what is None is the field's own choice.
+            elevation: degrees above the horizon; the field's own choice when None.
+        """
+        raise NotImplementedError
+
+    def span(self, cameras: Cameras) -> tuple[float, float]:
+        """Nearest and farthest distance, world units, that is worth a colour of its own in a picture of depth."""
+        raise NotImplementedError
+
+
+class Kind:
+    """All that the package knows of one kind of field. Subclass it, fill it in, and `register_kind` an instance.
+
+    What a kind cannot do stays as it is here: an error that says what its users do instead.
+
+    Attributes:
+        name: as scene files and `.sine` files have it.
+        config: dataclass of its scene files, with `kind`, `seed`, `data`, `field` and `training`.
+        score: its main score's key in reports, of those in `metrics.SCORES`; more is better.
+        quick: what its quick score is measured on, for people.
+        colour: of its points in plots.
+        affordable: how much of the score default packing may cost, as judged.
+        shows: how people look at it: "light" by rays, "surface" as a mesh, "picture" as it is; None not at all.
+        instead: the command that serves its users where a command does not.
+        placed: shapes of the buffers by which a stored field is placed, which `blank` needs.
+        unsaved: buffers that training alone needs, not stored with a field; they keep their first values.
+        bits: bool buffers, stored as bits.
+        edits: whether an adapter can turn such a field into that of a changed scene.
+        trains_rounded: whether packing trains on with rounded weights, or only rounds.
+        has_photographs: whether its data are photographs with cameras.
+    """
+
+    name: ClassVar[str]
+    config: ClassVar[type]
+    score: ClassVar[str] = "psnr"
+    quick: ClassVar[str] = "PSNR (dB)"
+    colour: ClassVar[str] = "#555555"
+    affordable: ClassVar[float] = 0.2
+    shows: ClassVar[Literal["light", "surface", "picture"] | None] = None
+    instead: ClassVar[str] = "see sinefield --help"
+    placed: ClassVar[dict[str, tuple[int, ...]]] = {}
+    unsaved: ClassVar[frozenset[str]] = frozenset()
+    bits: ClassVar[frozenset[str]] = frozenset()
+    edits: ClassVar[bool] = False
+    trains_rounded: ClassVar[bool] = True
+    has_photographs: ClassVar[bool] = False
+
+    # Data and training
+
+    def read(self, config: Any) -> Any:
+        """The data that a scene file names. Raises SinefieldError for what cannot be read."""
+        raise NotImplementedError
+
+    def task(self, config: Any, data: Any, field: Any = None) -> Task:
+        """A field ready to be fitted to its data: a new one, or `field`, a trained one, to be fitted on."""
+        raise NotImplementedError
+
+    # Files
+
+    def blank(self, settings: Any, placed: dict[str, Tensor]) -> Any:
+        """A field of these settings whose numbers are still to come; `placed` holds the buffers that `placed` names."""
+        raise NotImplementedError
+
+    def numbers(self, settings: Any) -> int:
+        """How many numbers a field of these settings has at least."""
+        return 0
+
+    def check(self, tensors: dict[str, Tensor], where: str) -> None:
+        """Refuse stored tensors, of the right shapes and finite, that no field has. Raises SinefieldError."""
+
+    def restored(self, field: Any) -> None:
+        """Make up for what is not stored, once a field has its numbers."""
+
+    # Scores
+
+    def report(self, field: Any, config: Any, data: Any, pictures: Path | None) -> dict[str, Any]:
+        """All scores of a field against its data, `score` among them, and its pictures where there is a folder."""
+        return {self.score: self.quality(field, data)}
+
+    def quality(self, field: Any, data: Any) -> float:
+        """The main score as `report` has it."""
+        raise NotImplementedError
+
+    def judge(self, data: Any, apart: bool) -> tuple[Any, Callable[[Any], float]]:
+        """The data to train on while packing, and a score to decide by: of other samples than `quality`'s where data
+        are held out.
+
+        Arguments:
+            apart: judge by what training never sees, at the cost of some of it where need be.
+        """
+        return data, lambda field: self.quality(field, data)
+
+    # Edits
+
+    def begin_edit(self, field: Any, config: Any, data: Any, base: str) -> Float[np.ndarray, "6"] | None:
+        """Refuse data that no edit of the field leads to; the changed box, for a kind that has its object's.
+
+        Raises:
+            SinefieldError: see above.
+        """
+        raise SinefieldError(f"{base}: a {self.name} field takes no edits; train it anew")
+
+    def settle_edit(self, task: Task, before: Any, data: Any) -> np.ndarray | None:
+        """Which cells of the grid an adapted field is to change against the base's; None for none."""
+        return None
+
+    def edit_state(self, field: Any) -> Any:
+        """What `settle_edit` has to know of the field before it is adapted."""
+        return None
+
+    # What leaves a field
+
+    def extent(self, field: Any) -> tuple[dict[str, Any], str]:
+        """How far a field reaches: for reports, and as a line for people."""
+        return {}, ""
+
+    def surface(
+        self,
+        field: Any,
+        resolution: int,
+        level: float | None = None,
+        dense: bool = False,
+        crop: Float[np.ndarray, "6"] | None = None,
+    ) -> Mesh:
+        """The field's surface in the coordinates of its data; see `export.mesh.extract_field`."""
+        self._cannot("has no surface")
+
+    def vertex_colours(self, field: Any, vertices: np.ndarray, normals: np.ndarray) -> UInt8[np.ndarray, "v 3"] | None:
+        """sRGB of points on the surface, whose outward normals are given; None where a field has no colours."""
+        return None
+
+    def up(self, field: Any) -> Float[np.ndarray, "3"]:
+        """Which way is up, world axes."""
+        return np.array([0.0, 1.0, 0.0])
+
+    def painter(self, field: Any) -> Painter:
+        """The field as cameras see it."""
+        self._cannot("cannot be seen by a camera")
+
+    def picture(self, field: Any, width: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+        """The field as a picture of a width in pixels, its own when None."""
+        self._cannot("is no picture")
+
+    def _cannot(self, why: str) -> NoReturn:
+        raise SinefieldError(f"a field of kind {self.name} {why}; {self.instead}")
+
+
+_KINDS: dict[str, Kind] = {}
+
+
+def register_kind(kind: Kind) -> Kind:
+    """Let scene files, runs and `.sine` files name a kind of field; returns it.
+
+    Raises:
+        SinefieldError: the name is taken by another kind, or is no plain word of at most 32 letters.
+    """
+    name = kind.name
+    if not (name.isidentifier() and name.isascii() and len(name) <= 32):
+        raise SinefieldError(f"{name!r} cannot name a kind of field; use at most 32 letters, digits and _")
+    if name in _KINDS and type(_KINDS[name]) is not type(kind):
+        raise SinefieldError(f"there is a kind of field named {name} already; choose another name")
+    _KINDS[name] = kind
+    KINDS[name] = kind.config
+    return kind
+
+
+def kind_named(name: str) -> Kind:
+    """The registered kind of this name; raises SinefieldError for others."""
+    if name not in _KINDS:
+        raise SinefieldError(f"kind {name!r} is unknown; one of {', '.join(_KINDS)}")
+    return _KINDS[name]
+
+
+def kind_of(field: Any) -> Kind:
+    """The kind of a field or of a scene file's configuration."""
+    return kind_named(field.kind)
+
+
+def kinds() -> Iterator[Kind]:
+    """All registered kinds."""
+    yield from _KINDS.values()
+
+
+def network_numbers(settings: Any) -> int:
+    """How many numbers a field with one network of these settings has at least."""
+    hidden = weight_class(settings.weights).numbers(settings.width, settings.width, settings.rank)
+    least = (settings.depth - 1) * hidden
+    if settings.encoding == "hash":
+        least += 2 * min((settings.finest + 1) ** 3, 1 << settings.log2_table)  # of its largest table
+    return least
+
+
+def read_data(config: Config) -> Any:
+    """The mesh or point cloud, the photographs, the image or the shapes that a config names."""
+    return kind_of(config).read(config)
+
+
+def make_task(config: Config, data: Any, field: Any = None) -> Task:
+    """The field that a config describes, ready to be fitted to its data; or `field`, a trained one, to be fitted on."""
+    return kind_of(config).task(config, data, field)

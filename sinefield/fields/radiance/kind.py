@@ -1,0 +1,123 @@
+"""Radiance fields: all that the package knows of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from sinefield.config import RadianceConfig, RadianceFieldConfig
+from sinefield.data.photographs.images import MAX_SIDE, PosedScene
+from sinefield.errors import SinefieldError
+from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.radiance.mesh import extract_radiance, vertex_colours
+from sinefield.fields.radiance.painter import RadiancePainter
+from sinefield.fields.radiance.scores import JUDGED_VIEWS, divide, mean_psnr, score_radiance
+from sinefield.fields.radiance.surface import make_radiance_field
+from sinefield.fields.radiance.training import RadianceTask, load_scene
+
+WORTH = 0.3
+"""dB that a grid of its own must bring, else an edit leaves the base's as it is."""
+
+
+class RadianceKind(Kind):
+    """Posed photographs, learned as what light each point sends where; of free density, or that of a surface."""
+
+    name = "radiance"
+    config = RadianceConfig
+    score = "psnr"
+    quick = "PSNR (dB), one view"
+    colour = "#b5482a"
+    affordable = 0.15
+    shows = "light"
+    instead = "sinefield video shows it"
+    placed = {"grid.aabb": (6,)}  # noqa: RUF012
+    unsaved = frozenset({"grid.occs", "grid.allowed"})
+    bits = frozenset({"grid.binaries", "grid.solid"})
+    edits = True
+    has_photographs = True
+
+    def read(self, config: RadianceConfig) -> PosedScene:
+        return load_scene(config)
+
+    def task(self, config: RadianceConfig, data: PosedScene, field: RadianceField | None = None) -> RadianceTask:
+        return RadianceTask(config, data, field)
+
+    def blank(self, settings: RadianceFieldConfig, placed: dict[str, Tensor]) -> RadianceField:
+        return make_radiance_field(settings, placed["grid.aabb"])
+
+    def numbers(self, settings: RadianceFieldConfig) -> int:
+        head = settings.features * (settings.width + settings.head_width)
+        head += (settings.head_depth - 1) * settings.head_width**2
+        cells = 2 * (settings.grid**3 * settings.grid_levels // 8)  # as bits
+        return network_numbers(settings) + head + cells
+
+    def check(self, tensors: dict[str, Tensor], where: str) -> None:
+        box, view = tensors["grid.aabb"], tensors["view"]
+        if not float((box[3:] - box[:3]).min()) > 0:
+            raise SinefieldError(f"{where}: its box is no box; the file is damaged, train again")
+        in_range = bool(((view[9:] >= 1) & (view[9:] <= MAX_SIDE)).all())
+        if not (view[3:6].any() and view[6] > 0 and view[7].abs() < 90 and in_range):
+            raise SinefieldError(f"{where}: its camera path cannot be flown; the file is damaged, train again")
+
+    def report(
+        self, field: RadianceField, config: RadianceConfig, data: PosedScene, pictures: Path | None
+    ) -> dict[str, Any]:
+        return score_radiance(field, config, data, pictures)
+
+    def quality(self, field: RadianceField, data: PosedScene) -> float:
+        return mean_psnr(field, data.test or data.val or data.train)
+
+    def judge(self, data: PosedScene, apart: bool) -> tuple[PosedScene, Callable[[RadianceField], float]]:
+        refined, judging = divide(data, apart)
+        return refined, lambda field: mean_psnr(field, judging, JUDGED_VIEWS)
+
+    def begin_edit(self, field: RadianceField, config: RadianceConfig, data: PosedScene, base: str) -> None:
+        config.training.marcher = "auto"
+        config.training.fit_poses = config.training.fit_exposure = False
+
+    def edit_state(self, field: RadianceField) -> Tensor:
+        return field.grid.binaries.clone()
+
+    def settle_edit(self, task: RadianceTask, before: Tensor, data: PosedScene) -> np.ndarray | None:
+        """Keep the base's grid where the pictures are as good with it: an edit that moves nothing need not say so."""
+        field, views, cells = task.field, data.val or data.train, None
+        learned = field.grid.binaries.clone()
+        own = mean_psnr(field, views, JUDGED_VIEWS)
+        field.take_cells(before)
+        if own > mean_psnr(field, views, JUDGED_VIEWS) + WORTH:
+            cells = (learned ^ before).numpy()
+            field.take_cells(learned)
+        task.grid_moves = False
+        return cells
+
+    def extent(self, field: RadianceField) -> tuple[dict[str, Any], str]:
+        box = field.aabb.tolist()
+        return {"aabb": box}, "box " + " ".join(f"{v:.5g}" for v in box)
+
+    def surface(
+        self,
+        field: RadianceField,
+        resolution: int,
+        level: float | None = None,
+        dense: bool = False,
+        crop: Float[np.ndarray, "6"] | None = None,
+    ) -> Mesh:
+        return extract_radiance(field, resolution, level, dense, crop)
+
+    def vertex_colours(
+        self, field: RadianceField, vertices: np.ndarray, normals: np.ndarray
+    ) -> UInt8[np.ndarray, "v 3"]:
+        return vertex_colours(field, vertices, normals)
+
+    def up(self, field: RadianceField) -> Float[np.ndarray, "3"]:
+        return field.view[3:6].double().numpy()
+
+    def painter(self, field: RadianceField) -> RadiancePainter:
+        return RadiancePainter(field)
+
+
+register_kind(RadianceKind())

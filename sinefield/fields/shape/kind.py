@@ -1,0 +1,104 @@
+"""Shapes: all that the package knows of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sinefield.config import ShapeConfig, ShapeFieldConfig
+from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
+from sinefield.errors import SinefieldError
+from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
+from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.shape.painter import ShapePainter
+from sinefield.fields.shape.scores import Judge, heldout_iou, score_shape
+from sinefield.fields.shape.surface import SLOPE, extract_shape
+from sinefield.fields.shape.training import ShapeTask
+
+
+class ShapeKind(Kind):
+    """A mesh or an oriented point cloud, learned as a signed distance or an occupancy."""
+
+    name = "shape"
+    config = ShapeConfig
+    score = "iou"
+    quick = "IoU, held-out points"
+    colour = "#1f6f8b"
+    affordable = 0.0025
+    shows = "surface"
+    instead = "sinefield mesh and sinefield video show it"
+    placed = {"centre": (3,), "scale": (), "aabb": (6,)}  # noqa: RUF012
+    edits = True
+
+    def read(self, config: ShapeConfig) -> Surface:
+        return load_surface(config.data.path)
+
+    def task(self, config: ShapeConfig, data: Surface, field: ShapeField | None = None) -> ShapeTask:
+        return ShapeTask(config, data, field)
+
+    def blank(self, settings: ShapeFieldConfig, placed: dict[str, Tensor]) -> ShapeField:
+        return ShapeField(settings, placed["centre"], placed["scale"], placed["aabb"])
+
+    def numbers(self, settings: ShapeFieldConfig) -> int:
+        return network_numbers(settings)
+
+    def check(self, tensors: dict[str, Tensor], where: str) -> None:
+        box = tensors["aabb"]
+        extent = (box[3:] - box[:3]).double()
+        if not bool((extent >= 0).all()) or not float(extent.max()) > 0 or not float(tensors["scale"]) > 0:
+            raise SinefieldError(f"{where}: its box or scale is no box; the file is damaged, train again")
+
+    def report(
+        self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None
+    ) -> dict[str, Any]:
+        return score_shape(field, data, pictures)
+
+    def quality(self, field: ShapeField, data: Surface) -> float:
+        return heldout_iou(field, data)
+
+    def judge(self, data: Surface, apart: bool) -> tuple[Surface, Callable[[ShapeField], float]]:
+        return data, Judge(data)
+
+    def begin_edit(
+        self, field: ShapeField, config: ShapeConfig, data: Surface, base: str
+    ) -> Float[np.ndarray, "6"]:
+        """The changed shape's box, which must lie in the cube that the base was trained in."""
+        normalisation = Normalisation(tuple(field.centre.tolist()), float(field.scale))
+        reach = float(np.abs(normalisation.apply(data.aabb.reshape(2, 3))).max())
+        if reach > 1:
+            raise SinefieldError(
+                f"{data.source}: reaches {100 * (reach - 1):.0f} % beyond the cube that {base} was trained in; "
+                "move or shrink it, or train it anew"
+            )
+        return data.aabb
+
+    def extent(self, field: ShapeField) -> tuple[dict[str, Any], str]:
+        box = field.aabb.tolist()
+        return {"aabb": box}, "box " + " ".join(f"{v:.5g}" for v in box)
+
+    def surface(
+        self,
+        field: ShapeField,
+        resolution: int,
+        level: float | None = None,
+        dense: bool = False,
+        crop: Float[np.ndarray, "6"] | None = None,
+    ) -> Mesh:
+        return extract_shape(field, resolution, level, dense, crop, SLOPE if field.distance else None)
+
+    def painter(self, field: ShapeField) -> ShapePainter:
+        return ShapePainter(field)
+
+
+def placed_by(box: Float[np.ndarray, "6"]) -> dict[str, Tensor]:
+    """Centre, scale and box of a field whose object has this box."""
+    normalisation = Normalisation.fit(box)
+    centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
+    return {"centre": centre, "scale": scale, "aabb": torch.from_numpy(np.asarray(box, np.float64))}
+
+
+register_kind(ShapeKind())

@@ -1,0 +1,106 @@
+"""Scores of a shape field, and pictures of what is off.
+
+IoU on points uniform in the object's box that training never saw; Chamfer distances, F-score and normal consistency
+between the extracted surface and the given one, by `metrics.shapes.compare_meshes`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sinefield.cameras.cameras import look_at
+from sinefield.data.made.synthetic import render_views
+from sinefield.data.surfaces.sampling import JUDGED_SEED, REPORTED_SEED, heldout_points
+from sinefield.data.surfaces.surface import Surface, signed_distance
+from sinefield.errors import SinefieldError
+from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.shape.surface import extract_shape
+from sinefield.metrics.shapes import compare_meshes, iou
+from sinefield.pictures import save_png
+
+HELDOUT_POINTS = 300_000
+JUDGED_POINTS = 100_000
+SURFACE_RESOLUTION = 192
+
+
+def score_shape(field: ShapeField, surface: Surface, pictures: Path | None) -> dict[str, Any]:
+    """IoU on held-out points and surface distances of the extracted mesh; two shaded views as picture."""
+    scores: dict[str, Any] = {"iou": heldout_iou(field, surface)}
+    scores["surface"] = {k: v for k, v in surface.report.items() if isinstance(v, int | float | str | bool)}
+    scores["remarks"] = _remarks(surface.report)
+    empty = {"chamfer_l1": None, "chamfer_l2": None, "fscore": None, "normal_consistency": None}
+    try:
+        vertices, faces, _ = extract_shape(field, SURFACE_RESOLUTION)
+    except SinefieldError as error:  # an untrained field may have no surface at all; its IoU still counts
+        return {**scores, **empty, "surface_note": str(error)}
+    scores |= compare_meshes(vertices, faces, surface)
+    if surface.faces is not None and pictures:
+        save_png(pictures / "shape.png", shape_picture(surface, vertices, faces))
+    return scores
+
+
+def heldout_iou(field: ShapeField, surface: Surface) -> float:
+    """IoU on points uniform in the object's box that neither training nor any choice has seen."""
+    return _iou(field, *heldout_points(surface, HELDOUT_POINTS, seed=REPORTED_SEED))
+
+
+class Judge:
+    """IoU on held-out points other than those that are reported."""
+
+    def __init__(self, surface: Surface) -> None:
+        self.points, self.inside = heldout_points(surface, JUDGED_POINTS, seed=JUDGED_SEED)
+
+    def __call__(self, field: ShapeField) -> float:
+        return _iou(field, self.points, self.inside)
+
+
+def _iou(field: ShapeField, points: np.ndarray, inside: np.ndarray) -> float:
+    field.set_dtype(torch.float32)
+    return iou(field.inside(torch.from_numpy(points)).cpu().numpy(), inside)
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    """What a person should know of the input that was repaired or is incomplete."""
+    remarks = []
+    if report.get("boundary_edges"):
+        share = 100 * report["open_fraction"]
+        remarks.append(
+            f"the mesh is open: {report['boundary_edges']:,} boundary edges, about {share:.1f} % of its surface "
+            "missing; inside is where the winding number exceeds one half"
+        )
+    for key, what in (
+        ("duplicate_faces", "repeated faces dropped"),
+        ("degenerate_faces", "degenerate faces dropped"),
+        ("reoriented_faces", "faces turned to agree with their neighbours"),
+        ("dropped_points", "points dropped (doubles, or without a normal)"),
+    ):
+        if report.get(key):
+            remarks.append(f"{report[key]:,} {what}")
+    return remarks
+
+
+def shape_picture(surface: Surface, vertices: np.ndarray, faces: np.ndarray, size: int = 320) -> np.ndarray:
+    """Two rows (front, back) of reference, prediction and error; red is 1 % of the box diagonal or more."""
+    import trimesh
+
+    low, high = surface.aabb[:3], surface.aabb[3:]
+    diagonal = float(np.linalg.norm(high - low))
+    eyes = (low + high) / 2 + diagonal * np.array([[0.75, 0.45, 1.3], [-0.75, 0.45, -1.3]])
+    poses = look_at(torch.from_numpy(eyes), torch.from_numpy((low + high) / 2), (0.0, 1.0, 0.0)).numpy()
+    clay = np.array([205, 195, 184, 255], np.uint8)
+    error = np.abs(signed_distance(surface, vertices)) / (0.01 * diagonal)
+    heat = np.stack([np.ones_like(error), 1 - error.clip(0, 1), 1 - error.clip(0, 1)], axis=1)
+    heat = np.column_stack([heat * 235, np.full(len(error), 255)]).astype(np.uint8)
+    columns = []
+    for v, f, colours in (
+        (surface.vertices, surface.faces, np.tile(clay, (len(surface.vertices), 1))),
+        (vertices, faces, np.tile(clay, (len(vertices), 1))),
+        (vertices, faces, heat),
+    ):
+        mesh = trimesh.Trimesh(v, f, vertex_colors=colours, process=False)
+        views = render_views(mesh, poses, size, size, focal=1.35 * size, samples=2, up=(0, 1, 0))
+        alpha = views[..., 3:].astype(np.float32) / 255
+        columns.append((views[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8))
+    return np.concatenate([np.concatenate(list(column), axis=0) for column in columns], axis=1)

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from sinefield.files import write_bytes
-from sinefield.metrics import MAIN_SCORE, QUICK_SCORE
 
 
 def save_png(path: str | Path, image: np.ndarray) -> None:
@@ -33,12 +32,16 @@ def side_by_side(
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def save_curves(path: str | Path, metrics: list[dict[str, Any]], kind: str) -> None:
-    """Loss and quick score over training time, of a field of some kind."""
+def save_curves(path: str | Path, metrics: list[dict[str, Any]], score: str, label: str) -> None:
+    """Loss and quick score over training time.
+
+    Arguments:
+        score, label: the score's key in `metrics`, and what people call it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = "seconds", "loss", MAIN_SCORE[kind]
+    names = "seconds", "loss", score
     metrics = [m for m in metrics if all(isinstance(m.get(name), int | float) for name in names)]
     if not metrics:
         return
@@ -50,8 +53,8 @@ def save_curves(path: str | Path, metrics: list[dict[str, Any]], kind: str) -> N
     # A run whose rays never met the box has only zeros, which no logarithm shows.
     scale = "log" if any(m["loss"] > 0 for m in metrics) else "linear"
     left.set(xlabel="seconds of training", ylabel="loss", yscale=scale)
-    right.plot(seconds, [m[MAIN_SCORE[kind]] for m in metrics], marker=".", color="#1f6f8b")
-    right.set(xlabel="seconds of training", ylabel=QUICK_SCORE[kind])
+    right.plot(seconds, [m[score] for m in metrics], marker=".", color="#1f6f8b")
+    right.set(xlabel="seconds of training", ylabel=label)
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

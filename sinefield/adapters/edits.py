@@ -84,15 +84,7 @@ def apply_edits(field: nn.Module, paths: Sequence[str | Path], where: str | Path
             boxes.append(packed.settings["edit"]["box"])
         if packed.cells is not None:
             cells.append(packed.cells)
-    if boxes:
-        low, high = np.min([b[:3] for b in boxes], axis=0), np.max([b[3:] for b in boxes], axis=0)
-        field.aabb.copy_(torch.from_numpy(np.concatenate([low, high])))
-    if field.kind == "radiance":
-        before = field.grid.binaries.clone()
-        for changed in cells:
-            filled, emptied = torch.from_numpy(changed) & ~before, torch.from_numpy(changed) & before
-            field.grid.binaries.copy_(field.grid.binaries & ~emptied | filled)
-        field.find_solid()
+    field.take_edit(boxes, cells)
 
 
 def _spec(row: dict[str, Any]) -> AdapterSpec:
@@ -113,8 +105,6 @@ def _check(field: nn.Module, packed: Packed, base: int, path: str, where: str) -
         network, i = layers.get(name, (None, 0))
         if network is None or (row["rows"], row["columns"] - 1) != tuple(network.weights[i]().shape):
             raise SinefieldError(f"{path}: {where} has no layer {name} of its size; the file is damaged, adapt again")
-    if (edit["box"] is not None and field.kind != "shape") or (
-        packed.cells is not None
-        and (field.kind != "radiance" or tuple(packed.cells.shape) != tuple(field.grid.binaries.shape))
-    ):
+    grid = None if packed.cells is None else tuple(packed.cells.shape)
+    if (edit["box"] is not None and not field.has_own_box) or grid not in (None, field.cells_shape):
         raise SinefieldError(f"{path}: its box or grid is not that of {where}; the file is damaged, adapt again")

@@ -1,7 +1,7 @@
 """Scene files: read, checked, and turned into the settings of their kind."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from sinefield.config.paths import FAMILIES, FOLDERS, data_folder, locate, portable, skimage_folder
 from sinefield.config.settings import (
@@ -56,6 +56,7 @@ __all__ = [
     "load_config",
     "locate",
     "make_config",
+    "make_field_config",
     "portable",
     "skimage_folder",
 ]
@@ -89,15 +90,23 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
     return make_config(content, str(path))
 
 
+def make_field_config(kind: Any, content: Any, where: str) -> Any:
+    """The group `field` of a scene file of some kind, from plain data."""
+    return build(get_type_hints(_config_class(kind, where))["field"], content, where)
+
+
 def make_config(content: dict[str, Any], where: str) -> Config:
     """Plain data into the config of its kind."""
-    kind = content.get("kind")
+    config = build(_config_class(content.get("kind"), where), content, where)
+    if config.seed < 0:
+        raise SinefieldError(f"{where}: seed is {config.seed}; should be at least 0")
+    if not getattr(config.data, "path", "-"):
+        raise SinefieldError(f"{where}: data.path is missing; add it or give --data.path")
+    return config
+
+
+def _config_class(kind: Any, where: str) -> type[Any]:
     if not isinstance(kind, str) or kind not in KINDS:
         problem = "has no kind" if kind is None else f"kind is {shown(kind)}"
         raise SinefieldError(f"{where}: {problem}; {nearest(kind if isinstance(kind, str) else '', list(KINDS))}")
-    config = build(KINDS[kind], content, where)
-    if config.seed < 0:
-        raise SinefieldError(f"{where}: seed is {config.seed}; should be at least 0")
-    if not config.data.path:
-        raise SinefieldError(f"{where}: data.path is missing; add it or give --data.path")
-    return config
+    return KINDS[kind]

@@ -7,6 +7,7 @@ have to ask. `tests/test_kinds.py` defines a kind of its own from start to end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
@@ -21,6 +22,7 @@ from sinefield.nn.weights import weight_class
 
 if TYPE_CHECKING:
     from sinefield.cameras.cameras import Cameras
+    from sinefield.compress.container import Packed
     from sinefield.render.channels import Layers
 
 Mesh = tuple[Float[np.ndarray, "v 3"], np.ndarray, dict[str, Any]]
@@ -43,19 +45,38 @@ class Field(nn.Module):
         """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16, or torch.float16 by tinycudann."""
         raise NotImplementedError
 
+    has_own_box: ClassVar[bool] = False
+    """Whether an edit may change the box."""
+
+    @property
+    def cells_shape(self) -> tuple[int, ...] | None:
+        """Shape of the grid of cells, some of which an edit may fill or empty; None where there is none."""
+        return None
+
+    def take_edit(self, boxes: list[Float[np.ndarray, "6"]], cells: list[np.ndarray]) -> None:
+        """Change what edits say beside their weights: boxes of the changed object, and cells that change."""
+
 
 class Task:
     """A field being fitted to its data: what a kind brings to the training loop.
 
     Attributes:
         field: what is trained.
+        config: the scene file's settings.
         device: where.
         progress: share of the budget that is spent, set before each step.
     """
 
     field: Any
+    config: Any
     device: torch.device
     progress: float
+
+    def halve_batch(self) -> int:
+        """Go on with half as large a batch, in settings of its own; returns its size."""
+        training = self.config.training
+        self.config = replace(self.config, training=replace(training, batch=max(training.batch // 2, 1)))
+        return self.config.training.batch
 
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
         """Accumulate gradients of one step's loss; return the loss, or NaN-free 0.0 when there was nothing to do.
@@ -197,7 +218,34 @@ class Kind:
         """Refuse stored tensors, of the right shapes and finite, that no field has. Raises SinefieldError."""
 
     def restored(self, field: Any) -> None:
-        """Make up for what is not stored, once a field has its numbers."""
+        """Make up for what a `.sine` file does not store, once a field has its numbers."""
+
+    def shapes(self, settings: Any) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of a field's parameters, without the memory for them."""
+        placed = {name: torch.ones(shape) for name, shape in self.placed.items()}
+        with torch.device("meta"):
+            return {name: tuple(p.shape) for name, p in self.blank(settings, placed).named_parameters()}
+
+    def parts(self, field: Any) -> dict[str, Any]:
+        """What a `.sine` file holds beside settings and parameters, as `compress.container.Packed` has it: here all
+        stored buffers as they are."""
+        kept = field.state_dict().keys() - dict(field.named_parameters()).keys() - self.unsaved
+        return {"box": None, "arrays": {name: field.state_dict()[name].cpu().numpy() for name in sorted(kept)}}
+
+    def from_parts(self, settings: Any, packed: Packed) -> Any:
+        """A field with what `parts` gave, its parameters still to come. Raises SinefieldError for what no field has."""
+        arrays = {name: torch.from_numpy(array) for name, array in packed.arrays.items()}
+        for name, shape in self.placed.items():
+            if name not in arrays or arrays[name].shape != shape:
+                raise SinefieldError(f"{name} is missing or of a wrong shape; make the file again")
+        field = self.blank(settings, {name: arrays[name] for name in self.placed})
+        held = field.state_dict()
+        for name, array in arrays.items():
+            if name not in held or held[name].shape != array.shape:
+                raise SinefieldError(f"its {name} does not fit its settings; make the file again")
+            held[name].copy_(array)
+        self.check({**held, **arrays}, "the file")
+        return field
 
     # Scores
 
@@ -219,6 +267,10 @@ class Kind:
         return data, lambda field: self.quality(field, data)
 
     # Edits
+
+    def edit_training(self, training: Any) -> Any:
+        """How an edit is trained where a scene file says so: without what an edit cannot hold."""
+        return training
 
     def begin_edit(self, field: Any, config: Any, data: Any, base: str) -> Float[np.ndarray, "6"] | None:
         """Refuse data that no edit of the field leads to; the changed box, for a kind that has its object's.

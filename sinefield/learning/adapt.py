@@ -17,27 +17,19 @@ from sinefield.adapters.layers import AdapterSpec
 from sinefield.compress.container import Packed, encode
 from sinefield.compress.quantize import Quantiser
 from sinefield.config import Config
-from sinefield.data.surfaces.sampling import heldout_points
-from sinefield.data.surfaces.surface import Normalisation
 from sinefield.errors import SinefieldError
-from sinefield.fields.image.field import ImageField
-from sinefield.fields.shape.field import ShapeField
-from sinefield.fields.shape.training import HELDOUT_SEED
-from sinefield.learning.evaluate import Data, mean_psnr
+from sinefield.fields.base import kind_of, make_task, read_data
 from sinefield.learning.loop import Interrupted, NotFinite, optimise
-from sinefield.learning.pack import JUDGED_POINTS, JUDGED_VIEWS, NOTED_FROM, Packer, check_packing, main_score
-from sinefield.learning.refine import Budget, install, sensitivities
-from sinefield.learning.tasks import load_data, make_task
-from sinefield.metrics import MAIN_SCORE
-from sinefield.store.run import Run, load_field
+from sinefield.learning.pack import NOTED_FROM, Packer, check_packing
+from sinefield.learning.refine import Budget, install
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import save_sine
 
 SPEC = AdapterSpec("sine", rank=8, alpha=16.0, omega=20.0)
 MAX_BYTES = 3000
 ROUNDED = 2 / 3
 """Share of the budget that trains with rounded factors."""
-WORTH = 0.3
-"""dB that a grid of its own must bring, else an edit leaves the base's as it is."""
 
 
 def adapt(
@@ -86,7 +78,7 @@ def adapt(
     else:
         quantisers = packer.at_bits(bits, quantiser, budget)
     after, size = packer.save(quantisers, out, overwrite)
-    name = MAIN_SCORE[config.kind]
+    name = kind_of(config).score
     return {
         **{"run": str(base), "out": str(out), "kind": config.kind, "layers": adaptation.layers},
         **{"params": sum(p.numel() for p in packer.field.parameters()), "bytes": size},
@@ -119,26 +111,21 @@ class Adaptation:
         field, _ = load_field(base)
         if field.kind != config.kind:
             raise SinefieldError(f"{base}: is a {field.kind} field, the scene a {config.kind}; give one of its kind")
-        if config.kind == "shapes":
-            raise SinefieldError(f"{base}: knows many shapes, which no adapter changes; train it on other shapes")
-        config.field = field.config
-        config.training.device, config.training.backend = "cpu", "auto"
-        if config.kind == "radiance":
-            config.training.marcher = "auto"
-            config.training.fit_poses = config.training.fit_exposure = False
-        self.config, self.field = config, field
+        self.kind = kind_of(field)
+        training = self.kind.edit_training(replace(config.training, device="cpu", backend="auto"))
+        self.config = config = replace(config, field=field.config, training=training)
+        self.field = field
+        if not self.kind.edits:
+            raise SinefieldError(f"{base}: a field of kind {field.kind} takes no edits; train it anew on the new data")
         self.layers = choose_layers(field, layers)
         self.base = fingerprint(field)
-        self.data: Data = load_data(config)
-        self.box = _fitting_box(field, self.data, str(base)) if isinstance(field, ShapeField) else None
-        if isinstance(field, ImageField) and self.data.shape[:2] != (field.height, field.width):
-            raise SinefieldError(
-                f"{config.data.path}: is not {field.width}×{field.height} pixels as {base} is; resize it"
-            )
+        self.data = read_data(config)
+        self.box = self.kind.begin_edit(field, config, self.data, str(base))
         self.cells: np.ndarray | None = None
-        self.unedited = main_score(field, self.data)
+        field.set_dtype(torch.float32)
+        self.unedited = self.kind.quality(field, self.data)
         self.done: dict[str, Any] = {}
-        self._before = field.grid.binaries.clone() if config.kind == "radiance" else None
+        self._before = self.kind.edit_state(field)
         torch.manual_seed(config.seed)
         adapt_field(field, dict.fromkeys(self.layers, spec))
         self.task = make_task(config, self.data, field)
@@ -160,22 +147,8 @@ class Adaptation:
                 raise SinefieldError(
                     "the loss is not finite while adapting; halve training.lr and training.adam_lr"
                 ) from error
-        if self._before is not None:
-            self._choose_grid()
+        self.cells = self.kind.settle_edit(self.task, self._before, self.data)
         return self.done
-
-    def _choose_grid(self) -> None:
-        """Keep the base's grid where the pictures are as good with it: an edit that moves nothing need not say so."""
-        grid, views = self.field.grid, self.data.val or self.data.train
-        learned = grid.binaries.clone()
-        own = mean_psnr(self.field, views, JUDGED_VIEWS)
-        grid.binaries.copy_(self._before)
-        self.field.find_solid()
-        if own > mean_psnr(self.field, views, JUDGED_VIEWS) + WORTH:
-            self.cells = (learned ^ self._before).numpy()
-            grid.binaries.copy_(learned)
-            self.field.find_solid()
-        self.task.grid_moves = False
 
 
 class EditPacker(Packer):
@@ -187,15 +160,10 @@ class EditPacker(Packer):
 
     def __init__(self, adaptation: Adaptation) -> None:
         self.adaptation, self.config, self.data = adaptation, adaptation.config, adaptation.data
-        self.task, self.field = adaptation.task, adaptation.field
+        self.kind, self.task, self.field = adaptation.kind, adaptation.task, adaptation.field
         self.noted, self.note = True, {"seed": self.config.seed, **adaptation.done}
-        if self.config.kind == "shape":
-            self.judging = heldout_points(self.data, JUDGED_POINTS, seed=HELDOUT_SEED)
-        elif self.config.kind == "radiance":
-            self.judging = self.data.val or self.data.train
-        self.before = self.report()
-        self.trained = {name: p.detach().clone() for name, p in self.field.named_parameters()}
-        self.found = sensitivities(self.field, self._probe())
+        _, self.judged_by = self.kind.judge(self.data, apart=False)
+        self.measure()
 
     def packed(self, quantisers: dict[str, Quantiser], score: float) -> Packed:
         """The file's content, its note with this score after packing."""
@@ -210,15 +178,3 @@ class EditPacker(Packer):
         install(self.field, quantisers)
         after = self.report()
         return after, save_sine(out, self.packed(quantisers, after), overwrite)
-
-
-def _fitting_box(field: ShapeField, surface: Any, base: str) -> np.ndarray:
-    """(6,) box of the changed shape, which must lie in the cube that the base was trained in."""
-    normalisation = Normalisation(tuple(field.centre.tolist()), float(field.scale))
-    reach = float(np.abs(normalisation.apply(surface.aabb.reshape(2, 3))).max())
-    if reach > 1:
-        raise SinefieldError(
-            f"{surface.source}: reaches {100 * (reach - 1):.0f} % beyond the cube that {base} was trained in; "
-            "move or shrink it, or train it anew"
-        )
-    return surface.aabb

@@ -20,7 +20,8 @@ from sinefield.learning.muon import Muon
 from sinefield.machine import few_objects_searched
 from sinefield.nn.backend import hidden_dtype
 from sinefield.nn.hashgrid import HashGrid
-from sinefield.store.run import Run, load_tensors, save_tensors
+from sinefield.store.run import Run
+from sinefield.tensor_files import load_tensors, save_tensors
 
 
 LOOK_EVERY = 32
@@ -116,10 +117,10 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
             try:
                 unseen.append(task.step(step, step_generator(seed, step, task.device)))
             except (MemoryError, RuntimeError) as error:
-                if not _lacks_memory(error) or config.batch < 2:
+                if not _lacks_memory(error) or task.config.training.batch < 2:
                     raise
-                config.batch //= 2
-                tqdm.write(f"too little memory; the batch is now {config.batch:,} (training.batch)", file=sys.stderr)
+                batch = task.halve_batch()
+                tqdm.write(f"too little memory; the batch is now {batch:,} (training.batch)", file=sys.stderr)
                 continue
             if len(unseen) >= look_every:
                 look(step)

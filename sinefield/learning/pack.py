@@ -9,38 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
-from sinefield.config import Config, RadianceConfig, locate
-from sinefield.data.photographs.images import PosedScene, Views
-from sinefield.data.surfaces.sampling import heldout_points
+from sinefield.config import Config, locate
 from sinefield.errors import SinefieldError
-from sinefield.fields.image.field import ImageField
-from sinefield.fields.image.training import image_psnr
-from sinefield.fields.radiance.view_fit import ViewFit
-from sinefield.fields.shape.field import ShapeField
-from sinefield.fields.shape.training import HELDOUT_SEED
+from sinefield.fields.base import kind_of, make_task, read_data, step_generator
 from sinefield.files import check_output, write_bytes
-from sinefield.learning.evaluate import Data, heldout_iou, mean_psnr
-from sinefield.learning.loop import step_generator
-from sinefield.learning.pack_shapes import pack_shapes
+from sinefield.learning.pack_rounded import pack_rounded
 from sinefield.learning.refine import Budget, allocate, install, refine, sensitivities
-from sinefield.learning.tasks import load_data, make_task
-from sinefield.metrics import MAIN_SCORE
-from sinefield.metrics.shapes import iou
 from sinefield.nn.backend import hidden_dtype
-from sinefield.store.run import Run, load_field, load_tensors
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import is_sine, note_of, save_sine, to_packed
+from sinefield.tensor_files import load_tensors
 
-ALLOWED = {"shape": 0.0025, "radiance": 0.15, "image": 0.2}
-"""Loss of IoU or dB, as judged, that packing may cost by default."""
-JUDGED_POINTS = 100_000
-JUDGED_VIEWS = 10
-APART = 8
-"""One training view in so many is kept out of refining where the data have no validation views to judge by."""
-PROBED_POINTS = 16384
 HEADROOM = 0.99
 """Share of a byte limit that is aimed at; the limit itself is kept by widening the steps at the end."""
 NOTED_FROM, SCORE_BYTES = 1500, 4
@@ -86,15 +69,9 @@ def pack(
     check_packing(out, bits, max_bytes, min_quality, quantiser, seconds, steps, overwrite)
     begin = time.perf_counter()
     run = Run(run)
-    config = run.config()
-    if data is not None:
-        config.data.path = locate(data)
-    if not torch.cuda.is_available():  # a run trained on CUDA packs here too
-        config.training.device = config.training.backend = "auto"
-        if config.kind == "radiance":
-            config.training.marcher = "auto"
-    if config.kind == "shapes":
-        content, before, after, params = pack_shapes(run, config, bits, max_bytes, min_quality, quantiser)
+    config = _here(run.config(), data)
+    if not kind_of(config).trains_rounded:
+        content, before, after, params = pack_rounded(run, config, bits, max_bytes, min_quality, quantiser)
         write_bytes(out, content, overwrite)
         return _packed_report(run, out, config, len(content), params, before, after, begin)
     packer = Packer(run, config, apart=bits is None and max_bytes is None)
@@ -106,11 +83,7 @@ def pack(
     elif max_bytes is not None:
         quantisers = packer.within(max_bytes, budget)
     else:
-        if min_quality is not None and min_quality > packer.before:
-            has = f"the field itself has {packer.before:.4g}"
-            raise SinefieldError(f"quality {min_quality:g} is asked for, {has}; train it longer")
-        lost = ALLOWED[config.kind] if min_quality is None else packer.before - min_quality
-        quantisers = packer.reaching(packer.judge() - lost, budget)
+        quantisers = packer.reaching(packer.needed(min_quality), budget)
     install(packer.field, quantisers)
     after = packer.report()
     size = save_sine(out, to_packed(packer.field, quantisers, packer.full_note(after)), overwrite)
@@ -118,10 +91,20 @@ def pack(
     return _packed_report(run, out, config, size, params, packer.before, after, begin)
 
 
+def _here(config: Config, data: str | None) -> Config:
+    """A run's settings as they are on this machine: where its data are, and what it trains on."""
+    given = config.data if data is None else replace(config.data, path=locate(data))
+    training = config.training
+    if not torch.cuda.is_available():  # a run trained on CUDA packs here too
+        own = {"device": "auto", "backend": "auto", "marcher": "auto"}
+        training = replace(training, **{name: value for name, value in own.items() if hasattr(training, name)})
+    return replace(config, data=given, training=training)
+
+
 def _packed_report(
     run: Run, out: Path, config: Config, size: int, params: int, before: float, after: float, begin: float
 ) -> dict[str, Any]:
-    name = MAIN_SCORE[config.kind]
+    name = kind_of(config).score
     return {
         "run": str(run.folder),
         "out": str(out),
@@ -145,59 +128,52 @@ class Packer:
 
     remedy = "train a narrower one"
 
-    def __init__(self, run: Run, config: Config, data: Data | None = None, apart: bool = False) -> None:
+    def __init__(self, run: Run, config: Config, data: Any = None, apart: bool = False) -> None:
         trained, self.note = load_field(run.folder)
-        self.config = config
+        self.config, self.kind = config, kind_of(config)
         self.noted = True
-        self.data = refined = load_data(config) if data is None else data
-        if config.kind == "shape":
-            self.judging = heldout_points(self.data, JUDGED_POINTS, seed=HELDOUT_SEED)
-        elif config.kind == "radiance":
-            refined, self.judging = _divide(self.data, apart)
+        self.data = read_data(config) if data is None else data
+        refined, self.judged_by = self.kind.judge(self.data, apart)
         self.task = make_task(config, refined)
-        if config.kind == "radiance":
-            self.task.fit = _learned_of(run, config, refined)
-            self.task.grid_moves = False  # the trained grid stays: its averages are not in the run
+        self.task.refine_with(lambda: load_tensors(run.photographs_path, "file of what was learned beside the field"))
         self.field = self.task.field
         self.field.load_state_dict(trained.state_dict())
+        self.measure()
+
+    def measure(self) -> None:
+        """Score the field as it is, and find how sensitive it is to rounding."""
         self.before = self.report()
         self.trained = {name: p.detach().clone() for name, p in self.field.named_parameters()}
-        self.found = sensitivities(self.field, self._probe())
-
-    def _probe(self) -> Callable[[], Tensor]:
-        """What the field puts out on a fixed sample of its data."""
-        field = self.field
-        if isinstance(field, ShapeField):
-            points = self.task.points[:PROBED_POINTS]
-            squash = torch.tanh if field.distance else torch.sigmoid
-            return lambda: squash(field(points))
-        if isinstance(field, ImageField):
-            pixels = torch.randint(len(self.task.pixels), (PROBED_POINTS,), generator=torch.Generator().manual_seed(0))
-            points = self.task.points(pixels.to(self.task.device))
-            return lambda: field(points)
-        rays_o, rays_d, samples = self.task.probe(step_generator(0, 0, self.task.device), PROBED_POINTS)
-        return lambda: field.shade(rays_o, rays_d, samples).colours
+        self.found = sensitivities(self.field, self.task.probe())
 
     def judge(self) -> float:
-        """What decisions are made by: IoU on held-out points, PSNR on some views that are not the test views or of the
-        image."""
+        """What decisions are made by; see `Kind.judge`."""
         self.field.set_dtype(torch.float32)
-        if isinstance(self.field, ShapeField):
-            points, inside = self.judging
-            return iou(self.field.inside(torch.from_numpy(points)).cpu().numpy(), inside)
-        if isinstance(self.field, ImageField):
-            return image_psnr(self.field, self.data)
-        return mean_psnr(self.field, self.judging, JUDGED_VIEWS)
+        return self.judged_by(self.field)
+
+    def needed(self, min_quality: float | None) -> float:
+        """What default packing has to be judged, or packing to a quality.
+
+        Raises:
+            SinefieldError: the field itself has less than is asked for.
+        """
+        if min_quality is None:
+            return self.judge() - self.kind.affordable
+        if min_quality > self.before:
+            has = f"the field itself has {self.before:.4g}"
+            raise SinefieldError(f"quality {min_quality:g} is asked for, {has}; train it longer")
+        return self.judge() - (self.before - min_quality)
 
     def report(self) -> float:
         """The score that `eval` would give."""
-        return main_score(self.field, self.data)
+        self.field.set_dtype(torch.float32)
+        return self.kind.quality(self.field, self.data)
 
     def full_note(self, after: float) -> dict[str, Any]:
         """What the file will say of itself."""
         if not self.noted:
             return {}
-        scores = {MAIN_SCORE[self.config.kind]: [round(self.before, 4), round(after, 4)]}
+        scores = {self.kind.score: [round(self.before, 4), round(after, 4)]}
         return note_of(self.config, self.note) | scores
 
     def weigh(self, quantisers: dict[str, Quantiser]) -> int:
@@ -313,38 +289,6 @@ class Packer:
         loss = sum(float(step) for step in steps) / 8
         self.field.zero_grad(set_to_none=True)
         return 3.0 * loss / (8 * size)
-
-
-def main_score(field: nn.Module, data: Data) -> float:
-    """IoU or PSNR of a field as `eval` has it."""
-    field.set_dtype(torch.float32)
-    if isinstance(field, ShapeField):
-        return heldout_iou(field, data)
-    if isinstance(field, ImageField):
-        return image_psnr(field, data)
-    return mean_psnr(field, data.test or data.val or data.train)
-
-
-def _divide(scene: PosedScene, apart: bool) -> tuple[PosedScene, Views]:
-    """The scene to refine on, and the views to judge by."""
-    if scene.test and scene.val:
-        return scene, scene.val
-    if not apart or len(scene.train) < APART:
-        return scene, scene.train
-    judging = torch.arange(len(scene.train)) % APART == APART // 2
-    return replace(scene, train=scene.train[~judging]), scene.train[judging]
-
-
-def _learned_of(run: Run, config: RadianceConfig, scene: PosedScene) -> ViewFit | None:
-    """What the run learned about the photographs that refining looks at."""
-    if not (config.training.fit_poses or config.training.fit_exposure):
-        return None
-    settled, note = load_tensors(run.photographs_path, "file of what was learned about the photographs")
-    try:
-        names = {name: row for row, name in enumerate(note["names"])}
-        return ViewFit.of(settled, [names[name] for name in scene.train.names])
-    except (LookupError, RuntimeError, TypeError) as error:
-        raise SinefieldError(f"{run.photographs_path}: does not fit the data ({error}); train again") from error
 
 
 def check_packing(

@@ -17,7 +17,7 @@ from sinefield.compress.tensors import octaves
 from sinefield.compress.quantize import Quantiser, Uniform
 from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
-from sinefield.learning.loop import step_generator
+from sinefield.fields.base import step_generator
 from sinefield.learning.muon import Muon
 
 STEP_LR = 0.01

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from sinefield.config import Config
+from sinefield.fields.base import make_task, read_data
 from sinefield.learning.evaluate import evaluate
 from sinefield.learning.loop import optimise
-from sinefield.learning.tasks import load_data, make_task
 from sinefield.nn.backend import check_backend, use_backend
-from sinefield.store.run import Run, save_field, save_tensors
+from sinefield.store.fields import save_field
+from sinefield.store.run import Run
+from sinefield.tensor_files import save_tensors
 
 
 def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -23,12 +25,12 @@ def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool
     """
     Run.check(out, config, resume, overwrite)
     check_backend(config)
-    data = load_data(config)
+    data = read_data(config)
     task = make_task(config, data)
     use_backend(task.field, config.training)
     with Run.prepare(out, config, resume, overwrite) as run:
         result = optimise(task, config.training, run, config.seed, resume)
         save_field(run.field_path, task.field, {"seed": config.seed, **result})
-        if config.kind == "radiance" and task.fit:
-            save_tensors(run.photographs_path, task.fit.settled(), {"names": data.train.names})
+        if beside := task.learned_beside():
+            save_tensors(run.photographs_path, *beside)
         return evaluate(run, data)

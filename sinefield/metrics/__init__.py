@@ -11,11 +11,3 @@ SCORES = {
     "normal_consistency": "normal consistency",
 }
 """What reports call a score, and its name for people. Chamfer distances are in the input's units."""
-MAIN_SCORE = {"radiance": "psnr", "shape": "iou", "image": "psnr", "shapes": "iou"}
-QUICK_SCORE = {
-    "radiance": "PSNR (dB), one view",
-    "shape": "IoU, held-out points",
-    "image": "PSNR (dB)",
-    "shapes": "IoU, held-out shapes",
-}
-"""What the main score is measured on while a field of some kind trains."""

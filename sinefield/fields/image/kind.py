@@ -8,6 +8,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from sinefield.compress.container import Packed
 from sinefield.config import ImageConfig, ImageFieldConfig
 from sinefield.data.photographs.images import MAX_PIXELS, MAX_SIDE, area_average
 from sinefield.data.picture import load_image
@@ -42,11 +43,19 @@ class ImageKind(Kind):
         return ImageTask(config, data, field)
 
     def blank(self, settings: ImageFieldConfig, placed: dict[str, Tensor]) -> ImageField:
-        size = placed["size"]
-        width, height = (int(side) for side in size.tolist()) if size.dtype == torch.int64 else (0, 0)
-        if not 1 <= min(width, height) <= max(width, height) <= MAX_SIDE:
-            raise SinefieldError("its image has no sensible size; the file is damaged, train again")
+        width, height = (int(side) for side in placed["size"].tolist())
         return ImageField(settings, width, height)
+
+    def check(self, tensors: dict[str, Tensor], where: str) -> None:
+        size = tensors["size"]
+        if size.dtype != torch.int64 or not bool(((size >= 1) & (size <= MAX_SIDE)).all()):
+            raise SinefieldError(f"{where}: its image has no sensible size; the file is damaged, train again")
+
+    def parts(self, field: ImageField) -> dict[str, Any]:
+        return {"box": None, "size": (field.width, field.height)}
+
+    def from_parts(self, settings: ImageFieldConfig, packed: Packed) -> ImageField:
+        return ImageField(settings, *packed.size)
 
     def numbers(self, settings: ImageFieldConfig) -> int:
         return network_numbers(settings)

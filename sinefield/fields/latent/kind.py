@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sinefield.compress.container import Packed
 from sinefield.config import ShapesConfig, ShapesFieldConfig
 from sinefield.data.surfaces.shape_sets import ShapeSet, shape_set
 from sinefield.fields.base import Kind, register_kind
@@ -36,6 +37,12 @@ class ShapesKind(Kind):
 
     def numbers(self, settings: ShapesFieldConfig) -> int:
         return 4 * settings.blocks * settings.dim**2  # of self-attention
+
+    def parts(self, field: LatentShapeField) -> dict[str, Any]:
+        return {"box": None}
+
+    def from_parts(self, settings: ShapesFieldConfig, packed: Packed) -> LatentShapeField:
+        return LatentShapeField(settings)
 
     def report(
         self, field: LatentShapeField, config: ShapesConfig, data: ShapeSet, pictures: Path | None

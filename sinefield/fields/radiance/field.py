@@ -1,5 +1,6 @@
 """A radiance field: what light a point sends where."""
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -255,6 +256,18 @@ class RadianceField(Field):
         """Have these cells occupied, and find the solid ones among them."""
         self.grid.binaries.copy_(binaries)
         self.find_solid()
+
+    @property
+    def cells_shape(self) -> tuple[int, ...]:
+        return tuple(self.grid.binaries.shape)
+
+    def take_edit(self, boxes: list[Float[np.ndarray, "6"]], cells: list[Bool[np.ndarray, "x y z"]]) -> None:
+        """Cells that change are filled where they were empty, and emptied where they were occupied."""
+        before = self.grid.binaries.clone()
+        now = before.clone()
+        for changed in map(torch.from_numpy, cells):
+            now = now & ~(changed & before) | (changed & ~before)
+        self.take_cells(now)
 
     def update_grid(self, generator: torch.Generator, everything: bool = True) -> None:
         """Move the occupancy grid towards the present density."""

@@ -1,14 +1,17 @@
 """Radiance fields: all that the package knows of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sinefield.config import RadianceConfig, RadianceFieldConfig
+from sinefield.compress.container import Packed
+from sinefield.config import RadianceConfig, RadianceFieldConfig, RadianceTrainingConfig
 from sinefield.data.photographs.images import MAX_SIDE, PosedScene
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
@@ -63,6 +66,23 @@ class RadianceKind(Kind):
         if not (view[3:6].any() and view[6] > 0 and view[7].abs() < 90 and in_range):
             raise SinefieldError(f"{where}: its camera path cannot be flown; the file is damaged, train again")
 
+    def parts(self, field: RadianceField) -> dict[str, Any]:
+        own = {"background": field.background, "cells": field.grid.binaries, "view": field.view, "frame": field.frame}
+        return {"box": field.aabb.double().cpu().numpy(), **{name: t.cpu().numpy() for name, t in own.items()}}
+
+    def from_parts(self, settings: RadianceFieldConfig, packed: Packed) -> RadianceField:
+        field = make_radiance_field(settings, torch.from_numpy(packed.box).float())
+        field.background.copy_(torch.from_numpy(packed.background))
+        field.view.copy_(torch.from_numpy(packed.view))
+        if packed.frame is not None:
+            field.frame.copy_(torch.from_numpy(packed.frame))
+        field.grid.binaries.copy_(torch.from_numpy(packed.cells))
+        return field
+
+    def restored(self, field: RadianceField) -> None:
+        """Solid cells follow from the density."""
+        field.find_solid()
+
     def report(
         self, field: RadianceField, config: RadianceConfig, data: PosedScene, pictures: Path | None
     ) -> dict[str, Any]:
@@ -75,9 +95,11 @@ class RadianceKind(Kind):
         refined, judging = divide(data, apart)
         return refined, lambda field: mean_psnr(field, judging, JUDGED_VIEWS)
 
+    def edit_training(self, training: RadianceTrainingConfig) -> RadianceTrainingConfig:
+        return replace(training, marcher="auto", fit_poses=False, fit_exposure=False)
+
     def begin_edit(self, field: RadianceField, config: RadianceConfig, data: PosedScene, base: str) -> None:
-        config.training.marcher = "auto"
-        config.training.fit_poses = config.training.fit_exposure = False
+        """Any photographs will do."""
 
     def edit_state(self, field: RadianceField) -> Tensor:
         return field.grid.binaries.clone()

@@ -1,5 +1,6 @@
 """A shape field: inside or outside, or how far from the surface."""
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -23,6 +24,7 @@ class ShapeField(Field):
     """
 
     kind = "shape"
+    has_own_box = True
 
     def __init__(
         self,
@@ -78,3 +80,9 @@ class ShapeField(Field):
         """Whether points at the input's coordinates are inside the object."""
         values = self.evaluate(points)
         return values < self.default_level if self.distance else values > self.default_level
+
+    def take_edit(self, boxes: list[Float[np.ndarray, "6"]], cells: list[np.ndarray]) -> None:
+        """The box is then the one around all of the given ones."""
+        if boxes:
+            low, high = np.min([b[:3] for b in boxes], axis=0), np.max([b[3:] for b in boxes], axis=0)
+            self.aabb.copy_(torch.from_numpy(np.concatenate([low, high])))

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sinefield.compress.container import Packed
 from sinefield.config import ShapeConfig, ShapeFieldConfig
 from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
 from sinefield.errors import SinefieldError
@@ -51,6 +52,13 @@ class ShapeKind(Kind):
         extent = (box[3:] - box[:3]).double()
         if not bool((extent >= 0).all()) or not float(extent.max()) > 0 or not float(tensors["scale"]) > 0:
             raise SinefieldError(f"{where}: its box or scale is no box; the file is damaged, train again")
+
+    def parts(self, field: ShapeField) -> dict[str, Any]:
+        return {"box": field.aabb.cpu().numpy()}
+
+    def from_parts(self, settings: ShapeFieldConfig, packed: Packed) -> ShapeField:
+        """Centre and scale follow from the box."""
+        return self.blank(settings, placed_by(packed.box))
 
     def report(
         self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None

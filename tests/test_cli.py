@@ -100,7 +100,7 @@ def test_the_resume_command_survives_a_shell(tmp_path, capfd, monkeypatch):
     scene.write_text("kind: shape\ndata:\n  path: a.obj\n")
 
     def stopped(*_):
-        raise Interrupted(signal.SIGINT, 7)
+        raise Interrupted(signal.SIGINT)
 
     monkeypatch.setattr("sinefield.learning.train.train", stopped)
     with pytest.raises(SystemExit) as stop:

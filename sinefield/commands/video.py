@@ -42,23 +42,21 @@ def _add_flight(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Answer:
+    from sinefield.export.flight import Flight
     from sinefield.export.video import export_video
 
-    report = export_video(
-        options.run,
-        options.out,
+    flight = Flight(
+        path=options.path,
+        cameras=split_list(options.cameras),
         frames=options.frames,
         fps=options.fps,
         size=(options.width, options.height),
         elevation=options.elevation,
-        channel=options.channel,
-        overwrite=options.overwrite,
-        path=options.path,
-        cameras=split_list(options.cameras),
         beside=options.beside,
-        alpha=options.alpha,
         data=options.data,
-        adapters=options.adapter,
+    )
+    report = export_video(
+        options.run, options.out, flight, options.channel, options.alpha, options.overwrite, options.adapter
     )
     size = f"{report['width']}×{report['height']}"
     return report, f"{options.out}: {report['frames']} frames of {size}, {report['seconds']:.1f} s"

@@ -92,7 +92,7 @@ class Packed:
         tensors: by the parameter's name, in the order of the network.
         background: (3,) of 0 … 1, radiance only.
         cells: (levels · n, n, n) bool, of a radiance field the occupied cells, of an edit of one those that change.
-        view: (11,) float32, the orbit of a radiance field; see `data.orbits.usual_orbit`.
+        view: (11,) float32, the orbit of a radiance field; see `cameras.orbits.Orbit`.
         frame: (15,) float32, `RadianceField.frame`, where the field's space is not "box".
         size: width and height, image only.
         note: provenance; any JSON object.

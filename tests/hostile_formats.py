@@ -224,7 +224,7 @@ def _transforms() -> Format:
 def _read_posed(folder: Path) -> None:
     scene = load_posed(folder)
     cameras = scene.train.cameras
-    assert all(rays.isfinite().all() for rays in cameras.view(0)) and usual_orbit(cameras).isfinite().all()
+    assert all(rays.isfinite().all() for rays in cameras.view(0)) and usual_orbit(cameras).to_vector().isfinite().all()
     assert scene.aabb.isfinite().all() and (scene.aabb[3:] > scene.aabb[:3]).all()
 
 

@@ -4,6 +4,12 @@ import errno
 import json
 import os
 import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +17,12 @@ import torch
 import trimesh
 from PIL import Image
 
-from sinefield.commands.arguments import CONTROL
-from sinefield.commands.cli import main
+from sinefield.commands.arguments import split_list
+from sinefield.commands.cli import COMMANDS, main, make_parser
+from sinefield.commands.train import resume_command
 from sinefield.errors import SinefieldError
 from sinefield.files import write_text
+from sinefield.learning.loop import Interrupted
 
 KEYS = {"run", "kind", "steps", "seconds", "params", "bytes"}
 SCORES = {"shape": {"iou", "chamfer_l1", "chamfer_l2", "fscore", "normal_consistency"}}
@@ -52,15 +60,72 @@ def workshop(tmp_path_factory):
     return folder
 
 
-def test_help_has_an_example_for_every_command(capfd):
+def test_the_list_of_commands_says_what_each_does(capfd):
     code, out, _ = run(capfd)
-    assert code == 0 and all(name in out for name in CONTROL)
-    for name in CONTROL:
-        with pytest.raises(SystemExit) as stop:
-            main([name, "--help"])
-        assert stop.value.code == 0
-        out = capfd.readouterr().out
-        assert f"sinefield {name}" in out.split("example:")[1] and "--json" in out
+    text = " ".join(out.split())
+    assert code == 0 and all(f" {name} {command.help}" in text for name, command in COMMANDS.items())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_help_an_example_that_parses_and_json(capfd, name):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    out = capfd.readouterr().out
+    assert stop.value.code == 0 and "--json" in out
+    example = next(line for line in out.split("example:")[1].splitlines() if line.strip()).strip()
+    program, *words = shlex.split(example)
+    options, rest = make_parser().parse_known_args([*words, "--json"])
+    assert (program, options.command, options.json) == ("sinefield", name, True)
+    assert not rest or COMMANDS[name].settings
+
+
+def test_help_loads_nothing_slow():
+    """A cold `sinefield --help` takes a tenth of a second; torch alone would take seconds."""
+    loaded = "import sys; print(sys.modules.keys() & {'torch', 'numpy', 'scipy', 'numba', 'trimesh', 'yaml', 'PIL'})"
+    for words in (["--help"], ["mesh", "--help"]):
+        code = f"from sinefield.commands.cli import main\ntry: main({words})\nexcept SystemExit: {loaded}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("\nset()\n"), done.stdout
+
+
+def test_readme_names_every_command():
+    """A row of README's table for each command, and no other."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `sinefield (\w+)", readme, re.M)) == set(COMMANDS)
+
+
+def test_the_resume_command_survives_a_shell(tmp_path, capfd, monkeypatch):
+    """Interrupted, `train` prints what a shell reads as the same words, whatever the paths hold."""
+    scene, out = tmp_path / "my $HOME scene's.yaml", tmp_path / "a `run` & more"
+    scene.write_text("kind: shape\ndata:\n  path: a.obj\n")
+
+    def stopped(*_):
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr("sinefield.learning.train.train", stopped)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(scene), "--out", str(out), "--seed", "5", "--data.path", "my $(mesh).obj"])
+    assert stop.value.code == 130
+    command = capfd.readouterr().err.strip().split("resume with: ")[1]
+    read = subprocess.run(
+        [shutil.which("sh"), "-c", f'sinefield() {{ printf "%s\\n" "$@"; }}; {command}'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = read.stdout.splitlines()
+    assert words == ["train", str(scene), "--out", str(out), "--resume", "--data.path=my $(mesh).obj", "--seed=5"]
+    options, rest = make_parser().parse_known_args(words)
+    assert (options.resume, options.seed, rest) == (True, "5", ["--data.path=my $(mesh).obj"])
+
+
+def test_plain_words_are_not_quoted():
+    command = resume_command("scenes/lego.yaml", "runs/lego", {"training.steps": "9"})
+    assert command == "sinefield train scenes/lego.yaml --out runs/lego --resume --training.steps=9"
+
+
+def test_lists_are_split():
+    assert split_list("0, 5,,b.png ") == ["0", "5", "b.png"] and split_list(None) == split_list(",") == []
 
 
 @pytest.mark.parametrize(("name", "kind"), [("shape", "shape"), ("photos", "radiance")])

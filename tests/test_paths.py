@@ -11,16 +11,10 @@ from captures import poses as captured
 from scipy.spatial.transform import Rotation, Slerp
 
 from sinefield.cameras.cameras import Cameras, look_at
+from sinefield.cameras.orbits import Orbit, usual_orbit
 from sinefield.cameras.path_files import read_camera_path
-from sinefield.cameras.paths import (
-    Capture,
-    box_depths,
-    choose_cameras,
-    ellipse_path,
-    load_capture,
-    spiral_path,
-    through_path,
-)  # fmt: skip
+from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
+from sinefield.data.photographs.capture_cameras import Capture, choose_cameras, load_capture
 from sinefield.errors import SinefieldError
 
 
@@ -33,6 +27,27 @@ def cameras_at(eyes, target, up=(0.0, 0.0, 1.0), focal=60.0, width=48, height=32
 
 def looking(cameras):
     return -cameras.c2w[:, :, 2]
+
+
+def test_the_orbit_of_a_ring_is_the_ring():
+    """Cameras 30° above a point, 4 away: the orbit is that ring, and its own cameras have the same orbit again."""
+    angle, centre, tilt = torch.arange(12) * 2 * math.pi / 12, torch.tensor([3.0, -1, 2]), math.radians(30)
+    flat = torch.stack([angle.cos(), angle.sin()], 1) * math.cos(tilt)
+    eyes = centre + 4 * torch.cat([flat, torch.full((12, 1), math.sin(tilt))], 1)
+    found = usual_orbit(cameras_at(eyes, centre))
+    assert found.centre == pytest.approx((3, -1, 2), abs=1e-5) and found.up == (0, 0, 1)
+    assert (found.distance, found.elevation, found.focal) == pytest.approx((4, 30, 60 / 48), rel=1e-5)
+    assert (found.width, found.height) == (48, 32)
+    turn = found.cameras(12)
+    assert torch.allclose(turn.c2w[:, :, 3], eyes, atol=1e-5) and torch.allclose(turn.focal, torch.tensor(60.0))
+    assert usual_orbit(turn).to_vector().tolist() == pytest.approx(found.to_vector().tolist(), abs=1e-4)
+
+
+def test_an_orbit_is_stored_as_eleven_numbers_in_their_order():
+    orbit = Orbit((1.0, 2.0, 3.0), (0.0, 0.0, 1.0), 4.0, 25.5, 1.25, 48, 32)
+    stored = orbit.to_vector()
+    assert stored.tolist() == [1, 2, 3, 0, 0, 1, 4, 25.5, 1.25, 48, 32] and stored.dtype == torch.float32
+    assert Orbit.of(stored) == Orbit.of(stored.numpy()) == orbit
 
 
 def test_an_ellipse_is_found_again():

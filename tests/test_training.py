@@ -17,8 +17,10 @@ from PIL import Image
 from small import CENTRE, RADIUS, radiance_config, shape_config
 from test_video import read
 
+from sinefield.cameras.orbits import Orbit
 from sinefield.config import load_config
 from sinefield.errors import SinefieldError
+from sinefield.export.flight import Flight
 from sinefield.export.info import describe
 from sinefield.export.mesh import export_mesh, extract_field
 from sinefield.export.video import export_video
@@ -176,22 +178,22 @@ def test_a_radiance_mesh_is_the_ball(photo_run, tmp_path):
 
 
 def test_videos(photo_run, ball_run, tmp_path):
-    report = export_video(photo_run[0], tmp_path / "a.mp4", frames=5, size=(33, 31))
+    report = export_video(photo_run[0], tmp_path / "a.mp4", Flight(frames=5, size=(33, 31)))
     assert (report["width"], report["height"], report["frames"]) == (33, 31, 5)
     _, frames = read(tmp_path / "a.mp4")
     assert frames.shape == (5, 32, 34, 3) and frames.std() > 10
-    export_video(photo_run[0], tmp_path / "depth.gif", frames=3, channel="depth")
-    export_video(ball_run[0], tmp_path / "shape.mp4", frames=3, size=(64, None))
+    export_video(photo_run[0], tmp_path / "depth.gif", Flight(frames=3), channel="depth")
+    export_video(ball_run[0], tmp_path / "shape.mp4", Flight(frames=3, size=(64, None)))
     assert read(tmp_path / "shape.mp4")[1].shape == (3, 64, 64, 3)
     with pytest.raises(SinefieldError, match="channel"):
         export_video(ball_run[0], tmp_path / "no.mp4", channel="heat")
 
 
 def test_a_field_remembers_how_it_was_photographed(photo_run):
-    view = load_field(photo_run[0])[0].view
-    assert view[:3].norm() < 1e-3 and abs(view[6] - 4) < 1e-3  # the photographs look at the origin from 4 away
-    assert view[3:6].tolist() == [0, 0, 1] and view[9:].tolist() == [32, 32]
-    assert abs(view[8] - 0.5 / math.tan(0.4)) < 1e-5
+    usual = Orbit.of(load_field(photo_run[0])[0].view)
+    assert math.hypot(*usual.centre) < 1e-3 and abs(usual.distance - 4) < 1e-3  # the photographs look at the origin
+    assert usual.up == (0, 0, 1) and (usual.width, usual.height) == (32, 32)
+    assert abs(usual.focal - 0.5 / math.tan(0.4)) < 1e-5
 
 
 def test_describe_counts(ball_run):

@@ -10,10 +10,11 @@ from PIL import Image
 from small import CENTRE, RADIUS
 
 from sinefield.cameras.cameras import orbit
-from sinefield.cameras.orbits import orbit_cameras, pinholes
+from sinefield.cameras.orbits import Orbit, pinholes
 from sinefield.commands.cli import main
 from sinefield.config import RadianceFieldConfig
 from sinefield.data.photographs.images import load_posed, reference
+from sinefield.export.flight import Flight
 from sinefield.export.video import export_video
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.radiance.training import render_view
@@ -106,7 +107,7 @@ def test_a_ball_of_clay_is_a_ball():
 
 def test_a_trained_ball_from_all_sides(ball_run, tmp_path):
     for channel in ("depth", "normals", "opacity"):
-        export_video(ball_run[0], f"{tmp_path}/{channel}/", frames=2, size=(64, None), channel=channel)
+        export_video(ball_run[0], f"{tmp_path}/{channel}/", Flight(frames=2, size=(64, None)), channel)
     matte = np.array(Image.open(tmp_path / "opacity" / "0001.png"))[..., 0] / 255
     focal, box = 1.35 * 64, RADIUS * math.sqrt(3)
     distance = box * math.hypot(2 * focal, 64) / 64 * 1.02
@@ -121,8 +122,8 @@ def test_a_trained_ball_from_all_sides(ball_run, tmp_path):
 
 
 def test_transparent_pictures_composited_are_the_opaque_ones(photo_run, tmp_path):
-    export_video(photo_run[0], f"{tmp_path}/clear/", frames=2, alpha=True)
-    export_video(photo_run[0], tmp_path / "flat", frames=2)
+    export_video(photo_run[0], f"{tmp_path}/clear/", Flight(frames=2), alpha=True)
+    export_video(photo_run[0], tmp_path / "flat", Flight(frames=2))
     clear, flat = (np.array(Image.open(tmp_path / name / "0001.png")).astype(float) for name in ("clear", "flat"))
     alpha = clear[..., 3:] / 255
     assert clear.shape[2] == 4 and flat.shape[2] == 3 and 0.1 < alpha.mean() < 0.9
@@ -130,7 +131,7 @@ def test_transparent_pictures_composited_are_the_opaque_ones(photo_run, tmp_path
 
 
 def test_beside_its_photographs(photo_run, photographs, tmp_path):
-    report = export_video(photo_run[0], f"{tmp_path}/out/", beside=True)
+    report = export_video(photo_run[0], f"{tmp_path}/out/", Flight(beside=True))
     views = load_posed(photographs).test
     assert (report["frames"], report["width"], report["height"], report["path"]) == (3, 64, 32, "beside")
     field, _ = load_field(photo_run[0])
@@ -143,7 +144,7 @@ def test_beside_its_photographs(photo_run, photographs, tmp_path):
 def test_paths_of_a_run_and_of_a_file(photo_run, photographs, tmp_path, capfd):
     for path in ("ellipse", "spiral", "cameras"):
         more = {"cameras": ["0", "train/r_5", "3"]} if path == "cameras" else {"path": path}
-        report = export_video(photo_run[0], f"{tmp_path}/{path}/", frames=3, **more)
+        report = export_video(photo_run[0], f"{tmp_path}/{path}/", Flight(frames=3, **more))
         assert (report["path"], report["frames"], report["width"]) == (path, 3, 32)
         pictures = [np.array(Image.open(tmp_path / path / f"000{i}.png")).astype(float) for i in range(3)]
         # The ball stays in view from all of them: its colours are in the middle.
@@ -169,7 +170,7 @@ def to_packed_plain(field, note):
 
 def test_a_path_of_nerfstudio_is_flown(ball_run, photo_run, tmp_path):
     field, _ = load_field(photo_run[0])
-    along = orbit_cameras(field.view, 4, (32, 32))
+    along = Orbit.of(field.view).cameras(4, (32, 32))
     angle = math.degrees(2 * math.atan(16 / float(along.focal[0, 1])))
     frames = [
         {"camera_to_world": np.vstack([pose, [0, 0, 0, 1]]).flatten().tolist(), "fov": angle, "aspect": 1}
@@ -179,13 +180,13 @@ def test_a_path_of_nerfstudio_is_flown(ball_run, photo_run, tmp_path):
     file.write_text(
         json.dumps({"camera_path": frames, "render_width": 32, "render_height": 32, "seconds": 2, "fps": 2})
     )
-    report = export_video(photo_run[0], f"{tmp_path}/flown/", path=str(file))
-    export_video(photo_run[0], f"{tmp_path}/orbit/", frames=4)
+    report = export_video(photo_run[0], f"{tmp_path}/flown/", Flight(str(file)))
+    export_video(photo_run[0], f"{tmp_path}/orbit/", Flight(frames=4))
     assert report["fps"] == 2 and report["path"] == str(file)
     for i in range(4):
         one, other = (np.array(Image.open(tmp_path / name / f"000{i}.png")).astype(int) for name in ("flown", "orbit"))
         assert np.abs(one - other).max() <= 2
-    export_video(ball_run[0], tmp_path / "ball.gif", path=str(file))
+    export_video(ball_run[0], tmp_path / "ball.gif", Flight(str(file)))
 
 
 def test_what_cannot_be_meant_is_one_line(photo_run, ball_run, tmp_path, capfd):

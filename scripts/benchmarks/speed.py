@@ -21,7 +21,7 @@ import numba
 import numpy as np
 import torch
 
-from sinefield.cameras.orbits import orbit_cameras
+from sinefield.cameras.orbits import Orbit
 from sinefield.config import data_folder, load_config
 from sinefield.data.surfaces.sampling import sample_shape
 from sinefield.data.surfaces.surface import Normalisation
@@ -229,7 +229,7 @@ def orbit_fps(seconds: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
         optimise(task, config.training, Run.prepare(Path(folder) / "run", config), config.seed)
     field = task.field.eval().requires_grad_(False)
-    cameras = orbit_cameras(field.view, 12, (200, 200))
+    cameras = Orbit.of(field.view).cameras(12, (200, 200))
     begin = time.perf_counter()
     for i in range(12):
         with torch.no_grad():

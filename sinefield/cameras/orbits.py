@@ -1,10 +1,75 @@
-"""The orbit that shows a scene the way its photographs did, as eleven numbers that travel with a field."""
+"""The orbit that shows a scene the way its photographs did; it is stored with a field."""
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras, orbit
+
+Size = tuple[int | None, int | None]
+"""Width and height in pixels; what is None follows from the other, or from the data."""
+
+
+class Orbit(NamedTuple):
+    """A circle around a scene, and the camera that goes along it.
+
+    Attributes:
+        centre: what the camera looks at, world units.
+        up: direction, of unit length.
+        distance: of the camera from the centre, world units.
+        elevation: of the camera above the plane through the centre, in degrees.
+        focal: focal length in image widths.
+        width, height: of the image in pixels.
+    """
+
+    centre: tuple[float, float, float]
+    up: tuple[float, float, float]
+    distance: float
+    elevation: float
+    focal: float
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, stored: Float[Tensor, "11"] | Float[np.ndarray, "11"]) -> "Orbit":
+        """The orbit of eleven numbers, as a field stores it: see `to_vector`."""
+        *numbers, width, height = stored.tolist()
+        x, y, z, up_x, up_y, up_z, distance, elevation, focal = numbers
+        sides = max(round(width), 1), max(round(height), 1)
+        return cls((x, y, z), (up_x, up_y, up_z), distance, elevation, focal, *sides)
+
+    def to_vector(self) -> Float[Tensor, "11"]:
+        """Centre, up, distance, elevation, focal, width and height, in this order; float32."""
+        return torch.tensor([*self.centre, *self.up, *self[2:]], dtype=torch.float32)
+
+    def cameras(self, frames: int, size: Size = (None, None)) -> Cameras:
+        """Cameras of one turn, anti-clockwise as seen from above; `size` instead of the orbit's own."""
+        poses = orbit(frames, self.centre, self.distance, self.elevation, self.up)
+        return pinholes(poses, self.focal, (self.width, self.height), size)
+
+
+def usual_orbit(cameras: Cameras) -> Orbit:
+    """The orbit along which a scene looks most as it does from these cameras.
+
+    Centre, distance, elevation and focal length are the means over the cameras; up is theirs too, or the axis within
+    some degrees of it.
+    """
+    eyes, centre = cameras.c2w[:, :, 3].double(), look_centre(cameras)
+    up = usual_up(cameras)
+    offset = eyes - centre
+    distance = offset.norm(dim=1).clamp(min=1e-9)
+    elevation = torch.rad2deg(torch.asin((offset @ up / distance).clamp(-1, 1))).mean().clamp(-89, 89)
+    focal = cameras.focal[:, 0].double().mean() / cameras.width
+    numbers = torch.stack([distance.mean(), elevation, focal]).tolist()
+    return Orbit(_triple(centre), _triple(up), *numbers, cameras.width, cameras.height)
+
+
+def _triple(point: Float[Tensor, "3"]) -> tuple[float, float, float]:
+    x, y, z = point.tolist()
+    return x, y, z
 
 
 def look_centre(cameras: Cameras) -> Float[Tensor, "3"]:
@@ -26,45 +91,11 @@ def usual_up(cameras: Cameras) -> Float[Tensor, "3"]:
     return axis if float(up @ axis) > 0.9 else up  # a level horizon looks intended
 
 
-def usual_orbit(cameras: Cameras) -> Float[Tensor, "11"]:
-    """centre (3), up (3), distance, elevation in degrees, focal length in image widths, width, height; float32.
-
-    Centre, distance, elevation and focal length are the means over the cameras; up is theirs too, or the axis within
-    some degrees of it.
-    """
-    eyes, centre = cameras.c2w[:, :, 3].double(), look_centre(cameras)
-    up = usual_up(cameras)
-    offset = eyes - centre
-    distance = offset.norm(dim=1).clamp(min=1e-9)
-    elevation = torch.rad2deg(torch.asin((offset @ up / distance).clamp(-1, 1))).mean().clamp(-89, 89)
-    focal = cameras.focal[:, 0].double().mean() / cameras.width
-    size = torch.tensor([cameras.width, cameras.height], dtype=torch.float64)
-    return torch.cat([centre, up, torch.stack([distance.mean(), elevation, focal]), size]).float()
-
-
-def orbit_cameras(
-    view: Float[Tensor, "11"],
-    frames: int,
-    size: tuple[int | None, int | None] = (None, None),
-    elevation: float | None = None,
-) -> Cameras:
-    """Cameras of one turn along an orbit of `usual_orbit`.
-
-    Arguments:
-        size: width and height in pixels; what is None follows from the orbit's own.
-        elevation: degrees above the horizon instead of the orbit's.
-    """
-    view = view.double().cpu()
-    degrees = float(view[7]) if elevation is None else elevation
-    poses = orbit(frames, view[:3].tolist(), float(view[6]), degrees, view[3:6].tolist())
-    return pinholes(poses, float(view[8]), (max(round(float(view[9])), 1), max(round(float(view[10])), 1)), size)
-
-
 def pinholes(
     poses: Float[Tensor, "n 3 4"],
     focal: Float[Tensor, "n"] | float,
     own: tuple[int, int],
-    size: tuple[int | None, int | None] = (None, None),
+    size: Size = (None, None),
 ) -> Cameras:
     """Cameras without distortion and with the principal point in the middle.
 

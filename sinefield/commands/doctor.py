@@ -1,22 +1,47 @@
-"""What this machine can run. Each part is found out by trying it, never by guessing from versions."""
+"""sinefield doctor: what this machine can run. Each part is found out by trying it, never by guessing from versions."""
 
+import argparse
 import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from sinefield import __version__
-from sinefield.config import data_folder
-from sinefield.machine import describe_machine
+from sinefield.commands.command import Answer, Command
 
 
-def examine() -> tuple[dict[str, Any], str]:
+def run(options: argparse.Namespace) -> Answer:
+    return examine()
+
+
+def examine() -> Answer:
     """Try every backend; returns the findings and the same as a table.
 
     Each row: name, found, works (a tiny problem was solved and its answer compared), version, used or why not.
     """
-    rows = [
+    from sinefield.config import data_folder
+    from sinefield.machine import describe_machine
+
+    rows = _try_all()
+    report = {
+        "sinefield": __version__,
+        **describe_machine(),
+        "data_folder": str(data_folder()),
+        "data_folder_exists": data_folder().is_dir(),
+        "backends": rows,
+    }
+    lines = [
+        f"sinefield {__version__}, Python {report['python']}, torch {report['torch']}, {report['cores']} cores, "
+        f"{report['system']}",
+        f"data folder {data_folder()}" + ("" if data_folder().is_dir() else " (absent; set SINEFIELD_DATA)"),
+    ]
+    for row in rows:
+        state = "works" if row["works"] else ("found, fails" if row["found"] else "absent")
+        lines.append(f"  {row['name']:<31}{state:<14}{row['version'] or '':<12}{row['note']}")
+    return report, "\n".join(lines)
+
+
+def _try_all() -> list[dict[str, Any]]:
+    return [
         _try("marcher, compiled (numba)", _numba, "used on the CPU", "reinstall sinefield; without it nothing renders"),
         _try("networks by tiles (numba)", _tiles, "used on the CPU", "layers go one by one through torch; slower"),
         _try("bf16 arithmetic", _bf16, "used in training with precision: auto", "float32 is used instead; slower"),
@@ -36,22 +61,6 @@ def examine() -> tuple[dict[str, Any], str]:
         ),
         _try("LPIPS", _lpips, "used by eval", "optional; scores say null without it"),
     ]
-    report = {
-        "sinefield": __version__,
-        **describe_machine(),
-        "data_folder": str(data_folder()),
-        "data_folder_exists": data_folder().is_dir(),
-        "backends": rows,
-    }
-    lines = [
-        f"sinefield {__version__}, Python {report['python']}, torch {report['torch']}, {report['cores']} cores, "
-        f"{report['system']}",
-        f"data folder {data_folder()}" + ("" if data_folder().is_dir() else " (absent; set SINEFIELD_DATA)"),
-    ]
-    for row in rows:
-        state = "works" if row["works"] else ("found, fails" if row["found"] else "absent")
-        lines.append(f"  {row['name']:<31}{state:<14}{row['version'] or '':<12}{row['note']}")
-    return report, "\n".join(lines)
 
 
 def _try(name: str, check: Callable[[], str | None], used: str, remedy: str) -> dict[str, Any]:
@@ -79,6 +88,8 @@ def _version(package: str) -> str | None:
 
 
 def _numba() -> str | None:
+    import torch
+
     from sinefield.render.march import march, march_reference
 
     rays_o, rays_d = torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]])
@@ -90,6 +101,8 @@ def _numba() -> str | None:
 
 
 def _tiles() -> str | None:
+    import torch
+
     from sinefield.nn import tiled
     from sinefield.nn.backend import has_fast_bf16
     from sinefield.nn.mlp import MLP
@@ -166,6 +179,8 @@ def _viser() -> str | None:
 
 
 def _cuda() -> str | None:
+    import torch
+
     if not torch.cuda.is_available():
         raise _Absent("no CUDA device, or a torch built without CUDA")
     if float(torch.ones(2, device="cuda").sum()) != 2:
@@ -199,6 +214,7 @@ def _tinycudann() -> str | None:
 
 def _peft() -> str | None:
     import peft
+    import torch
     from torch import nn
 
     from sinefield.adapters.peft import SineLoraConfig
@@ -227,3 +243,11 @@ def _lpips() -> str | None:
     except SinefieldError as error:
         raise _Absent(str(error)) from error
     return _version("lpips")
+
+
+COMMAND = Command(
+    help="say what this machine can run, and why the rest is not used",
+    example="sinefield doctor",
+    arguments=lambda parser: None,
+    run=run,
+)

@@ -18,7 +18,9 @@ from PIL import Image
 
 from sinefield.adapters.edits import load_edit
 from sinefield.adapters.file import describe_adapter
+from sinefield.cameras.orbits import Orbit
 from sinefield.errors import SinefieldError
+from sinefield.export.flight import Flight
 from sinefield.export.image import scaled
 from sinefield.export.info import describe
 from sinefield.export.mesh import extract_field, vertex_colours
@@ -260,7 +262,7 @@ def _mesh_part(field: RadianceField | ShapeField, left_out: list[str]) -> tuple[
     if isinstance(field, RadianceField):
         normals = trimesh.Trimesh(vertices, faces, process=False).vertex_normals
         colours = vertex_colours(field, vertices, np.asarray(normals))
-        up = field.view[3:6].double().numpy()
+        up = np.array(Orbit.of(field.view).up)
     hint = "Drag to turn, then use the wheel to come closer; double click to go back. "
     hint += f"{len(vertices):,} vertices, at {resolution}³."
     parts = [
@@ -322,8 +324,8 @@ def _video_part(run: str | Path, left_out: list[str], adapters: Sequence[str | P
     """One turn around the field as an mp4."""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            size = (VIDEO_WIDTH, None)
-            made = export_video(run, Path(folder) / "turn.mp4", frames=FRAMES, fps=FPS, size=size, adapters=adapters)
+            turn = Flight(frames=FRAMES, fps=FPS, size=(VIDEO_WIDTH, None))
+            made = export_video(run, Path(folder) / "turn.mp4", turn, adapters=adapters)
             uri = data_uri((Path(folder) / "turn.mp4").read_bytes(), "video/mp4")
     except (SinefieldError, OSError) as error:
         left_out.append(f"video: {error}")

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from sinefield.cameras.cameras import orbit
-from sinefield.cameras.orbits import orbit_cameras
+from sinefield.cameras.orbits import Orbit
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field
 from sinefield.fields.radiance.field import RadianceField
@@ -59,10 +59,10 @@ def home(field: RadianceField | ShapeField) -> Home:
     """A radiance field as its photographs saw it; all of a shape's box from somewhat above, up being y."""
     origin, unit = frame(field)
     if isinstance(field, RadianceField):
-        pose = orbit_cameras(field.view, 1).c2w[0].double().numpy()
-        view = field.view.double().numpy()
-        fov = 2 * atan(view[10] / (2 * view[8] * view[9]))
-        return Home((pose[:, 3] - origin) / unit, (view[:3] - origin) / unit, view[3:6], fov)
+        usual = Orbit.of(field.view)
+        pose = usual.cameras(1).c2w[0].double().numpy()
+        fov = 2 * atan(usual.height / (2 * usual.focal * usual.width))
+        return Home((pose[:, 3] - origin) / unit, (usual.centre - origin) / unit, np.array(usual.up), fov)
     radius = float((field.aabb[3:] - field.aabb[:3]).norm()) / 2 / unit
     distance = radius / sin(SHAPE_FOV / 2)
     pose = orbit(1, (0.0, 0.0, 0.0), distance, SHAPE_ELEVATION, (0.0, 1.0, 0.0), SHAPE_AZIMUTH)[0].double().numpy()

@@ -248,6 +248,6 @@ def _warm_up(snapshot: Snapshot) -> None:
     """Load what the first picture would wait for: compiled kernels, arithmetic's threads."""
     field = snapshot.field
     if field.kind == "radiance":
-        from sinefield.cameras.orbits import orbit_cameras
+        from sinefield.cameras.orbits import Orbit
 
-        field.render(*orbit_cameras(field.view, 1, (16, 16)).view(0))
+        field.render(*Orbit.of(field.view).cameras(1, (16, 16)).view(0))

@@ -1,6 +1,7 @@
 """Poses for photographs that have none: COLMAP, where it is installed."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sinefield.data.photographs.captures import image_folders, image_names
-from sinefield.data.photographs.colmap import find_models, read_model
+from sinefield.data.photographs.colmap import Model, find_models, read_model
 from sinefield.errors import SinefieldError
 from sinefield.files import swap, write_error
 
@@ -26,7 +27,7 @@ STAGES = (
 TAIL = 30
 
 
-def reconstruct(folder: str | Path, quality: str = "medium", overwrite: bool = False) -> dict[str, Any]:
+def find_poses(folder: str | Path, quality: str = "medium", overwrite: bool = False) -> dict[str, Any]:
     """Find the poses of a folder's photographs by COLMAP, as folder/sparse/0.
 
     All photographs are taken to be of one camera, with OpenCV's k1, k2, p1, p2. Where COLMAP ends with several models,
@@ -44,6 +45,28 @@ def reconstruct(folder: str | Path, quality: str = "medium", overwrite: bool = F
         SinefieldError: COLMAP is not installed, failed, or placed nothing; no photographs; poses are there already.
     """
     folder = Path(folder)
+    images, program = _check(folder, quality, overwrite)
+    begin = time.perf_counter()
+    names = image_names(images)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".poses-", dir=folder) as scratch:
+            _run(program, images.resolve(), Path(scratch), quality, len(names))
+            model, found = _keep_largest(Path(scratch), folder, len(names))
+    except OSError as error:
+        raise write_error(folder, error) from error
+    return {
+        "folder": str(folder),
+        "model": str(folder / "sparse" / "0"),
+        "images": len(names),
+        "registered": len(model.images),
+        "points": len(model.points),
+        "models": found,
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+
+
+def _check(folder: Path, quality: str, overwrite: bool) -> tuple[Path, str]:
+    """The folder of the photographs themselves, and COLMAP's program."""
     if not folder.is_dir():
         raise SinefieldError(f"{folder}: no such folder; give one of photographs")
     if quality not in QUALITIES:
@@ -51,7 +74,6 @@ def reconstruct(folder: str | Path, quality: str = "medium", overwrite: bool = F
     folders = image_folders(folder)
     if not folders:
         raise SinefieldError(f"{folder}: has no photographs, nor a folder 'images' of them")
-    images = folders[min(folders)]
     if find_models(folder) and not overwrite:
         raise SinefieldError(f"{folder}: has a COLMAP model already; use --overwrite to replace it")
     program = shutil.which("colmap")
@@ -60,34 +82,23 @@ def reconstruct(folder: str | Path, quality: str = "medium", overwrite: bool = F
             "COLMAP, which finds poses, is not installed; apt install colmap, brew install colmap, or see "
             "https://colmap.github.io/install.html"
         )
-    begin = time.perf_counter()
-    names = image_names(images)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".poses-", dir=folder) as scratch:
-            _run(program, images.resolve(), Path(scratch), quality, len(names))
-            models = find_models(Path(scratch))
-            if not models:
-                raise SinefieldError(
-                    f"{folder}: COLMAP placed none of {len(names)} photographs; take more that overlap, all in focus, "
-                    "from places some steps apart"
-                )
-            read = {model: read_model(model) for model in models}
-            best = max(models, key=lambda m: len(read[m].images))
-            kept = Path(scratch) / "kept"
-            kept.mkdir()
-            best.rename(kept / "0")
-            swap(kept, folder / "sparse", Path(scratch) / "old")
-    except OSError as error:
-        raise write_error(folder, error) from error
-    return {
-        "folder": str(folder),
-        "model": str(folder / "sparse" / "0"),
-        "images": len(names),
-        "registered": len(read[best].images),
-        "points": len(read[best].points),
-        "models": len(models),
-        "seconds": round(time.perf_counter() - begin, 2),
-    }
+    return folders[min(folders)], program
+
+
+def _keep_largest(scratch: Path, folder: Path, total: int) -> tuple[Model, int]:
+    """Move the model of the most photographs to folder/sparse/0; returns it, and how many models there were."""
+    models = {path: read_model(path) for path in find_models(scratch)}
+    if not models:
+        raise SinefieldError(
+            f"{folder}: COLMAP placed none of {total} photographs; take more that overlap, all in focus, "
+            "from places some steps apart"
+        )
+    best = max(models, key=lambda path: len(models[path].images))
+    kept = scratch / "kept"
+    kept.mkdir()
+    best.rename(kept / "0")
+    swap(kept, folder / "sparse", scratch / "old")
+    return models[best], len(models)
 
 
 def _run(program: str, images: Path, workspace: Path, quality: str, total: int) -> None:
@@ -117,4 +128,4 @@ def _run(program: str, images: Path, workspace: Path, quality: str, total: int) 
         process.stdout.close()
     if failed:
         said = next((line for line in reversed(tail) if line), f"exit status {failed}")
-        raise SinefieldError(f"{images}: COLMAP failed ({said[-200:]}); run it by hand: {' '.join(command)}")
+        raise SinefieldError(f"{images}: COLMAP failed ({said[-200:]}); run it by hand: {shlex.join(command)}")

@@ -36,7 +36,7 @@ class RadianceField(Field):
     Attributes:
         frame: (15,) the frame of NDC (see `forward_frame`), then the near plane's distance from a ray's origin.
         background: (3,) sRGB that evaluation and video composite on.
-        view: (11,) the orbit that shows the scene as its photographs did; see `data.orbits.usual_orbit`.
+        view: (11,) the orbit that shows the scene as its photographs did; see `cameras.orbits.Orbit`.
     """
 
     kind = "radiance"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sinefield.cameras.orbits import orbit_cameras
+from sinefield.cameras.orbits import Orbit
 from sinefield.fields.radiance.field import RadianceField
 
 FRAMES, PIXELS = 8, 48
@@ -27,9 +27,10 @@ def suggest_level(field: RadianceField) -> tuple[float, str]:
     half = float((field.aabb[3:] - field.aabb[:3]).max()) / 2
     levels = LOWEST * (HIGHEST / LOWEST) ** torch.linspace(0, 1, CANDIDATES) / half
     total, rays, opaque = torch.zeros(CANDIDATES), 0, 0
+    orbit = Orbit.of(field.view)
     for lift in ELEVATIONS:
-        elevation = min(max(float(field.view[7]) + lift, -80.0), 80.0)
-        cameras = orbit_cameras(field.view, FRAMES, (PIXELS, PIXELS), elevation)
+        elevation = min(max(orbit.elevation + lift, -80.0), 80.0)
+        cameras = orbit._replace(elevation=elevation).cameras(FRAMES, (PIXELS, PIXELS))
         for index in range(FRAMES):
             offsets, seen = _offsets(field, *cameras.view(index), levels)
             total, rays, opaque = total + offsets.sum(0), rays + len(offsets), opaque + seen

@@ -103,7 +103,7 @@ class RadianceTask(Task):
         self.field.grid.marcher = config.training.marcher
         if self.fresh:
             self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
-            self.field.view.copy_(usual_orbit(scene.train.cameras))
+            self.field.view.copy_(usual_orbit(scene.train.cameras).to_vector())
         if config.training.hull and scene.has_alpha and config.field.space == "box" and config.field.grid_levels == 1:
             self._start_from_hull(scene.train)
         fits = config.training.fit_poses, config.training.fit_exposure

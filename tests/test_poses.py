@@ -10,7 +10,7 @@ import pytest
 
 from sinefield.commands.cli import main
 from sinefield.data.photographs.images import load_posed
-from sinefield.data.photographs.poses import reconstruct
+from sinefield.data.photographs.poses import find_poses
 from sinefield.errors import SinefieldError
 
 STAND_IN = """#!{python}
@@ -52,8 +52,8 @@ def test_the_largest_model_is_kept(photographs, tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(scene.train.cameras.c2w.numpy(), poses, atol=1e-5)
     assert sorted(p.name for p in photographs.iterdir()) == ["images", "sparse"]
     with pytest.raises(SinefieldError, match="already; use --overwrite"):
-        reconstruct(photographs)
-    assert reconstruct(photographs, overwrite=True)["registered"] == 5
+        find_poses(photographs)
+    assert find_poses(photographs, overwrite=True)["registered"] == 5
 
 
 @pytest.mark.parametrize(
@@ -70,20 +70,20 @@ def test_the_largest_model_is_kept(photographs, tmp_path, monkeypatch, capsys):
 def test_what_fails_leaves_nothing(photographs, tmp_path, monkeypatch, then, said):
     install(tmp_path, monkeypatch, then)
     with pytest.raises(SinefieldError, match=said):
-        reconstruct(photographs)
+        find_poses(photographs)
     assert [p.name for p in photographs.iterdir()] == ["images"]
 
 
 def test_bad_input_is_one_line(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SinefieldError, match="is not installed; apt install colmap"):
-        reconstruct(photographs)
+        find_poses(photographs)
     for folder, said in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "has no photographs")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(SinefieldError, match=said):
-            reconstruct(folder)
+            find_poses(folder)
     with pytest.raises(SinefieldError, match="one of low, medium"):
-        reconstruct(photographs, quality="best")
+        find_poses(photographs, quality="best")
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_colmap_agrees_with_known_poses(data_folder, tmp_path):
     for name in known.names[10:22]:
         picture = Image.open(data_folder / "fox" / name)
         picture.resize((540, 960), Image.Resampling.BOX).save(folder / "images" / name.rsplit("/", 1)[-1])
-    report = reconstruct(folder, "low")
+    report = find_poses(folder, "low")
     assert report["registered"] == report["images"]
     found = load_posed(folder, holdout=0).train
     rows = [[n.rsplit("/", 1)[-1] for n in known.names].index(n.rsplit("/", 1)[-1]) for n in found.names]

@@ -1,0 +1,52 @@
+"""sinefield mesh."""
+
+import argparse
+
+from sinefield.commands.arguments import MESH_FILE, add_edits, add_out, add_run, add_surface, surface_options
+from sinefield.commands.command import Answer, Command
+
+BOX = ("XMIN", "YMIN", "ZMIN", "XMAX", "YMAX", "ZMAX")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    add_out(parser, MESH_FILE)
+    add_surface(parser, 256, "box", ", of a density what the field suggests")
+    parser.add_argument("--crop", type=float, nargs=6, metavar=BOX, help="keep what lies in this box, input units")
+    parser.add_argument("--faces", type=int, help="decimate to about so many triangles at most")
+    parser.add_argument("--no-colours", action="store_true", help="leave a radiance field's colours out")
+    parser.add_argument(
+        "--dense", action="store_true", help="evaluate every point of the grid, not only near the surface"
+    )
+    add_edits(parser)
+
+
+def run(options: argparse.Namespace) -> Answer:
+    from sinefield.export.mesh import export_mesh
+
+    report = export_mesh(
+        options.run,
+        options.out,
+        **surface_options(options),
+        crop=options.crop,
+        faces=options.faces,
+        colours=not options.no_colours,
+        dense=options.dense,
+        adapters=options.adapter,
+        overwrite=options.overwrite,
+    )
+    why = report["level_note"]
+    note = f"\nnote: a density mesh is an estimate; its level: {why}" if why else ""
+    return report, (
+        f"{options.out}: {report['vertices']:,} vertices, {report['faces']:,} faces, "
+        f"{'watertight' if report['watertight'] else 'open'}, level {report['level']:g}, {report['seconds']:.1f} s"
+        f"{note}"
+    )
+
+
+COMMAND = Command(
+    help="extract a mesh",
+    example="sinefield mesh runs/armadillo armadillo.glb --resolution 256",
+    arguments=arguments,
+    run=run,
+)

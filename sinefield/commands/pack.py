@@ -1,0 +1,54 @@
+"""sinefield pack."""
+
+import argparse
+
+from sinefield.commands.arguments import add_data, add_out, add_quantiser, add_run
+from sinefield.commands.command import Answer, Command
+from sinefield.metrics import MAIN_SCORE
+
+NOTES = """
+
+without --bits, --max-bytes and --min-quality: the smallest field that costs at most 0.004 IoU or 0.2 dB"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser, "run folder")
+    add_out(parser, "packed file: .sine")
+    parser.add_argument("--bits", type=int, help="every matrix at so many bits an entry, 1 to 8")
+    parser.add_argument("--max-bytes", type=int, help="the best field that fits into so many bytes")
+    parser.add_argument("--min-quality", type=float, help="the smallest field with this IoU or PSNR")
+    add_quantiser(parser)
+    parser.add_argument("--seconds", type=float, default=120, help="training with rounded weights; 0 for none (120)")
+    parser.add_argument("--steps", type=int, help="the same in steps, which repeat to the bit")
+    add_data(parser, "where the run's mesh, photographs or image are, if they moved")
+
+
+def run(options: argparse.Namespace) -> Answer:
+    from sinefield.learning.pack import pack
+
+    report = pack(
+        options.run,
+        options.out,
+        bits=options.bits,
+        max_bytes=options.max_bytes,
+        min_quality=options.min_quality,
+        quantiser=options.quantiser,
+        seconds=options.seconds,
+        steps=options.steps,
+        data=options.data,
+        overwrite=options.overwrite,
+    )
+    name = MAIN_SCORE[report["kind"]]
+    return report, (
+        f"{options.out}: {report['bytes']:,} bytes, {report['float_bytes'] / report['bytes']:.1f} times smaller; "
+        f"{name} {report[name + '_before']:.4g} before, {report[name]:.4g} after, {report['seconds']:.0f} s"
+    )
+
+
+COMMAND = Command(
+    help="pack a trained field into one small file",
+    example="sinefield pack runs/armadillo armadillo.sine --max-bytes 8000",
+    arguments=arguments,
+    run=run,
+    notes=NOTES,
+)

@@ -1,0 +1,191 @@
+"""Where a video's camera flies: an orbit, a path along the training cameras, a file, or where the photographs are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sinefield.cameras.cameras import Cameras, orbit
+from sinefield.cameras.orbits import Orbit, Size, pinholes
+from sinefield.cameras.path_files import read_camera_path
+from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
+from sinefield.config import Config, RadianceConfig, RadianceDataConfig
+from sinefield.data.photographs.capture_cameras import choose_cameras, load_capture
+from sinefield.data.photographs.images import Views, load_posed
+from sinefield.errors import SinefieldError
+from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shape.field import ShapeField
+from sinefield.store.run import Run, edited_config
+from sinefield.store.sine_files import config_of, is_sine, load_packed
+
+MAX_SIDE = 4096
+MAX_FRAMES = 10_000
+FRAMES, FPS, BESIDE_FPS = 90, 30.0, 2.0
+SHAPE_SIZE = 256
+SHAPE_ELEVATION = 20.0
+PATHS = ("orbit", "ellipse", "spiral", "cameras")
+
+
+@dataclass(frozen=True)
+class Flight:
+    """Where the camera flies, and how large its pictures are; as it comes, one turn along the field's own orbit.
+
+    Attributes:
+        path: one of `PATHS`, or a camera path of nerfstudio (.json).
+        cameras: the cameras to fly through, by index or name; they make the path "cameras".
+        frames: their number; 90, or as many as a .json has, when None.
+        fps: frames a second; 30, or what a .json says, or 2 beside photographs, when None.
+        size: width and height in pixels; what is None is the data's, or follows from the other.
+        elevation: degrees above the horizon of an orbit; that of the training cameras, 20 for a shape, when None.
+        beside: show the views held out, else those trained on, beside their photographs, instead of a path.
+        data: the photographs of a `.sine` file that does not name them.
+    """
+
+    path: str | None = None
+    cameras: Sequence[str] = field(default_factory=list)
+    frames: int | None = None
+    fps: float | None = None
+    size: Size = (None, None)
+    elevation: float | None = None
+    beside: bool = False
+    data: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """One of `PATHS`, "file" or "beside"."""
+        if self.beside:
+            return "beside"
+        if self.path is None:
+            return "cameras" if self.cameras else "orbit"
+        return self.path if self.path in PATHS else "file"
+
+    def check(self) -> None:
+        """Raise SinefieldError for what cannot be meant together, or is out of range."""
+        frames, fps = (usual if given is None else given for given, usual in ((self.frames, FRAMES), (self.fps, FPS)))
+        if not 1 <= frames <= MAX_FRAMES or not 0.1 <= fps <= 240:
+            raise SinefieldError(f"{frames} frames at {fps} a second; 1 to 10,000 frames and 0.1 to 240 a second")
+        for side in self.size:
+            if side is not None and not 8 <= side <= MAX_SIDE:
+                raise SinefieldError(f"a video {side} pixels wide or high; 8 to {MAX_SIDE}")
+        if self.kind == "file" and Path(self.path or "").suffix.lower() != ".json":
+            raise SinefieldError(f"path {self.path}: unknown; one of {', '.join(PATHS)}, or a camera path FILE.json")
+        if self.kind == "cameras" and not self.cameras:
+            raise SinefieldError("path cameras: name the cameras to fly through, as in --cameras 0,5,12")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        shown = {"beside": "--beside", "file": "a path from a file"}.get(self.kind, f"path {self.kind}")
+        for given, what, fits in (
+            (self.cameras, "--cameras", ("cameras",)),
+            (self.elevation is not None, "--elevation", ("orbit",)),
+            (self.frames is not None, "--frames", PATHS),
+            (any(self.size), "--width and --height", (*PATHS, "file")),
+            (self.path is not None, "--path", (*PATHS, "file")),
+        ):
+            if given and self.kind not in fits:
+                raise SinefieldError(f"{what} does not go with {shown}; leave one of them out")
+
+
+class Flown(NamedTuple):
+    """A flight of one field: a camera for each frame, frames a second, and photographs to show beside."""
+
+    cameras: Cameras
+    fps: float
+    photographs: Views | None = None
+
+
+def fly(
+    run: str | Path, trained: RadianceField | ShapeField, flight: Flight, adapters: Sequence[str | Path] = ()
+) -> Flown:
+    """The cameras of a flight through the field of a run.
+
+    Arguments:
+        run: run folder or .sine file.
+        trained: its field.
+        adapters: edits of the field; photographs are then those of the changed scene.
+
+    Raises:
+        SinefieldError: see the readers of paths and photographs; a path along training cameras of a shape, or of a
+            field that does not know its data.
+    """
+    if flight.kind == "file":
+        along, fps = _from_file(flight)
+        return Flown(along, flight.fps or fps or FPS)
+    if flight.kind == "orbit":
+        return Flown(_orbit(trained, flight), flight.fps or FPS)
+    data = _config(run, trained, flight, adapters).data
+    if flight.kind == "beside":
+        views = _photographs(data, trained)
+        return Flown(views.cameras, flight.fps or BESIDE_FPS, views)
+    return Flown(_along_cameras(data, trained, flight), flight.fps or FPS)
+
+
+def _from_file(flight: Flight) -> tuple[Cameras, float | None]:
+    along, fps = read_camera_path(flight.path, flight.size)
+    if len(along) > MAX_FRAMES or max(along.width, along.height) > MAX_SIDE:
+        raise SinefieldError(
+            f"{flight.path}: {len(along)} frames of {along.width}x{along.height}; at most {MAX_FRAMES:,} frames "
+            f"and {MAX_SIDE} pixels a side"
+        )
+    return along, fps
+
+
+def _orbit(trained: RadianceField | ShapeField, flight: Flight) -> Cameras:
+    frames = flight.frames or FRAMES
+    if not isinstance(trained, RadianceField):
+        return _round_shape(trained, frames, flight.size, flight.elevation)
+    usual = Orbit.of(trained.view)
+    if flight.elevation is not None:
+        usual = usual._replace(elevation=flight.elevation)
+    return usual.cameras(frames, flight.size)
+
+
+def _round_shape(trained: ShapeField, frames: int, size: Size, elevation: float | None) -> Cameras:
+    """One turn with all of the box in every picture."""
+    width = size[0] or size[1] or SHAPE_SIZE
+    height = size[1] or width
+    low, high = trained.aabb[:3].cpu(), trained.aabb[3:].cpu()
+    least = min(width, height)
+    focal = 1.35 * least
+    distance = float((high - low).norm()) / 2 * float(np.hypot(2 * focal, least)) / least * 1.02
+    degrees = SHAPE_ELEVATION if elevation is None else elevation
+    poses = orbit(frames, ((low + high) / 2).tolist(), distance, degrees, (0.0, 1.0, 0.0))
+    return pinholes(poses, focal / width, (width, height))
+
+
+def _along_cameras(data: RadianceDataConfig, trained: RadianceField | ShapeField, flight: Flight) -> Cameras:
+    """An ellipse or spiral along the training cameras, or a path through chosen ones."""
+    capture, frames = load_capture(data.path, data.downscale, data.holdout), flight.frames or FRAMES
+    if flight.kind == "ellipse":
+        return ellipse_path(capture.cameras, frames, flight.size)
+    if flight.kind == "spiral":
+        near, far = capture.bounds or box_depths(capture.cameras, trained.aabb)
+        return spiral_path(capture.cameras, frames, near, far, flight.size)
+    return through_path(choose_cameras(capture, flight.cameras), frames, flight.size)
+
+
+def _photographs(data: RadianceDataConfig, trained: RadianceField | ShapeField) -> Views:
+    """The views held out, else those for validation, else those trained on."""
+    # The box does not matter here; the field's own spares data without one the question.
+    scene = load_posed(data.path, data.downscale, data.aabb or trained.aabb.tolist(), data.holdout)
+    return scene.test or scene.val or scene.train
+
+
+def _config(
+    run: str | Path, trained: RadianceField | ShapeField, flight: Flight, adapters: Sequence[str | Path]
+) -> RadianceConfig:
+    """The configuration that says which photographs a field was trained on, as evaluation finds it."""
+    if isinstance(trained, ShapeField):
+        what = "--beside" if flight.beside else f"path {flight.kind}"
+        raise SinefieldError(f"{run}: {what} needs photographs, and a shape has none; use orbit or a FILE.json")
+    if adapters:
+        config: Config = edited_config(run, adapters, flight.data)
+    elif is_sine(run):
+        config = config_of(load_packed(run), str(run), flight.data)
+    elif flight.data:
+        raise SinefieldError("--data is for .sine files; a run folder's config.yaml says where its data are")
+    else:
+        config = Run(Path(run).parent if Path(run).is_file() else run).config()
+    return config

@@ -13,7 +13,7 @@ sinefield info "runs/$scene.sine"
 python -c "
 import trimesh
 from sinefield.data.made.families import make_shape
-from sinefield.data.surfaces.shape_sets import scan, solid_of_shape
+from sinefield.data.shape_sets import scan, solid_of_shape
 trimesh.PointCloud(scan(solid_of_shape(make_shape('chair', 2_000_000)), 1024, 0.005, seed=0)).export('runs/$scene/points.ply')
 "
 sinefield reconstruct "runs/$scene.sine" "runs/$scene/points.ply" "runs/$scene/out.glb" --overwrite

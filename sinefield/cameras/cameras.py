@@ -21,6 +21,8 @@ from sinefield.kernels.cpu.march import rays_through
 Number = float | int
 Vector = Sequence[Number] | Tensor | np.ndarray
 
+LARGEST = 1e9  # of coordinates, so that float32 arithmetic on them stays finite
+
 # Newton on a lens polynomial doubles its digits each turn: 5 reach float32 for any lens whose image does not fold over.
 NEWTON_STEPS = 6
 
@@ -198,15 +200,16 @@ def look_at(eye: Vector, target: Vector, up: Vector = (0.0, 0.0, 1.0)) -> Float[
     Raises:
         SinefieldError: eye and target coincide, or up is parallel to the line between them.
     """
-    eye, target, up = torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float32) for v in (eye, target, up)))
-    back = eye - target
-    right = torch.linalg.cross(up, back)
-    size = back.norm(dim=-1) * up.norm(dim=-1)
+    single = (torch.as_tensor(v, dtype=torch.float32) for v in (eye, target, up))
+    position, centre, upwards = torch.broadcast_tensors(*single)
+    back = position - centre
+    right = torch.linalg.cross(upwards, back)
+    size = back.norm(dim=-1) * upwards.norm(dim=-1)
     if not (right.norm(dim=-1) > 1e-6 * size).all():
         raise SinefieldError("look_at: eye equals target, or up points along the view; move the eye or change up")
     back = back / back.norm(dim=-1, keepdim=True)
     right = right / right.norm(dim=-1, keepdim=True)
-    return torch.stack([right, torch.linalg.cross(back, right), back, eye], -1)
+    return torch.stack([right, torch.linalg.cross(back, right), back, position], -1)
 
 
 def orbit(
@@ -247,3 +250,18 @@ def orbit(
         raise SinefieldError("orbit: elevation must lie between -90 and 90 degrees, poles excluded")
     level = azimuth.cos() * first + azimuth.sin() * second
     return look_at(centre + radius * (elevation.cos() * level + elevation.sin() * up), centre, up)
+
+
+def rigid(pose: np.ndarray, where: str) -> np.ndarray:
+    """The first three rows of a finite (3 or 4, 4) pose with its rotation made orthonormal, a uniform scale removed."""
+    rotation = pose[:3, :3]
+    determinant = np.linalg.det(rotation)
+    if not determinant > 1e-18:
+        raise SinefieldError(
+            f"{where}: pose rotation has determinant {determinant:.3g}: mirrored or not invertible; export it again"
+        )
+    rotation = rotation / np.cbrt(determinant)
+    if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-2:
+        raise SinefieldError(f"{where}: pose rotation is not orthonormal; export the pose without shear or stretch")
+    left, _, right = np.linalg.svd(rotation)  # the nearest rotation: its transpose is then its inverse
+    return np.concatenate([left @ right, pose[:3, 3:]], 1)

@@ -20,7 +20,7 @@ from sinefield.store.run import Run
 from sinefield.store.sine_files import config_of, file_of, from_packed, load_packed
 
 
-def evaluate(run: Run, data: Any = None = None) -> dict[str, Any]:
+def evaluate(run: Run, data: Any = None) -> dict[str, Any]:
     """Score a run, write report.json, scores.csv and pictures into its folder, return the report.
 
     Args:

@@ -1,7 +1,6 @@
 """Points to train a shape on, with their labels, and points to score it on that training never sees."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ from safetensors.numpy import save_file
 
 from sinefield.data.surfaces.surface import Normalisation, Surface, signed_distance, winding_number
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_path
+from sinefield.files import atomic_path, cache_folder
 
 FORMAT = "sinefield shape samples 1"  # change with anything that changes the samples
 SURROUND = 0.09  # field units of empty space sampled around the object's box
@@ -79,7 +78,7 @@ def surface_samples(
     total = np.cumsum(surface.areas)
     chosen = np.searchsorted(total, rng.random(n) * total[-1], side="right").clip(max=len(total) - 1)
     if surface.faces is None:
-        return surface.vertices[chosen], surface.normals[chosen]
+        return surface.vertices[chosen], surface.cloud_normals()[chosen]
     normals = surface.area_vectors[chosen]
     normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
     # Uniform in a triangle: Osada et al., ACM TOG 2002, eq. 1.
@@ -98,14 +97,6 @@ def heldout_points(
     low, high = surface.aabb[:3], surface.aabb[3:]
     points = low + np.random.default_rng(seed).random((n, 3)) * (high - low)
     return points, winding_number(surface, points) > 0.5
-
-
-def cache_folder() -> Path:
-    """$SINEFIELD_CACHE, or $XDG_CACHE_HOME/sinefield, or ~/.cache/sinefield."""
-    if own := os.environ.get("SINEFIELD_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "sinefield"
 
 
 def _draw(
@@ -135,14 +126,14 @@ def _key(surface: Surface, normalisation: Normalisation, *parameters: object) ->
     for array in (surface.vertices, surface.faces, surface.normals):
         if array is not None:
             digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
 def _checksum(samples: dict[str, np.ndarray]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in ("points", "values"):
-        digest.update(np.ascontiguousarray(samples[name]))
+        digest.update(np.ascontiguousarray(samples[name]).data)
     return digest.hexdigest()
 
 

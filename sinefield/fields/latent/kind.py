@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sinefield.compress.container import Packed
 from sinefield.config import ShapesConfig, ShapesFieldConfig
-from sinefield.data.surfaces.shape_sets import ShapeSet, shape_set
+from sinefield.data.shape_sets import ShapeSet, shape_set
 from sinefield.fields.base import Kind, register_kind
 from sinefield.fields.latent.field import LatentShapeField
 from sinefield.fields.latent.scores import score_shapes

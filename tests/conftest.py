@@ -38,10 +38,10 @@ def data_folder() -> Path:
 @pytest.fixture(autouse=True)
 def coarse_scores(monkeypatch):
     """Tests train small fields many times; the surface they are scored by may be coarse."""
-    import sinefield.learning.evaluate as evaluate
+    from sinefield.fields.shape import scores
 
-    monkeypatch.setattr(evaluate, "SURFACE_RESOLUTION", 56)
-    monkeypatch.setattr(evaluate, "HELDOUT_POINTS", 50_000)
+    monkeypatch.setattr(scores, "SURFACE_RESOLUTION", 56)
+    monkeypatch.setattr(scores, "HELDOUT_POINTS", 50_000)
 
 
 @pytest.fixture

@@ -32,7 +32,9 @@ from sinefield.export.info import describe
 from sinefield.fields.image.field import ImageField
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.shape.field import ShapeField
-from sinefield.store.run import Run, load_field, load_state_field, save_field, save_tensors
+from sinefield.store.fields import load_field, load_state_field, save_field
+from sinefield.store.run import Run
+from sinefield.tensor_files import save_tensors
 
 Example = dict[str, bytes]
 """A folder's files."""

@@ -28,7 +28,8 @@ from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.training import ShapeTask
 from sinefield.learning.adapt import adapt
 from sinefield.nn.weights import materialised
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import save_sine
 from sinefield.viewer.follow import Follower
 

@@ -11,7 +11,7 @@ from sinefield.compress.quantize import Uniform
 from sinefield.errors import SinefieldError
 from sinefield.export import compare as module
 from sinefield.export.compare import compare
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 from sinefield.store.sine_files import save_sine, to_packed
 
 

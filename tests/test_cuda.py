@@ -9,9 +9,11 @@ import torch
 from small import radiance_config, shape_config
 
 from sinefield.config import make_config
+from sinefield.data.surfaces.surface import load_surface
+from sinefield.fields.base import step_generator
 from sinefield.fields.radiance.training import RadianceTask, load_scene
-from sinefield.fields.shape.training import ShapeTask, load_shape
-from sinefield.learning.loop import make_optimizers, step_generator
+from sinefield.fields.shape.training import ShapeTask
+from sinefield.learning.loop import make_optimizers
 from sinefield.learning.train import train
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP
@@ -123,7 +125,7 @@ def shape_task(ball, captured=True, dtype=torch.bfloat16, chunk=None, **field):
     config = shape_config(ball, device="cuda")
     config.training.chunk = chunk
     config.field = dataclasses.replace(config.field, **field)
-    task = ShapeTask(config, load_shape(ball))
+    task = ShapeTask(config, load_surface(ball))
     task.field.set_dtype(dtype)
     if not captured:
         task.graphed = None

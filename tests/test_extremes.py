@@ -10,12 +10,14 @@ from PIL import Image
 from small import radiance_config, shape_config
 
 from sinefield.config import make_config
+from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance.training import RadianceTask, load_scene
-from sinefield.fields.shape.training import ShapeTask, load_shape
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.learning.loop import optimise
 from sinefield.learning.train import train
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.tensor_files import load_tensors
 
 
@@ -93,7 +95,7 @@ def test_a_grid_all_empty_or_all_full(occupied, photographs, tmp_path):
 def test_what_is_not_finite_is_never_saved(where, ball, tmp_path):
     """From step 3 on NaN: one line, and the state from before it stays."""
     config = shape_config(ball, steps=10, save_seconds=1e-9)
-    task = ShapeTask(config, load_shape(ball))
+    task = ShapeTask(config, load_surface(ball))
     step = task.step
 
     def broken(index, generator):

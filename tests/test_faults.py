@@ -11,7 +11,8 @@ from killed import Command, write_scene
 from small import radiance_config, shape_config
 
 from sinefield.commands.cli import main
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import SUFFIX
 
 pytestmark = pytest.mark.slow

@@ -6,12 +6,15 @@ import pytest
 import torch
 from small import shape_config
 
+from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
-from sinefield.fields.shape.training import ShapeTask, load_shape
+from sinefield.fields.base import step_generator
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.kernels.cuda.graph import GraphedStep
 from sinefield.learning import loop
-from sinefield.learning.loop import optimise, step_generator
-from sinefield.store.run import Run, load_tensors
+from sinefield.learning.loop import optimise
+from sinefield.store.run import Run
+from sinefield.tensor_files import load_tensors
 
 
 class Late:
@@ -38,7 +41,7 @@ def test_losses_looked_at_late_give_the_same_run(ball, tmp_path, monkeypatch):
     config = shape_config(ball, steps=10, precision="fp32")
     results = []
     for name in ("soon", "late"):
-        task = ShapeTask(config, load_shape(ball))
+        task = ShapeTask(config, load_surface(ball))
         if name == "late":
             task = Late(task, monkeypatch)
         run = Run.prepare(tmp_path / name, config)
@@ -52,7 +55,7 @@ def test_losses_looked_at_late_give_the_same_run(ball, tmp_path, monkeypatch):
 def test_nothing_is_saved_after_a_loss_nobody_looked_at(ball, tmp_path, monkeypatch):
     for every, steps_done in ((1e6, 8), (1e-9, 7)):
         config = shape_config(ball, steps=40, precision="fp32", save_seconds=every)
-        task = Late(ShapeTask(config, load_shape(ball)), monkeypatch, broken_at=6)
+        task = Late(ShapeTask(config, load_surface(ball)), monkeypatch, broken_at=6)
         run = Run.prepare(tmp_path / str(steps_done), config)
         with pytest.raises(SinefieldError, match="the loss is nan at step 6"):
             optimise(task, config.training, run, 0)
@@ -65,7 +68,7 @@ def test_nothing_is_saved_after_a_loss_nobody_looked_at(ball, tmp_path, monkeypa
 
 def test_a_captured_step_is_captured_anew_where_it_must_be(ball):
     config = shape_config(ball)
-    plain, task = (ShapeTask(config, load_shape(ball)) for _ in range(2))
+    plain, task = (ShapeTask(config, load_surface(ball)) for _ in range(2))
     captures = []
 
     def capture(function):
@@ -100,7 +103,7 @@ def test_a_captured_step_is_captured_anew_where_it_must_be(ball):
 
 def test_a_step_that_cannot_be_captured_runs_as_it_is(ball, capfd):
     config = shape_config(ball)
-    plain, task = (ShapeTask(config, load_shape(ball)) for _ in range(2))
+    plain, task = (ShapeTask(config, load_surface(ball)) for _ in range(2))
     config.training.chunk = config.training.batch
 
     def capture(function):
@@ -115,7 +118,7 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is(ball, capfd):
 
 
 def test_a_capture_that_lacks_memory_is_tried_again_with_a_smaller_batch(ball):
-    task = ShapeTask(shape_config(ball), load_shape(ball))
+    task = ShapeTask(shape_config(ball), load_surface(ball))
 
     def capture(function):
         if len(task.graphed._inputs[0]) > 100:

@@ -20,7 +20,7 @@ from sinefield.learning.evaluate import evaluate_file
 from sinefield.learning.loop import Interrupted
 from sinefield.learning.pack import pack
 from sinefield.learning.train import train
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 from sinefield.store.sine_files import load_packed
 
 WIDTH, HEIGHT = 48, 32
@@ -249,7 +249,7 @@ def test_a_path_out_of_a_folder_is_not_followed(disc_run, tmp_path):
 
 
 def test_a_field_of_no_size_is_refused(disc_run, tmp_path):
-    from sinefield.store.run import save_field
+    from sinefield.store.fields import save_field
 
     field, note = load_field(disc_run[0])
     field.size = torch.tensor([0, 5])

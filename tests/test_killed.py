@@ -12,7 +12,8 @@ from killed import Command, write_scene
 from small import radiance_config, shape_config
 
 from sinefield.files import TEMPORARY
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.tensor_files import load_tensors
 
 pytestmark = pytest.mark.slow

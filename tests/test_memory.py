@@ -20,7 +20,8 @@ from sinefield.errors import SinefieldError
 from sinefield.learning.evaluate import evaluate
 from sinefield.learning.train import train
 from sinefield.meshing.extract import MAX_BYTES, estimate_bytes, extract
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
 MANY, SIZE = 4000, 256

@@ -18,7 +18,8 @@ from sinefield.export.info import describe
 from sinefield.learning.evaluate import evaluate_file
 from sinefield.learning.pack import _divide, pack
 from sinefield.learning.refine import allocate, install, sensitivities
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.store.unpack import unpack
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from small import radiance_config
 
+from sinefield.fields.base import step_generator
+from sinefield.fields.radiance.scores import mean_psnr
 from sinefield.fields.radiance.training import load_scene
-from sinefield.learning.evaluate import mean_psnr
-from sinefield.learning.loop import step_generator
 from sinefield.nn.hashgrid import HashGrid
 
 

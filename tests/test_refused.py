@@ -26,7 +26,8 @@ from sinefield.data.surfaces.coloured import load_coloured
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.data.surfaces.nearest import nearest
 from sinefield.errors import SinefieldError
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import note_of
 from sinefield.tensor_files import load_tensors, save_tensors
 

@@ -25,7 +25,7 @@ from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, html_table, linear_ticks, log_ticks, page
 from sinefield.export.report import mesh_data, write_report
 from sinefield.fields import views
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 from sinefield.store.sine_files import save_sine, to_packed
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -271,7 +271,7 @@ def test_what_a_run_lacks_is_left_out_and_said(copied, monkeypatch):
         raise SinefieldError("level 0 is <outside> the field's range")
 
     monkeypatch.setattr(report, "extract_field", none)
-    monkeypatch.setattr(orbit, "ShapeViews", none)
+    monkeypatch.setattr(orbit, "ShapePainter", none)
     made = write_report(copied)
     read = Page(copied / "report.html")
     assert [line.split(":")[0] for line in made["left_out"]] == [

@@ -22,16 +22,18 @@ from sinefield.data.shape_sets import HELD_OUT, NEAR, label, scan, shape_set, so
 from sinefield.errors import SinefieldError
 from sinefield.export.reconstruct import reconstruct_shape
 from sinefield.fields.latent import scores as score_shapes
+from sinefield.fields.latent import training as latent_training
 from sinefield.fields.latent import training as shapes
 from sinefield.fields.latent.field import KERNELS, Block, LatentShapeField, PlacedAttention, Turns, placement
-from sinefield.learning import loop, pack_shapes
+from sinefield.learning import loop
 from sinefield.learning.adapt import adapt
 from sinefield.learning.evaluate import evaluate, evaluate_file
 from sinefield.learning.pack import pack
-from sinefield.learning.pack_shapes import rounded
+from sinefield.learning.pack_rounded import rounded
 from sinefield.learning.train import train
 from sinefield.nn.points import farthest_points
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import to_packed
 from sinefield.strict import to_plain
 from sinefield.transformers.graying import svd_graying
@@ -67,7 +69,7 @@ def coarse():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("POINTS", 4000), ("SAMPLES", 4000), ("RESOLUTION", 40)):
             patch.setattr(score_shapes, name, value)
-        patch.setattr(pack_shapes, "JUDGED_POINTS", 4000)
+        patch.setattr(latent_training, "JUDGED_POINTS", 4000)
         patch.setattr(shapes, "PROBE_POINTS", 1000)
         yield
 

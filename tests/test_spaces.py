@@ -19,7 +19,7 @@ from sinefield.render.march import march_reference
 from sinefield.render.march_nested import lattice, locate, march_nested, march_nested_reference
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.spaces import contract, forward_frame, from_ndc, ndc_box, points_to_ndc, to_ndc
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 
 
 def forward_cameras(n: int = 5, spread: float = 0.3, seed: int = 0) -> Cameras:

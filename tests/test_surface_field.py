@@ -12,17 +12,18 @@ from sinefield.commands.cli import main
 from sinefield.config import RadianceFieldConfig, make_config
 from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
-from sinefield.export.mesh import cropped, export_mesh, extract_field
+from sinefield.export.mesh import export_mesh, extract_field
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.radiance.level import suggest_level
 from sinefield.fields.radiance.regularity import beta_at, differences, fit_hull
 from sinefield.fields.radiance.surface import SPHERE, SurfaceField, crossings, make_radiance_field
 from sinefield.learning.train import train
 from sinefield.meshing.decimate import decimate
+from sinefield.meshing.extract import cropped
 from sinefield.metrics.shapes import compare_visible, visible
 from sinefield.render.march import Samples
 from sinefield.render.volume import composite_reference
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 from sinefield.strict import to_plain
 
 BOX = torch.tensor([-2.0, -2, -2, 2, 2, 2])

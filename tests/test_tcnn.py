@@ -9,10 +9,11 @@ import tiny_twin
 import torch
 from small import radiance_config, shape_config
 
+from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import step_generator
 from sinefield.fields.radiance.training import RadianceTask, load_scene
-from sinefield.fields.shape.training import ShapeTask, load_shape
-from sinefield.learning.loop import step_generator
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.nn import backend
 from sinefield.nn.backend import check_backend, use_backend
 from sinefield.nn.hashgrid import HashGrid
@@ -151,7 +152,7 @@ def tasks(monkeypatch, kind, ball, photographs, **field):
     config = shape_config(ball) if kind == "shape" else radiance_config(photographs)
     config.field = dataclasses.replace(config.field, activation="relu", **field)
     made = [
-        ShapeTask(config, load_shape(ball)) if kind == "shape" else RadianceTask(config, load_scene(config))
+        ShapeTask(config, load_surface(ball)) if kind == "shape" else RadianceTask(config, load_scene(config))
         for _ in range(2)
     ]
     use_backend(made[1].field, dataclasses.replace(config.training, backend="tinycudann"))

@@ -19,18 +19,21 @@ from test_video import read
 
 from sinefield.cameras.orbits import Orbit
 from sinefield.config import load_config
+from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
 from sinefield.export.flight import Flight
 from sinefield.export.info import describe
 from sinefield.export.mesh import export_mesh, extract_field
 from sinefield.export.video import export_video
+from sinefield.fields.base import step_generator
 from sinefield.fields.radiance.training import RadianceTask, load_scene
-from sinefield.fields.shape.training import ShapeTask, load_shape
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.learning.evaluate import evaluate, evaluate_file
-from sinefield.learning.loop import Interrupted, optimise, rate, step_generator
+from sinefield.learning.loop import Interrupted, optimise, rate
 from sinefield.learning.pack import pack
 from sinefield.learning.train import train
-from sinefield.store.run import Run, load_field, pack_bits, save_field, unpack_bits
+from sinefield.store.fields import load_field, pack_bits, save_field, unpack_bits
+from sinefield.store.run import Run
 
 
 def tensors(folder):
@@ -120,7 +123,7 @@ def test_hash_fields_are_learned_packed_and_unpacked(kind, ball, photographs, tm
 
 def test_a_batch_too_large_for_the_memory_is_halved(ball, tmp_path, capsys):
     config = shape_config(ball, steps=5)
-    task = ShapeTask(config, load_shape(ball))
+    task = ShapeTask(config, load_surface(ball))
     step, asked = task.step, []
 
     def limited(index, generator):
@@ -142,7 +145,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(ball, tmp_path, capsys):
 def test_compiling_is_not_on_the_clock(ball, tmp_path, monkeypatch):
     """A first step that takes a minute, where others take a second, costs none of ten seconds of training."""
     config = shape_config(ball, seconds=10.0, score_seconds=1e9, save_seconds=1e9)
-    task = ShapeTask(config, load_shape(ball))
+    task = ShapeTask(config, load_surface(ball))
     step, clock = task.step, [0.0]
 
     def slow(index, generator):

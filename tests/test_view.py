@@ -26,8 +26,10 @@ from sinefield.commands.cli import main
 from sinefield.compress.quantize import Uniform
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field
-from sinefield.store.run import Run, load_field, load_tensors, save_tensors
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import save_sine, to_packed
+from sinefield.tensor_files import load_tensors, save_tensors
 from sinefield.viewer import follow, picture, scenes
 from sinefield.viewer.follow import Follower
 from sinefield.viewer.panel import Settings

@@ -100,7 +100,7 @@ def test_wrong_poses_are_found_again(tmp_path):
         turns = torch.eye(3).expand(len(wrong), 3, 3)
         offsets = torch.zeros(len(wrong), 3)
         if fits:
-            from sinefield.store.run import load_tensors
+            from sinefield.tensor_files import load_tensors
 
             settled, note = load_tensors(Run(tmp_path / "runTrue").photographs_path, "file")
             assert len(note["names"]) == len(wrong)

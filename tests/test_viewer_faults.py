@@ -16,7 +16,7 @@ import pytest
 from browser import wait_for
 
 from sinefield.commands.cli import main
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 from sinefield.viewer import scenes
 
 pytest.importorskip("viser")

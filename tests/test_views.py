@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import torch
 from PIL import Image
+from sinefield.fields.views import _edges
 from small import CENTRE, RADIUS
 
 from sinefield.cameras.cameras import orbit
@@ -17,12 +18,13 @@ from sinefield.data.photographs.images import load_posed, reference
 from sinefield.export.flight import Flight
 from sinefield.export.video import export_video
 from sinefield.fields.radiance.field import RadianceField
-from sinefield.fields.radiance.training import render_view
+from sinefield.fields.radiance.painter import RadiancePainter
+from sinefield.fields.radiance.scores import render_view
 from sinefield.fields.shape.field import ShapeField
-from sinefield.fields.views import RadianceViews, ShapeViews, _edges
+from sinefield.fields.shape.painter import ShapePainter
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.volume import Pixels
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 from sinefield.store.sine_files import save_sine, to_packed
 
 
@@ -76,16 +78,16 @@ CAMERA = pinholes(orbit(1, radius=4.0, elevation_degrees=30.0, up=(0, 1, 0)), 1.
 
 
 def test_normals_of_a_soft_ball_point_out_of_it():
-    layers = RadianceViews(SoftBall()).layers(CAMERA, 0, normals=True)
+    layers = RadiancePainter(SoftBall()).layers(CAMERA, 0, normals=True)
     t, points = sphere_seen(CAMERA)
     hit = torch.isfinite(t).numpy()
     assert ((layers.opacities > 0.5) == hit).all() and np.abs(layers.depths - t.numpy())[hit].max() < 1e-4
     assert (layers.normals * points.numpy())[hit].sum(-1).min() > math.cos(math.radians(0.5))
-    assert (layers.normals[~hit] == 0).all() and RadianceViews(SoftBall()).layers(CAMERA, 0).normals is None
+    assert (layers.normals[~hit] == 0).all() and RadiancePainter(SoftBall()).layers(CAMERA, 0).normals is None
 
 
 def test_a_ball_of_clay_is_a_ball():
-    layers = ShapeViews(Ball()).layers(CAMERA, 0)
+    layers = ShapePainter(Ball()).layers(CAMERA, 0)
     t, points = sphere_seen(CAMERA)
     hit = torch.isfinite(t)
     whole = ~_edges(torch.cat([torch.zeros(50, 60, 3), hit[..., None], torch.ones(50, 60, 4)], -1).float())

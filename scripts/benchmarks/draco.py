@@ -22,11 +22,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sinefield.config import data_folder
-from sinefield.data.surfaces.sampling import heldout_points
+from sinefield.data.surfaces.sampling import REPORTED_SEED, heldout_points
 from sinefield.data.surfaces.surface import Surface, load_surface, winding_number
-from sinefield.fields.shape.training import HELDOUT_SEED
+from sinefield.fields.shape.scores import HELDOUT_POINTS
 from sinefield.files import write_text
-from sinefield.learning.evaluate import HELDOUT_POINTS
 from sinefield.metrics.rate import pareto
 from sinefield.metrics.shapes import compare_meshes, iou
 
@@ -98,7 +97,7 @@ def measure(name: str) -> list[dict]:
     if not found:
         raise SystemExit(f"{data_folder() / 'meshes'} has no mesh {name}; give the name of one that it has")
     surface = load_surface(found[0])
-    points, inside = heldout_points(surface, HELDOUT_POINTS, seed=HELDOUT_SEED + 1)
+    points, inside = heldout_points(surface, HELDOUT_POINTS, seed=REPORTED_SEED)
     faces = sorted({min(count, len(surface.faces)) for count in FACES})
     rows = [
         {"mesh": found[0].stem, "decimation": decimation, "position_bits": bits} | row

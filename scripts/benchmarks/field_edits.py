@@ -23,15 +23,16 @@ from sinefield.adapters.fields import fingerprint
 from sinefield.adapters.layers import AdapterSpec
 from sinefield.compress.container import Packed
 from sinefield.config import ShapeConfig, data_folder, load_config
+from sinefield.data.surfaces.surface import load_surface
+from sinefield.fields.base import make_task
 from sinefield.fields.shape.field import ShapeField
-from sinefield.fields.shape.training import load_shape
 from sinefield.files import write_text
 from sinefield.learning.adapt import ROUNDED, SPEC, Adaptation, EditPacker
 from sinefield.learning.loop import optimise
 from sinefield.learning.refine import Budget
-from sinefield.learning.tasks import make_task
 from sinefield.machine import describe_machine
-from sinefield.store.run import Run, load_field, save_field
+from sinefield.store.fields import load_field, save_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import to_packed
 from sinefield.tables import table
 
@@ -76,7 +77,7 @@ class Whole(Adaptation):
         config.field = replace(field.config, weights="dense", width=width) if width else field.config
         self.config, self.field, self.layers = config, field, []
         self.base, self.box, self.cells, self._before = fingerprint(field), None, None, None
-        self.data, self.done, self.unedited = load_shape(config.data.path), {}, None
+        self.data, self.done, self.unedited = load_surface(config.data.path), {}, None
         if fresh:  # as a new training of this scene makes it, but where the base is
             torch.manual_seed(config.seed)
             self.field = field = ShapeField(config.field, field.centre, field.scale, field.aabb)
@@ -120,7 +121,7 @@ def measure(
         steps, first, rates = 12, 20, rates[:1]
     with tempfile.TemporaryDirectory() as folder:
         straight = data_folder() / "meshes" / "armadillo.obj"
-        mesh = load_shape(straight)
+        mesh = load_surface(straight)
         bent = Path(folder) / "bent.ply"
         trimesh.Trimesh(bend(mesh.vertices), mesh.faces, process=False).export(bent)
         base = (keep or Path(folder)) / "armadillo"

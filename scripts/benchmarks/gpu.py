@@ -38,9 +38,11 @@ from speed import Counter, Stepper, flops
 import sinefield.learning.loop as loop
 from sinefield.config import data_folder, load_config
 from sinefield.data.photographs.images import reference
+from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance.training import RadianceTask, load_scene, render_view
-from sinefield.fields.shape.training import ShapeTask, load_shape
+from sinefield.fields.radiance.scores import render_view
+from sinefield.fields.radiance.training import RadianceTask, load_scene
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.metrics.images import psnr
@@ -232,7 +234,7 @@ def shape_step(ball: Path, backend: str, width: int, peak: float, device: torch.
     config.training.backend = backend
     row = {"step": "shape", "backend": backend, "width": width}
     for name in ("ms", "uncaptured ms"):
-        task = ShapeTask(config, load_shape(ball))
+        task = ShapeTask(config, load_surface(ball))
         if name == "uncaptured ms":
             if task.graphed is None:
                 break

@@ -49,13 +49,15 @@ from rivals import PlainRadiance, SirenShape, grid_every
 
 from sinefield.config import Config, TrainingConfig, data_folder, load_config, make_config
 from sinefield.data.photographs.images import PosedScene
-from sinefield.data.surfaces.sampling import heldout_points
-from sinefield.data.surfaces.surface import Surface
+from sinefield.data.surfaces.sampling import JUDGED_SEED, REPORTED_SEED, heldout_points
+from sinefield.data.surfaces.surface import Surface, load_surface
+from sinefield.fields.base import step_generator
+from sinefield.fields.radiance.scores import mean_psnr
 from sinefield.fields.radiance.training import RadianceTask, load_scene
-from sinefield.fields.shape.training import HELDOUT_SEED, QUICK_POINTS, ShapeTask, load_shape
+from sinefield.fields.shape.scores import HELDOUT_POINTS
+from sinefield.fields.shape.training import QUICK_POINTS, ShapeTask
 from sinefield.files import write_text
-from sinefield.learning.evaluate import HELDOUT_POINTS, mean_psnr
-from sinefield.learning.loop import optimise, rate, step_generator
+from sinefield.learning.loop import optimise, rate
 from sinefield.machine import describe_machine, few_objects_searched
 from sinefield.metrics.shapes import iou
 from sinefield.store.run import Run
@@ -183,9 +185,9 @@ class Pair:
     def load(self) -> None:
         """Read the data; make contenders and scores."""
         if self.config.kind == "shape":
-            data = load_shape(self.config.data.path)
-            self.report = heldout_score(data, HELDOUT_POINTS, HELDOUT_SEED + 1)
-            self.judge = heldout_score(data, QUICK_POINTS, HELDOUT_SEED)
+            data = load_surface(self.config.data.path)
+            self.report = heldout_score(data, HELDOUT_POINTS, REPORTED_SEED)
+            self.judge = heldout_score(data, QUICK_POINTS, JUDGED_SEED)
         else:
             data = load_scene(self.config)
             self.report = lambda field: mean_psnr(field, data.test, REPORTED_VIEWS)

@@ -21,7 +21,8 @@ from sinefield.learning.loop import optimise
 from sinefield.learning.pack import Packer
 from sinefield.learning.refine import Budget
 from sinefield.machine import describe_machine
-from sinefield.store.run import Run, save_field
+from sinefield.store.fields import save_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import save_sine, to_packed
 from sinefield.strict import to_plain
 from sinefield.tables import table

@@ -23,9 +23,10 @@ from draco import STORE as DRACO
 from draco import WATERTIGHT
 
 from sinefield.config import ShapeConfig, data_folder, load_config, make_config
+from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field
-from sinefield.fields.shape.training import ShapeTask, load_shape
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.files import write_text
 from sinefield.learning.loop import optimise
 from sinefield.learning.pack import Packer
@@ -33,7 +34,8 @@ from sinefield.learning.refine import Budget
 from sinefield.machine import describe_machine
 from sinefield.metrics.rate import bd_quality, bd_rate, pareto
 from sinefield.metrics.shapes import compare_meshes
-from sinefield.store.run import Run, save_field
+from sinefield.store.fields import save_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import save_sine, to_packed
 from sinefield.strict import to_plain
 from sinefield.tables import table
@@ -134,7 +136,7 @@ def main() -> None:
     for mesh in meshes:
         if options.sweep_each:
             best = {}
-        surface = load_shape(next((data_folder() / "meshes").glob(f"{mesh}.*")))
+        surface = load_surface(next((data_folder() / "meshes").glob(f"{mesh}.*")))
         for kind in options.kinds:
             for size in sorted(SIZES, key=lambda s: s != swept):  # the size that the rates are swept at comes first
                 tried = []

@@ -19,15 +19,16 @@ from tqdm import tqdm
 from sinefield.config import RadianceConfig, load_config
 from sinefield.data.made.procedural import TABLE_TOP, demo_scene
 from sinefield.data.made.synthetic import synthesize
-from sinefield.fields.radiance.training import render_view
+from sinefield.fields.base import make_task, read_data
+from sinefield.fields.radiance.scores import render_view
 from sinefield.files import write_text
 from sinefield.learning.adapt import MAX_BYTES, adapt
 from sinefield.learning.loop import optimise
 from sinefield.learning.pack import main_score
-from sinefield.learning.tasks import load_data, make_task
 from sinefield.machine import describe_machine
 from sinefield.pictures import save_png
-from sinefield.store.run import Run, load_field, save_field
+from sinefield.store.fields import load_field, save_field
+from sinefield.store.run import Run
 from sinefield.tables import table
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,7 @@ def main() -> None:
         if not (base / "field.safetensors").exists():
             config = scene(folder / "base", options.first)
             run = Run.prepare(base, config, overwrite=True)
-            task = make_task(config, load_data(config))
+            task = make_task(config, read_data(config))
             save_field(run.field_path, task.field, optimise(task, config.training, run, config.seed))
         for edit in ("recoloured", "lifted"):
             best = {}
@@ -103,8 +104,8 @@ def main() -> None:
             for row in chosen:
                 row["share of gain"] = (row["psnr"] - found["psnr_base"]) / gain
             rows += chosen
-            views = load_data(config).test
-            before = load_data(scene(folder / "base", options.steps)).test.images
+            views = read_data(config).test
+            before = read_data(scene(folder / "base", options.steps)).test.images
             # The view in which the edit shows most.
             shown_at = int((views.images.float() - before.float()).abs().flatten(1).sum(1).argmax())
             truth = views.images[shown_at].float() / 255
@@ -136,7 +137,7 @@ def whole(base: Path, config: RadianceConfig, edit: str, rate: float, folder: Pa
     """All weights trained on."""
     field, _ = load_field(base)
     config.field = field.config
-    data = load_data(config)
+    data = read_data(config)
     task = make_task(config, data, field.requires_grad_(True))
     run = Run.prepare(folder / "whole", config, overwrite=True)
     optimise(task, config.training, run, config.seed)

@@ -24,13 +24,14 @@ import torch
 from sinefield.cameras.orbits import Orbit
 from sinefield.config import data_folder, load_config
 from sinefield.data.surfaces.sampling import sample_shape
-from sinefield.data.surfaces.surface import Normalisation
+from sinefield.data.surfaces.surface import Normalisation, load_surface
 from sinefield.export.mesh import extract_field
+from sinefield.fields.base import step_generator
 from sinefield.fields.radiance.training import WARM_UPDATES, RadianceTask, load_scene
-from sinefield.fields.shape.training import ShapeTask, load_shape
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.files import write_text
 from sinefield.kernels.cpu.rays import ray_error
-from sinefield.learning.loop import make_optimizers, optimise, step_generator
+from sinefield.learning.loop import make_optimizers, optimise
 from sinefield.machine import describe_machine
 from sinefield.nn import tiled
 from sinefield.nn.backend import has_fast_bf16, hidden_dtype
@@ -96,7 +97,7 @@ def shape_steps(width: int, peak: float, repeats: int) -> dict:
     scene = ROOT / "scenes" / "armadillo.yaml"
     config = load_config(scene, {"field.width": str(width), "data.points": "1000000"})
     row: dict = {"step": "shape", "width": width}
-    surface = load_shape(config.data.path)
+    surface = load_surface(config.data.path)
     for plain in (True, False):
         task = ShapeTask(config, surface)
         task.field.network.twice_differentiable = plain
@@ -204,7 +205,7 @@ class Counter:
 def mesh_figures(seconds: float) -> dict:
     """A mesh at 512³ from a field trained for a while, and how fast training points are labelled."""
     config = load_config(ROOT / "scenes" / "armadillo.yaml", {"training.seconds": str(seconds)})
-    surface = load_shape(config.data.path)
+    surface = load_surface(config.data.path)
     task = ShapeTask(config, surface)
     with tempfile.TemporaryDirectory() as folder:
         optimise(task, config.training, Run.prepare(Path(folder) / "run", config), config.seed)

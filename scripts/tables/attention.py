@@ -149,13 +149,13 @@ def _run(options: argparse.Namespace) -> None:
 def _shapes(options: argparse.Namespace, seeds: Sequence[int]) -> tuple[dict, dict[str, list[Row]]]:
     from attention_shapes import SCENE, fit, scene
 
-    from sinefield.fields.latent.training import load_shapes
+    from sinefield.fields.base import read_data
 
     changes = {"training": SCENE["training"] | {"steps": options.shape_steps}}
     plain = SCENE | changes
     settings = {key: value for part in ("data", "field", "training") for key, value in plain[part].items()}
     store = Store(options.out / "attention_shapes.csv", " ".join(f"{k} {v}" for k, v in settings.items()))
-    shapes = None if options.report else load_shapes(scene("softmax", 1.0, 0))
+    shapes = None if options.report else read_data(scene("softmax", 1.0, 0))
 
     def run(contender: str, lr: float, seed: int) -> dict[str, object]:
         attention, over_root = SHAPES[contender]

@@ -9,9 +9,10 @@ import torch
 
 from sinefield.config import ShapesConfig, make_config
 from sinefield.data.shape_sets import ShapeSet
+from sinefield.fields.base import step_generator
 from sinefield.fields.latent import field as latent_shape
 from sinefield.fields.latent.training import ShapesTask, mean_iou
-from sinefield.learning.loop import make_optimizers, rate, step_generator
+from sinefield.learning.loop import make_optimizers, rate
 from sinefield.nn.mlp import count_parameters
 from sinefield.transformers.norms import attention_norms
 

@@ -20,14 +20,15 @@ import torch
 from PIL import Image
 
 from sinefield.config import ImageConfig, load_config, make_config
+from sinefield.fields.base import read_data
 from sinefield.fields.image.field import ImageField
-from sinefield.fields.image.training import load_picture
 from sinefield.learning.pack import pack
 from sinefield.learning.train import train
 from sinefield.machine import describe_machine
 from sinefield.metrics.images import psnr
 from sinefield.nn.mlp import count_parameters
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.strict import to_plain
 from sinefield.tables import table
 
@@ -73,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     begin = time.time()
     config = load_config(options.scene, {"training.steps": str(options.steps), "training.score_seconds": "1e9"})
-    image = load_picture(config).numpy()
+    image = read_data(config).numpy()
     codecs = {codec: coded(image, codec) for codec in CODECS}
     rows, shown = [], {}
 

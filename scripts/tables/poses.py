@@ -23,8 +23,9 @@ from sinefield.fields.radiance.view_fit import ViewFit
 from sinefield.files import write_text
 from sinefield.learning.train import train
 from sinefield.machine import describe_machine
-from sinefield.store.run import Run, load_tensors
+from sinefield.store.run import Run
 from sinefield.tables import table
+from sinefield.tensor_files import load_tensors
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "poses.json"

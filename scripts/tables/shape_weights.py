@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 
 from sinefield.config import ShapeConfig, load_config, make_config
-from sinefield.data.surfaces.sampling import heldout_points
-from sinefield.fields.shape.training import HELDOUT_SEED, ShapeTask, load_shape
-from sinefield.learning.evaluate import HELDOUT_POINTS
+from sinefield.data.surfaces.sampling import REPORTED_SEED, heldout_points
+from sinefield.data.surfaces.surface import load_surface
+from sinefield.fields.shape.scores import HELDOUT_POINTS
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.learning.loop import optimise
 from sinefield.machine import describe_machine
 from sinefield.metrics.shapes import iou
@@ -79,8 +80,8 @@ def main() -> None:
     options = parser.parse_args()
     begin = time.time()
     config = load_config(options.scene, {"training.steps": str(options.steps), "training.score_seconds": "1e9"})
-    surface = load_shape(config.data.path)
-    held_out = heldout_points(surface, HELDOUT_POINTS, seed=HELDOUT_SEED + 1)
+    surface = load_surface(config.data.path)
+    held_out = heldout_points(surface, HELDOUT_POINTS, seed=REPORTED_SEED)
     rows = []
 
     def contend(name: str, rank: int | None, sines: list[dict], /, **field: object) -> int:

@@ -24,7 +24,7 @@ from sinefield.export.mesh import extract_field
 from sinefield.files import write_text
 from sinefield.learning.train import train
 from sinefield.metrics.shapes import compare_visible
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 from sinefield.tables import table
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from sinefield.commands.arguments import add_out, add_quantiser, add_run, add_seed, scene_settings
 from sinefield.commands.command import Answer, Command
-from sinefield.metrics import MAIN_SCORE
 
 if TYPE_CHECKING:
     from sinefield.adapters.layers import AdapterSpec
@@ -34,6 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.config import load_config
+    from sinefield.fields.base import kind_named
     from sinefield.learning.adapt import adapt
 
     out = options.out or str(Path("runs") / f"{Path(options.scene).stem}.adapter.sine")
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> Answer:
         quantiser=options.quantiser,
         overwrite=options.overwrite,
     )
-    name = MAIN_SCORE[report["kind"]]
+    name = kind_named(report["kind"]).score
     return report, (
         f"{out}: {report['bytes']:,} bytes on {len(report['layers'])} layers; {name} of the base "
         f"{report[name + '_base']:.4g}, adapted {report[name + '_before']:.4g}, packed {report[name]:.4g}, "

@@ -4,7 +4,6 @@ import argparse
 
 from sinefield.commands.arguments import add_data, add_out, add_quantiser, add_run
 from sinefield.commands.command import Answer, Command
-from sinefield.metrics import MAIN_SCORE
 
 NOTES = """
 
@@ -24,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Answer:
+    from sinefield.fields.base import kind_named
     from sinefield.learning.pack import pack
 
     report = pack(
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> Answer:
         data=options.data,
         overwrite=options.overwrite,
     )
-    name = MAIN_SCORE[report["kind"]]
+    name = kind_named(report["kind"]).score
     return report, (
         f"{options.out}: {report['bytes']:,} bytes, {report['float_bytes'] / report['bytes']:.1f} times smaller; "
         f"{name} {report[name + '_before']:.4g} before, {report[name]:.4g} after, {report['seconds']:.0f} s"

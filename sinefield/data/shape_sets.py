@@ -113,6 +113,7 @@ def shape_set(data: ShapesDataConfig) -> ShapeSet:
         return ShapeSet(
             tuple(_family_entry(name, seed) for seed in range(each) for name in names)[: data.shapes],
             tuple(_family_entry(name, HELD_OUT + seed) for seed in range(data.held_out) for name in names),
+            data.noise,
         )
     folder = Path(data.path)
     if not folder.is_dir():
@@ -126,7 +127,7 @@ def shape_set(data: ShapesDataConfig) -> ShapeSet:
             f"{folder}: has {len(entries)} meshes, every {data.held_out}-th held out leaves none to train or to test "
             "on; add meshes, or set data.held_out to 2 or more"
         )
-    return ShapeSet(train, held_out)
+    return ShapeSet(train, held_out, data.noise)
 
 
 def solid_of_shape(shape: Shape, name: str = "", cells: int = CELLS) -> Solid:

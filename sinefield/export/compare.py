@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sinefield.config import make_config
+from sinefield.config import make_field_config
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import kinds
 from sinefield.files import check_output, write_bytes
-from sinefield.metrics import MAIN_SCORE, SCORES
+from sinefield.metrics import SCORES
 from sinefield.store.run import Run
-from sinefield.store.sine_files import is_sine, load_packed
+from sinefield.store.sine_files import file_of, is_sine, load_packed
 from sinefield.tables import table
-
-COLOURS = {"radiance": "#b5482a", "shape": "#1f6f8b", "image": "#6b7f2a", "shapes": "#7a4a8c"}
 
 
 def compare(
@@ -68,17 +67,17 @@ def _run_row(path: str | Path) -> dict[str, Any]:
 
 def _packed_row(path: str | Path) -> dict[str, Any]:
     packed = load_packed(path)
-    settings = make_config({"kind": packed.kind, "field": packed.settings, "data": {"path": "-"}}, str(path)).field
+    settings = make_field_config(packed.kind, packed.settings, str(path))
     row: dict[str, Any] = {
         "run": str(path),
         "kind": packed.kind,
         "weights": _weights(settings),
         "params": sum(coded.levels.size for coded in packed.tensors.values()),
-        "bytes": Path(path).stat().st_size,
+        "bytes": file_of(path).stat().st_size,
     }
     note = packed.note
     row |= {key: _number(note.get(key)) for key in ("seconds", "steps")}
-    row |= {score: _number(note[score][1]) for score in MAIN_SCORE.values() if score in note}
+    row |= {score: _number(note[score][1]) for score in SCORES if score in note}
     return row
 
 
@@ -109,8 +108,9 @@ def _plot(rows: list[dict[str, Any]]) -> bytes:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     panels = {}
-    for kind, score in MAIN_SCORE.items():
-        points = [(row["bytes"], row[score], row["name"]) for row in rows if row["kind"] == kind and row.get(score)]
+    for kind in kinds():
+        own = [row for row in rows if row["kind"] == kind.name and row.get(kind.score)]
+        points = [(row["bytes"], row[kind.score], row["name"]) for row in own]
         if points:
             panels[kind] = sorted(points, key=lambda p: p[1])
     if not panels:
@@ -120,8 +120,8 @@ def _plot(rows: list[dict[str, Any]]) -> bytes:
     labels = []
     for axes, (kind, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         sizes = [p[0] for p in points]
-        axes.scatter(sizes, [p[1] for p in points], color=COLOURS[kind], zorder=3)
-        axes.set(xscale="log", xlabel="bytes", ylabel=SCORES[MAIN_SCORE[kind]], title=kind)
+        axes.scatter(sizes, [p[1] for p in points], color=kind.colour, zorder=3)
+        axes.set(xscale="log", xlabel="bytes", ylabel=SCORES[kind.score], title=kind.name)
         axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))

@@ -3,28 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from sinefield.cameras.cameras import Cameras, orbit
-from sinefield.cameras.orbits import Orbit, Size, pinholes
+from sinefield.cameras.cameras import Cameras
+from sinefield.cameras.orbits import Size
 from sinefield.cameras.path_files import read_camera_path
 from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
 from sinefield.config import Config, RadianceConfig, RadianceDataConfig
 from sinefield.data.photographs.capture_cameras import choose_cameras, load_capture
 from sinefield.data.photographs.images import Views, load_posed
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance.field import RadianceField
-from sinefield.fields.shape.field import ShapeField
-from sinefield.store.run import Run, edited_config
+from sinefield.fields.base import Field, Painter, kind_of
+from sinefield.store.fields import edited_config
+from sinefield.store.run import Run
 from sinefield.store.sine_files import config_of, is_sine, load_packed
 
 MAX_SIDE = 4096
 MAX_FRAMES = 10_000
 FRAMES, FPS, BESIDE_FPS = 90, 30.0, 2.0
-SHAPE_SIZE = 256
-SHAPE_ELEVATION = 20.0
 PATHS = ("orbit", "ellipse", "spiral", "cameras")
 
 
@@ -97,13 +93,13 @@ class Flown(NamedTuple):
 
 
 def fly(
-    run: str | Path, trained: RadianceField | ShapeField, flight: Flight, adapters: Sequence[str | Path] = ()
+    run: str | Path, trained: Field, painter: Painter, flight: Flight, adapters: Sequence[str | Path] = ()
 ) -> Flown:
     """The cameras of a flight through the field of a run.
 
     Arguments:
         run: run folder or .sine file.
-        trained: its field.
+        trained, painter: its field, and what draws it.
         adapters: edits of the field; photographs are then those of the changed scene.
 
     Raises:
@@ -114,7 +110,8 @@ def fly(
         along, fps = _from_file(flight)
         return Flown(along, flight.fps or fps or FPS)
     if flight.kind == "orbit":
-        return Flown(_orbit(trained, flight), flight.fps or FPS)
+        turn = painter.orbit(flight.frames or FRAMES, flight.size, flight.elevation)
+        return Flown(turn, flight.fps or FPS)
     data = _config(run, trained, flight, adapters).data
     if flight.kind == "beside":
         views = _photographs(data, trained)
@@ -132,30 +129,7 @@ def _from_file(flight: Flight) -> tuple[Cameras, float | None]:
     return along, fps
 
 
-def _orbit(trained: RadianceField | ShapeField, flight: Flight) -> Cameras:
-    frames = flight.frames or FRAMES
-    if not isinstance(trained, RadianceField):
-        return _round_shape(trained, frames, flight.size, flight.elevation)
-    usual = Orbit.of(trained.view)
-    if flight.elevation is not None:
-        usual = usual._replace(elevation=flight.elevation)
-    return usual.cameras(frames, flight.size)
-
-
-def _round_shape(trained: ShapeField, frames: int, size: Size, elevation: float | None) -> Cameras:
-    """One turn with all of the box in every picture."""
-    width = size[0] or size[1] or SHAPE_SIZE
-    height = size[1] or width
-    low, high = trained.aabb[:3].cpu(), trained.aabb[3:].cpu()
-    least = min(width, height)
-    focal = 1.35 * least
-    distance = float((high - low).norm()) / 2 * float(np.hypot(2 * focal, least)) / least * 1.02
-    degrees = SHAPE_ELEVATION if elevation is None else elevation
-    poses = orbit(frames, ((low + high) / 2).tolist(), distance, degrees, (0.0, 1.0, 0.0))
-    return pinholes(poses, focal / width, (width, height))
-
-
-def _along_cameras(data: RadianceDataConfig, trained: RadianceField | ShapeField, flight: Flight) -> Cameras:
+def _along_cameras(data: RadianceDataConfig, trained: Any, flight: Flight) -> Cameras:
     """An ellipse or spiral along the training cameras, or a path through chosen ones."""
     capture, frames = load_capture(data.path, data.downscale, data.holdout), flight.frames or FRAMES
     if flight.kind == "ellipse":
@@ -166,20 +140,20 @@ def _along_cameras(data: RadianceDataConfig, trained: RadianceField | ShapeField
     return through_path(choose_cameras(capture, flight.cameras), frames, flight.size)
 
 
-def _photographs(data: RadianceDataConfig, trained: RadianceField | ShapeField) -> Views:
+def _photographs(data: RadianceDataConfig, trained: Any) -> Views:
     """The views held out, else those for validation, else those trained on."""
     # The box does not matter here; the field's own spares data without one the question.
     scene = load_posed(data.path, data.downscale, data.aabb or trained.aabb.tolist(), data.holdout)
     return scene.test or scene.val or scene.train
 
 
-def _config(
-    run: str | Path, trained: RadianceField | ShapeField, flight: Flight, adapters: Sequence[str | Path]
-) -> RadianceConfig:
+def _config(run: str | Path, trained: Field, flight: Flight, adapters: Sequence[str | Path]) -> RadianceConfig:
     """The configuration that says which photographs a field was trained on, as evaluation finds it."""
-    if isinstance(trained, ShapeField):
+    if not kind_of(trained).has_photographs:
         what = "--beside" if flight.beside else f"path {flight.kind}"
-        raise SinefieldError(f"{run}: {what} needs photographs, and a shape has none; use orbit or a FILE.json")
+        raise SinefieldError(
+            f"{run}: {what} needs photographs, and a {trained.kind} has none; use orbit or a FILE.json"
+        )
     if adapters:
         config: Config = edited_config(run, adapters, flight.data)
     elif is_sine(run):

@@ -5,15 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
-from sinefield.data.photographs.images import MAX_PIXELS, MAX_SIDE, area_average
 from sinefield.errors import SinefieldError
-from sinefield.fields.image.field import ImageField
+from sinefield.fields.base import kind_of
 from sinefield.files import check_output
 from sinefield.pictures import save_png
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 
 
 def export_image(
@@ -38,11 +34,10 @@ def export_image(
     check_output(out, overwrite)
     begin = time.perf_counter()
     field, _ = load_field(run, adapters)
-    if not isinstance(field, ImageField):
-        raise SinefieldError(
-            f"{run}: is a {field.kind} field, no image; see sinefield mesh, or of many shapes sinefield reconstruct"
-        )
-    pixels = scaled(field, field.width if width is None else width)
+    kind = kind_of(field)
+    if kind.shows != "picture":
+        raise SinefieldError(f"{run}: is a field of kind {kind.name}, no image; {kind.instead}")
+    pixels = kind.picture(field, width)
     save_png(out, pixels)
     return {
         "run": str(run),
@@ -52,15 +47,3 @@ def export_image(
         "height": pixels.shape[0],
         "seconds": round(time.perf_counter() - begin, 2),
     }
-
-
-def scaled(field: ImageField, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The field as an image of this width and its own proportions; where that is smaller than its own size, the mean
-    over samples no wider apart than the pixels that it was made from."""
-    height = max(round(field.height * width / field.width), 1)
-    if not 1 <= width <= MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
-        raise SinefieldError(
-            f"an image of {width}×{height} pixels; 1 to {MAX_SIDE:,} a side and {MAX_PIXELS // 10**6} million in all"
-        )
-    samples = -(-field.width // width)
-    return area_average(field.render(samples * width, samples * height).numpy(), samples)

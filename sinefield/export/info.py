@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 
 from sinefield.compress.container import encode
+from sinefield.fields.base import kind_of
+from sinefield.metrics import SCORES
 from sinefield.nn.spectrum import spectrum_report
-from sinefield.store.run import Run, load_field
-from sinefield.store.sine_files import from_packed, is_sine, load_packed
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
+from sinefield.store.sine_files import file_of, from_packed, is_sine, load_packed
 from sinefield.tables import table
 
 
@@ -24,6 +27,7 @@ def describe(path: str | Path) -> tuple[dict[str, Any], str]:
         for name, p in field.named_parameters()
     ]
     weights = spectrum_report(field)
+    extent, extent_line = kind_of(field).extent(field)
     total = sum(t["params"] for t in tensors)
     last = (run.read_metrics() or [{}])[-1]
     report = {
@@ -33,7 +37,7 @@ def describe(path: str | Path) -> tuple[dict[str, Any], str]:
         "seconds": note.get("seconds"),
         "params": total,
         "bytes": run.field_path.stat().st_size,
-        **_extent(field),
+        **extent,
         "tensors": tensors,
         "weights": weights,
         "last": last,
@@ -42,7 +46,7 @@ def describe(path: str | Path) -> tuple[dict[str, Any], str]:
         f"{path}: {field.kind} field, {total:,} parameters, {report['bytes']:,} bytes on disk, "
         f"{note.get('steps')} steps in {note.get('seconds') or 0:.0f} s",
         f"data {config.data.path}",
-        _extent_line(report),
+        extent_line,
         "",
         table(["tensor", "shape", "params", "bytes"], tensors),
         "",
@@ -51,26 +55,12 @@ def describe(path: str | Path) -> tuple[dict[str, Any], str]:
     return report, "\n".join(text)
 
 
-def _extent(field: Any) -> dict[str, Any]:
-    """The field's box, of an image its size in pixels, of a field of many shapes what it reads."""
-    if field.kind == "shapes":
-        return {"points": field.config.points, "tokens": field.config.tokens}
-    return {"size": field.size.tolist()} if field.kind == "image" else {"aabb": field.aabb.tolist()}
-
-
-def _extent_line(report: dict[str, Any]) -> str:
-    if "tokens" in report:
-        return f"{report['points']:,} points into {report['tokens']:,} tokens"
-    if "size" in report:
-        return "size {}×{} pixels".format(*report["size"])
-    return "box " + " ".join(f"{v:.5g}" for v in report["aabb"])
-
-
 def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
     """Report and text on a `.sine` file: every part's bytes, bits an entry, and quality before and after packing."""
     packed = load_packed(path)
     size = len(encode(packed))  # coding again is deterministic, and tells each part's share
     field, note = from_packed(packed, str(path))
+    extent, extent_line = kind_of(field).extent(field)
     tensors = [
         {
             "tensor": name,
@@ -87,15 +77,15 @@ def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
         for name in ("header", "note", "grid")
         if packed.sizes[name]
     ]
-    quality = {key: note[key] for key in ("iou", "psnr") if key in note}
+    quality = {key: note[key] for key in SCORES if key in note}
     report = {
         "run": str(path),
         "kind": packed.kind,
         "steps": note.get("steps"),
         "seconds": note.get("seconds"),
         "params": sum(p.numel() for p in field.parameters()),
-        "bytes": Path(path).stat().st_size,
-        **_extent(field),
+        "bytes": file_of(path).stat().st_size,
+        **extent,
         "settings": packed.settings,
         "tensors": tensors,
         "parts": others,
@@ -106,7 +96,7 @@ def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
     scores = [f"{name} {before:.4g} before packing, {after:.4g} after" for name, (before, after) in quality.items()]
     lines = [
         ", ".join([head, *scores]),
-        _extent_line(report),
+        extent_line,
         "settings " + ", ".join(f"{k} {v}" for k, v in packed.settings.items() if v is not None),
         "",
         table(["tensor", "shape", "levels", "bits", "bytes", "share"], [*tensors, *others]),

@@ -9,10 +9,10 @@ import trimesh
 from sinefield import __version__
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.errors import SinefieldError
-from sinefield.export.mesh import extract_field
 from sinefield.fields.latent.field import LatentShapeField
+from sinefield.fields.shape.surface import extract_shape
 from sinefield.meshing.extract import check_mesh_path, largest_component, write_mesh
-from sinefield.store.run import load_field
+from sinefield.store.fields import load_field
 
 
 def reconstruct_shape(
@@ -45,7 +45,7 @@ def reconstruct_shape(
         raise SinefieldError(f"{run}: is a {field.kind} field; give a run of kind shapes, as scenes/shapes.yaml trains")
     cloud = read_shape(points).vertices
     shape = field.shape_of(cloud, str(points))
-    vertices, faces, statistics = extract_field(shape, resolution, level)
+    vertices, faces, statistics = extract_shape(shape, resolution, level)
     if largest:
         vertices, faces = largest_component(vertices, faces)
     about = {"generator": f"sinefield {__version__}", "frame": "that of the points it was made from"}

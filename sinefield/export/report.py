@@ -18,21 +18,17 @@ from PIL import Image
 
 from sinefield.adapters.edits import load_edit
 from sinefield.adapters.file import describe_adapter
-from sinefield.cameras.orbits import Orbit
 from sinefield.errors import SinefieldError
 from sinefield.export.flight import Flight
-from sinefield.export.image import scaled
 from sinefield.export.info import describe
-from sinefield.export.mesh import extract_field, vertex_colours
+from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, data_uri, html_table, page
 from sinefield.export.video import export_video
-from sinefield.fields.image.field import ImageField
-from sinefield.fields.latent.field import LatentShapeField
-from sinefield.fields.radiance.field import RadianceField
-from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.base import Field, Kind, kind_named, kind_of
 from sinefield.files import check_output, write_text
-from sinefield.metrics import MAIN_SCORE, QUICK_SCORE, SCORES
-from sinefield.store.run import Run, load_field
+from sinefield.metrics import SCORES
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import is_sine
 from sinefield.strict import dump_yaml, to_plain
 
@@ -86,9 +82,10 @@ def write_report(
         body = _run_parts(Run(run), facts, left_out)
         settings = dump_yaml(to_plain(Run(run).config()))
     vertices = 0
-    if isinstance(field, ImageField):
+    shows = kind_of(field).shows
+    if shows == "picture":
         body += _image_part(field)
-    elif not isinstance(field, LatentShapeField):
+    elif shows is not None:
         shown, vertices = _mesh_part(field, left_out)
         body += [*shown, *_video_part(run, left_out, adapters)]
     body += [
@@ -142,18 +139,18 @@ def _run_parts(run: Run, facts: dict[str, Any], left_out: list[str]) -> list[str
         line = ", ".join(f"{key} {value}" for key, value in machine.items())
         parts.append(f'<p class="soft">Scored on: {escape(line)}</p>')
     metrics = run.read_metrics()
-    score = MAIN_SCORE[facts["kind"]]
+    kind = kind_named(facts["kind"])
     # A run whose rays never met the box has only zeros, which no logarithm shows.
-    losses, scores = _series(metrics, "loss"), _series(metrics, score)
+    losses, scores = _series(metrics, "loss"), _series(metrics, kind.score)
     curves = [
         curve(losses, "loss", "loss", logarithmic=any(y > 0 for _, y in losses)),
-        curve(scores, "score", QUICK_SCORE[facts["kind"]]),
+        curve(scores, "score", kind.quick),
     ]
     if any(curves):
         parts += ["<h2>Training</h2>", '<div class="curves">', *curves, "</div>"]
     else:
         left_out.append("curves: metrics.jsonl holds no scored moment")
-    return parts + _picture_parts(run, facts["kind"], left_out)
+    return parts + _picture_parts(run, kind, left_out)
 
 
 def _series(metrics: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
@@ -167,10 +164,10 @@ def _scores(scores: dict[str, Any]) -> list[str]:
     return [f'<ul class="scores">{items}</ul>'] if items else []
 
 
-def _picture_parts(run: Run, kind: str, left_out: list[str]) -> list[str]:
+def _picture_parts(run: Run, kind: Kind, left_out: list[str]) -> list[str]:
     """Reference, prediction and error pictures as evaluation left them."""
     figures = []
-    found = sorted(run.pictures.glob({"radiance": "view_*.png"}.get(kind, f"{kind}.png")))
+    found = sorted(run.pictures.glob(kind.pictures))
     for path in found[:MAX_PICTURES]:
         try:
             uri = _picture(path)
@@ -183,15 +180,13 @@ def _picture_parts(run: Run, kind: str, left_out: list[str]) -> list[str]:
     if not figures:
         left_out.append(f"pictures: none in {run.pictures}")
         return []
-    worse = "red is 1 % of the box diagonal or more" if kind == "shape" else "brighter is worse"
-    legend = "Scan, shape found, truth." if kind == "shapes" else f"Reference, prediction, error ({worse})."
-    return ["<h2>Pictures</h2>", f'<p class="soft">{legend}</p>', *figures]
+    return ["<h2>Pictures</h2>", f'<p class="soft">{escape(kind.legend)}</p>', *figures]
 
 
-def _image_part(field: ImageField) -> list[str]:
+def _image_part(field: Any) -> list[str]:
     """What an image field shows, no larger than PICTURE_WIDTH."""
     content = io.BytesIO()
-    Image.fromarray(scaled(field, min(field.width, PICTURE_WIDTH))).save(content, "PNG")
+    Image.fromarray(kind_of(field).picture(field, min(field.width, PICTURE_WIDTH))).save(content, "PNG")
     size = f"{field.width:,}×{field.height:,} pixels, from the field alone"
     return [
         "<h2>Image</h2>",
@@ -231,7 +226,7 @@ def _edit_parts(adapters: Sequence[str | Path], left_out: list[str]) -> tuple[li
     left_out.append("training command, machine, curves and pictures: an adapter file does not hold them")
     note = load_edit(adapters[-1]).note
     words = ("of the adapter before packing", "after packing")
-    scores = {f"{SCORES[k]} {w}": v for k in ("iou", "psnr") if k in note for w, v in zip(words, note[k], strict=True)}
+    scores = {f"{SCORES[k]} {w}": v for k in SCORES if k in note for w, v in zip(words, note[k], strict=True)}
     parts = _scores(scores)
     for path in adapters:
         facts, _ = describe_adapter(path)
@@ -251,18 +246,16 @@ def _sizes(facts: dict[str, Any]) -> list[str]:
     return [*parts, "<h2>Ranks</h2>", html_table(ranks, facts["weights"])] if facts["weights"] else parts
 
 
-def _mesh_part(field: RadianceField | ShapeField, left_out: list[str]) -> tuple[list[str], int]:
+def _mesh_part(field: Field, left_out: list[str]) -> tuple[list[str], int]:
     """The surface to turn, and how many vertices it has: 0 where there is none."""
     try:
         vertices, faces, resolution = _small_surface(field)
     except SinefieldError as error:  # an untrained field may have no surface; the rest of the page still counts
         left_out.append(f"mesh: {error}")
         return [], 0
-    colours, up = None, np.array([0.0, 1.0, 0.0])
-    if isinstance(field, RadianceField):
-        normals = trimesh.Trimesh(vertices, faces, process=False).vertex_normals
-        colours = vertex_colours(field, vertices, np.asarray(normals))
-        up = np.array(Orbit.of(field.view).up)
+    kind = kind_of(field)
+    normals = trimesh.Trimesh(vertices, faces, process=False).vertex_normals
+    colours, up = kind.vertex_colours(field, vertices, np.asarray(normals)), kind.up(field)
     hint = "Drag to turn, then use the wheel to come closer; double click to go back. "
     hint += f"{len(vertices):,} vertices, at {resolution}³."
     parts = [
@@ -274,7 +267,7 @@ def _mesh_part(field: RadianceField | ShapeField, left_out: list[str]) -> tuple[
     return parts, len(vertices)
 
 
-def _small_surface(field: RadianceField | ShapeField) -> tuple[np.ndarray, np.ndarray, int]:
+def _small_surface(field: Field) -> tuple[np.ndarray, np.ndarray, int]:
     """Vertices, faces and the finest resolution of at most MESH_RESOLUTION whose vertices 16 bits can count."""
     resolution = MESH_RESOLUTION
     while True:

@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from sinefield.cameras.cameras import Cameras
 from sinefield.data.photographs.images import reference
 from sinefield.errors import SinefieldError
 from sinefield.export.flight import Flight, Flown, fly
-from sinefield.export.mesh import load_spatial
+from sinefield.export.mesh import load_shown
 from sinefield.export.video_files import check_video_path, write_video
-from sinefield.fields.radiance.field import RadianceField
-from sinefield.fields.shape.field import ShapeField
-from sinefield.fields.views import RadianceViews, ShapeViews
+from sinefield.fields.base import Painter, kind_of
 from sinefield.render.channels import CHANNELS, picture, with_legend
 
 ONE_TURN = Flight()
@@ -58,10 +54,11 @@ def export_video(
     flight.check()
     _check_look(channel, alpha, flight)
     begin = time.perf_counter()
-    field = load_spatial(run, adapters)
-    flown = fly(run, field, flight, adapters)
-    span = _span(flown.cameras, field)
-    frames = _frames(field, flown, channel, alpha, span)
+    field = load_shown(run, adapters)
+    painter = kind_of(field).painter(field)
+    flown = fly(run, field, painter, flight, adapters)
+    span = painter.span(flown.cameras)
+    frames = _frames(painter, flown, channel, alpha, span)
     first = next(frames)
     write_video(out, chain([first], frames), flown.fps, overwrite, len(flown.cameras))
     seconds = time.perf_counter() - begin
@@ -89,9 +86,8 @@ def _check_look(channel: str, alpha: bool, flight: Flight) -> None:
 
 
 def _frames(
-    field: RadianceField | ShapeField, flown: Flown, channel: str, alpha: bool, span: tuple[float, float]
+    painter: Painter, flown: Flown, channel: str, alpha: bool, span: tuple[float, float]
 ) -> Iterator[np.ndarray]:
-    painter = RadianceViews(field) if isinstance(field, RadianceField) else ShapeViews(field)
     for i in range(len(flown.cameras)):
         layers = painter.layers(flown.cameras, i, normals=channel == "normals")
         image = picture(layers, channel, painter.background, span, alpha)
@@ -99,14 +95,3 @@ def _frames(
             photograph = reference(flown.photographs.images[i], painter.background.tolist()).numpy()
             image = np.concatenate([image, photograph], 1)
         yield with_legend(image, *span) if channel == "depth" else image
-
-
-def _span(cameras: Cameras, field: RadianceField | ShapeField) -> tuple[float, float]:
-    """Nearest and farthest distance at which a ball round the box can be from any of the cameras."""
-    eyes = cameras.c2w[:, :, 3]
-    if isinstance(field, RadianceField):
-        return field.span(eyes)
-    low, high = field.aabb[:3].double().cpu(), field.aabb[3:].double().cpu()
-    away = torch.linalg.norm(eyes.double() - (low + high) / 2, dim=1)
-    half = float((high - low).norm()) / 2
-    return max(float(away.min()) - half, 0.0), float(away.max()) + half

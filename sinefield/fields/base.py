@@ -53,7 +53,7 @@ class Field(nn.Module):
         """Shape of the grid of cells, some of which an edit may fill or empty; None where there is none."""
         return None
 
-    def take_edit(self, boxes: list[Float[np.ndarray, "6"]], cells: list[np.ndarray]) -> None:
+    def take_edit(self, boxes: list[Float[np.ndarray, 6]], cells: list[np.ndarray]) -> None:
         """Change what edits say beside their weights: boxes of the changed object, and cells that change."""
 
 
@@ -137,7 +137,7 @@ class Painter:
         background: (3,) sRGB that its pictures are composited on.
     """
 
-    background: Float[np.ndarray, "3"]
+    background: Float[np.ndarray, 3]
 
     def layers(self, cameras: Cameras, index: int, normals: bool = False) -> Layers:
         """Colours, opacities, depths and if asked for normals that camera `index` sees."""
@@ -171,6 +171,7 @@ class Kind:
         affordable: how much of the score default packing may cost, as judged.
         shows: how people look at it: "light" by rays, "surface" as a mesh, "picture" as it is; None not at all.
         instead: the command that serves its users where a command does not.
+        pictures, legend: the files of pictures that a report leaves, as a pattern, and what they show.
         placed: shapes of the buffers by which a stored field is placed, which `blank` needs.
         unsaved: buffers that training alone needs, not stored with a field; they keep their first values.
         bits: bool buffers, stored as bits.
@@ -187,6 +188,8 @@ class Kind:
     affordable: ClassVar[float] = 0.2
     shows: ClassVar[Literal["light", "surface", "picture"] | None] = None
     instead: ClassVar[str] = "see sinefield --help"
+    pictures: ClassVar[str] = "*.png"
+    legend: ClassVar[str] = "Reference, prediction, error (brighter is worse)."
     placed: ClassVar[dict[str, tuple[int, ...]]] = {}
     unsaved: ClassVar[frozenset[str]] = frozenset()
     bits: ClassVar[frozenset[str]] = frozenset()
@@ -272,7 +275,7 @@ class Kind:
         """How an edit is trained where a scene file says so: without what an edit cannot hold."""
         return training
 
-    def begin_edit(self, field: Any, config: Any, data: Any, base: str) -> Float[np.ndarray, "6"] | None:
+    def begin_edit(self, field: Any, config: Any, data: Any, base: str) -> Float[np.ndarray, 6] | None:
         """Refuse data that no edit of the field leads to; the changed box, for a kind that has its object's.
 
         Raises:
@@ -300,7 +303,7 @@ class Kind:
         resolution: int,
         level: float | None = None,
         dense: bool = False,
-        crop: Float[np.ndarray, "6"] | None = None,
+        crop: Float[np.ndarray, 6] | None = None,
     ) -> Mesh:
         """The field's surface in the coordinates of its data; see `export.mesh.extract_field`."""
         self._cannot("has no surface")
@@ -309,7 +312,7 @@ class Kind:
         """sRGB of points on the surface, whose outward normals are given; None where a field has no colours."""
         return None
 
-    def up(self, field: Any) -> Float[np.ndarray, "3"]:
+    def up(self, field: Any) -> Float[np.ndarray, 3]:
         """Which way is up, world axes."""
         return np.array([0.0, 1.0, 0.0])
 

@@ -23,7 +23,6 @@ from sinefield.nn.hashgrid import HashGrid
 from sinefield.store.run import Run
 from sinefield.tensor_files import load_tensors, save_tensors
 
-
 LOOK_EVERY = 32
 """Steps on CUDA between two looks at the losses: a look waits for the device."""
 

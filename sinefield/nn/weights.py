@@ -65,7 +65,7 @@ class Weight(nn.Module):
 
     @staticmethod
     def numbers(out_features: int, in_features: int, rank: int) -> int:
-        """How many numbers such a weight stores, or fewer: a file that holds less is refused before anything is made."""
+        """How many numbers such a weight stores, or fewer: a file that holds less is refused unread."""
         raise NotImplementedError
 
     def __init__(self, out_features: int, in_features: int) -> None:

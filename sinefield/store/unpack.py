@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from sinefield.adapters.edits import load_edit
-from sinefield.store.run import Run, edited_config, load_field, save_field
+from sinefield.store.fields import edited_config, load_field, save_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import config_of, from_packed, load_packed
 
 

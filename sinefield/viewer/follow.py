@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from sinefield.errors import SinefieldError
-from sinefield.store.run import Run, load_field, load_state_field
+from sinefield.fields.base import kind_of
+from sinefield.store.fields import load_field, load_state_field
+from sinefield.store.run import Run
 from sinefield.store.sine_files import is_sine
 
 MAX_SNAPSHOTS = 32
@@ -83,10 +85,9 @@ class Follower:
         return changed
 
     def _add(self, field: nn.Module, note: dict[str, Any]) -> None:
-        if field.kind == "image":
-            raise SinefieldError(f"{self.name}: is an image field, flat; sinefield image renders it")
-        if field.kind == "shapes":
-            raise SinefieldError(f"{self.name}: knows many shapes; sinefield reconstruct makes one from points")
+        kind = kind_of(field)
+        if kind.shows not in ("light", "surface"):
+            raise SinefieldError(f"{self.name}: is a field of kind {kind.name}; {kind.instead}")
         step, seconds = note.get("step", note.get("steps")), note.get("seconds")
         snapshot = Snapshot(
             field, step if isinstance(step, int) else 0, seconds if isinstance(seconds, int | float) else None

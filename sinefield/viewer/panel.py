@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sinefield.fields.base import kind_of
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.shape.field import ShapeField
-from sinefield.metrics import MAIN_SCORE, SCORES
+from sinefield.metrics import SCORES
 from sinefield.viewer.follow import Follower, Snapshot
 from sinefield.viewer.picture import CHANNELS
 
@@ -37,7 +38,7 @@ class Panel:
         self.name = name
         self._text = gui.add_markdown(f"**{name}**")
         self._progress = gui.add_markdown("")
-        if field.kind == "radiance":
+        if kind_of(field).shows == "light":
             channels, (low, high, level), hint = CHANNELS, (0.0, 1.0, 0.0), "Hide pixels of less opacity."
             sizes, resolution = (64, 1024, 32), 512
         else:
@@ -93,7 +94,7 @@ class Panel:
         self._step.min, self._step.max = min(first, last - 1), last
         if self._newest:
             self._step.value = last
-        self._draw_curve(follower.metrics, MAIN_SCORE[newest.field.kind])
+        self._draw_curve(follower.metrics, kind_of(newest.field).score)
 
     def _draw_curve(self, metrics: list[dict[str, Any]], score: str) -> None:
         from viser import uplot

@@ -20,6 +20,7 @@ from sinefield.cameras.cameras import orbit
 from sinefield.cameras.orbits import Orbit
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field
+from sinefield.fields.base import kind_of
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.shape.field import ShapeField
 from sinefield.viewer.follow import Snapshot
@@ -58,7 +59,7 @@ def frame(field: RadianceField | ShapeField) -> tuple[Float[np.ndarray, "3"], fl
 def home(field: RadianceField | ShapeField) -> Home:
     """A radiance field as its photographs saw it; all of a shape's box from somewhat above, up being y."""
     origin, unit = frame(field)
-    if isinstance(field, RadianceField):
+    if kind_of(field).shows == "light":
         usual = Orbit.of(field.view)
         pose = usual.cameras(1).c2w[0].double().numpy()
         fov = 2 * atan(usual.height / (2 * usual.focal * usual.width))
@@ -95,7 +96,7 @@ class _Scene:
         sent: pictures or meshes sent so far.
     """
 
-    kind: str
+    shows: str
 
     def __init__(self, server: Any, panel: Panel) -> None:
         self.server, self.panel = server, panel
@@ -134,7 +135,7 @@ class _Page:
 class RadianceScene(_Scene):
     """Pictures of a radiance field, refined while the camera rests, each page its own."""
 
-    kind = "radiance"
+    shows = "light"
 
     def __init__(self, server: Any, panel: Panel) -> None:
         super().__init__(server, panel)
@@ -207,7 +208,7 @@ class RadianceScene(_Scene):
 class ShapeScene(_Scene):
     """A shape's surface, first coarse; the browser draws it."""
 
-    kind = "shape"
+    shows = "surface"
 
     def __init__(self, server: Any, panel: Panel) -> None:
         super().__init__(server, panel)

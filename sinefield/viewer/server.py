@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import kind_of
 from sinefield.viewer.follow import Follower, Snapshot
 from sinefield.viewer.guard import guard, is_loopback
 from sinefield.viewer.panel import Panel
@@ -129,7 +130,7 @@ class Viewer:
         self.server.scene.set_up_direction(camera.up)
         start.position, start.look_at, start.up, start.fov = camera
         self.panel = Panel(self.server, field, Path(self.run).resolve().name, self._wake.set)
-        kind = RadianceScene if field.kind == "radiance" else ShapeScene
+        kind = RadianceScene if kind_of(field).shows == "light" else ShapeScene
         self.scene = kind(self.server, self.panel)
         for client in self.server.get_clients().values():  # who came before there was anything to see
             self.scene.arrived(client)
@@ -188,7 +189,7 @@ class Viewer:
         if self._shown is None:
             self.panel.tell(self.follower, None)
         snapshot = self.panel.chosen(self.follower)
-        if snapshot.field.kind != self.scene.kind:
+        if kind_of(snapshot.field).shows != self.scene.shows:
             self.panel.say(f"The run is now a {snapshot.field.kind} field: start the viewer again.")
             return False
         self._shown = snapshot
@@ -247,7 +248,7 @@ def _has_screen() -> bool:
 def _warm_up(snapshot: Snapshot) -> None:
     """Load what the first picture would wait for: compiled kernels, arithmetic's threads."""
     field = snapshot.field
-    if field.kind == "radiance":
+    if kind_of(field).shows == "light":
         from sinefield.cameras.orbits import Orbit
 
         field.render(*Orbit.of(field.view).cameras(1, (16, 16)).view(0))

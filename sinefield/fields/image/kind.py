@@ -33,6 +33,7 @@ class ImageKind(Kind):
     affordable = 0.2
     shows = "picture"
     instead = "it is flat: sinefield image renders it"
+    pictures = "image.png"
     placed = {"size": (2,)}  # noqa: RUF012
     edits = True
 
@@ -109,7 +110,8 @@ class ImageKind(Kind):
         height = max(round(field.height * width / field.width), 1)
         if not 1 <= width <= MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
             raise SinefieldError(
-                f"an image of {width}×{height} pixels; 1 to {MAX_SIDE:,} a side and {MAX_PIXELS // 10**6} million in all"
+                f"an image of {width}×{height} pixels; 1 to {MAX_SIDE:,} a side and {MAX_PIXELS // 10**6} million in "
+                "all"
             )
         samples = -(-field.width // width)
         return area_average(field.render(samples * width, samples * height).numpy(), samples)

@@ -68,4 +68,3 @@ def image_psnr(field: ImageField, image: UInt8[Tensor, "h w 3"]) -> float:
     """PSNR in dB of the image as the field renders it, 8 bits against 8 bits, which tell no more than 100 dB apart."""
     field.set_dtype(torch.float32)
     return min(float(psnr(field.render(), image)), 100.0)
-

@@ -24,6 +24,8 @@ class ShapesKind(Kind):
     colour = "#7a4a8c"
     affordable = 0.004
     instead = "it knows many shapes: sinefield reconstruct makes one from points"
+    pictures = "shapes.png"
+    legend = "Scan, shape found, truth."
     trains_rounded = False
 
     def read(self, config: ShapesConfig) -> ShapeSet:

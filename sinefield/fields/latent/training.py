@@ -39,7 +39,10 @@ class ShapesTask(Task):
             t.to(self.device) for t in (shapes.labelled.surface, shapes.labelled.points, shapes.labelled.values)
         )
         self.progress = 0.0
-        self.probes = [Probe(entry, shapes.noise, config.field.points, PROBE_POINTS, i) for i, entry in enumerate(shapes.held_out[:PROBES])]
+        self.probes = [
+            Probe(entry, shapes.noise, config.field.points, PROBE_POINTS, i)
+            for i, entry in enumerate(shapes.held_out[:PROBES])
+        ]
         torch.manual_seed(config.seed)
         self.field = (LatentShapeField(config.field) if field is None else field).to(self.device)
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from sinefield.cameras.orbits import Orbit
 from sinefield.compress.container import Packed
 from sinefield.config import RadianceConfig, RadianceFieldConfig, RadianceTrainingConfig
 from sinefield.data.photographs.images import MAX_SIDE, PosedScene
@@ -37,6 +38,7 @@ class RadianceKind(Kind):
     affordable = 0.15
     shows = "light"
     instead = "sinefield video shows it"
+    pictures = "view_*.png"
     placed = {"grid.aabb": (6,)}  # noqa: RUF012
     unsaved = frozenset({"grid.occs", "grid.allowed"})
     bits = frozenset({"grid.binaries", "grid.solid"})
@@ -62,8 +64,9 @@ class RadianceKind(Kind):
         box, view = tensors["grid.aabb"], tensors["view"]
         if not float((box[3:] - box[:3]).min()) > 0:
             raise SinefieldError(f"{where}: its box is no box; the file is damaged, train again")
-        in_range = bool(((view[9:] >= 1) & (view[9:] <= MAX_SIDE)).all())
-        if not (view[3:6].any() and view[6] > 0 and view[7].abs() < 90 and in_range):
+        orbit = Orbit.of(view)
+        in_range = bool(((view[-2:] >= 1) & (view[-2:] <= MAX_SIDE)).all())
+        if not (any(orbit.up) and orbit.distance > 0 and abs(orbit.elevation) < 90 and in_range):
             raise SinefieldError(f"{where}: its camera path cannot be flown; the file is damaged, train again")
 
     def parts(self, field: RadianceField) -> dict[str, Any]:
@@ -136,7 +139,7 @@ class RadianceKind(Kind):
         return vertex_colours(field, vertices, normals)
 
     def up(self, field: RadianceField) -> Float[np.ndarray, "3"]:
-        return field.view[3:6].double().numpy()
+        return np.array(Orbit.of(field.view).up)
 
     def painter(self, field: RadianceField) -> RadiancePainter:
         return RadiancePainter(field)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras
-from sinefield.cameras.orbits import orbit_cameras
+from sinefield.cameras.orbits import Orbit
 from sinefield.fields.base import Painter
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.render.channels import Layers
@@ -29,7 +29,8 @@ class RadiancePainter(Painter):
 
     def orbit(self, frames: int, size: tuple[int | None, int | None], elevation: float | None = None) -> Cameras:
         """One turn as the scene's photographs saw it."""
-        return orbit_cameras(self.field.view, frames, size, elevation)
+        usual = Orbit.of(self.field.view)
+        return (usual if elevation is None else usual._replace(elevation=elevation)).cameras(frames, size)
 
     def span(self, cameras: Cameras) -> tuple[float, float]:
         return self.field.span(cameras.c2w[:, :, 3])

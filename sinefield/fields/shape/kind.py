@@ -32,6 +32,8 @@ class ShapeKind(Kind):
     affordable = 0.0025
     shows = "surface"
     instead = "sinefield mesh and sinefield video show it"
+    pictures = "shape.png"
+    legend = "Reference, prediction, error (red is 1 % of the box diagonal or more)."
     placed = {"centre": (3,), "scale": (), "aabb": (6,)}  # noqa: RUF012
     edits = True
 
@@ -60,9 +62,7 @@ class ShapeKind(Kind):
         """Centre and scale follow from the box."""
         return self.blank(settings, placed_by(packed.box))
 
-    def report(
-        self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None
-    ) -> dict[str, Any]:
+    def report(self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None) -> dict[str, Any]:
         return score_shape(field, data, pictures)
 
     def quality(self, field: ShapeField, data: Surface) -> float:
@@ -71,9 +71,7 @@ class ShapeKind(Kind):
     def judge(self, data: Surface, apart: bool) -> tuple[Surface, Callable[[ShapeField], float]]:
         return data, Judge(data)
 
-    def begin_edit(
-        self, field: ShapeField, config: ShapeConfig, data: Surface, base: str
-    ) -> Float[np.ndarray, "6"]:
+    def begin_edit(self, field: ShapeField, config: ShapeConfig, data: Surface, base: str) -> Float[np.ndarray, "6"]:
         """The changed shape's box, which must lie in the cube that the base was trained in."""
         normalisation = Normalisation(tuple(field.centre.tolist()), float(field.scale))
         reach = float(np.abs(normalisation.apply(data.aabb.reshape(2, 3))).max())

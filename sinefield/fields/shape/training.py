@@ -171,4 +171,3 @@ class ShapeTask(Task):
         self.field.set_dtype(torch.float32)
         points, inside = self.held_out
         return {"iou": iou(self.field.inside(torch.from_numpy(points)).cpu().numpy(), inside)}
-

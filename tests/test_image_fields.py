@@ -14,7 +14,8 @@ from sinefield.commands.cli import main
 from sinefield.config import load_config, locate, make_config, portable
 from sinefield.data.picture import load_image
 from sinefield.errors import SinefieldError
-from sinefield.export.image import export_image, scaled
+from sinefield.export.image import export_image
+from sinefield.fields.base import kind_of
 from sinefield.fields.image.field import ImageField, pixel_centres
 from sinefield.learning.evaluate import evaluate_file
 from sinefield.learning.loop import Interrupted
@@ -78,12 +79,12 @@ def test_places_of_pixels():
 def test_larger_and_smaller_are_the_same_picture(disc_run):
     field, _ = load_field(disc_run[0])
     for width in (3 * WIDTH, 37, 12):
-        image = scaled(field, width)
+        image = kind_of(field).picture(field, width)
         assert image.shape == (round(HEIGHT * width / WIDTH), width, 3)
         assert psnr(image, disc(width, image.shape[0])) > (27 if width > 20 else 24)
     for width in (0, -1, 20_000):
         with pytest.raises(SinefieldError, match="pixels"):
-            scaled(field, width)
+            kind_of(field).picture(field, width)
 
 
 def test_packing_costs_no_more_than_promised(disc_run, picture, tmp_path):

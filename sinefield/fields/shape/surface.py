@@ -1,6 +1,6 @@
 """The surface of a shape field as a triangle mesh."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +15,7 @@ BLOCK, SLOPE = 4, 1.5
 """Cells along a block's side, and the slope a learned distance is trusted to stay below: a true one has 1."""
 
 
+@runtime_checkable
 class Shape(Protocol):
     """What the surface of a shape is found by: a `ShapeField`, or one shape of a `LatentShapeField`."""
 

@@ -16,7 +16,8 @@ from sinefield.data.photographs.images import load_posed
 from sinefield.errors import SinefieldError
 from sinefield.export.info import describe
 from sinefield.learning.evaluate import evaluate_file
-from sinefield.learning.pack import _divide, pack
+from sinefield.fields.radiance.scores import divide
+from sinefield.learning.pack import pack
 from sinefield.learning.refine import allocate, install, sensitivities
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
@@ -92,12 +93,12 @@ def test_default_keeps_the_quality(ball_run, tmp_path):
 
 def test_views_to_judge_by(photographs):
     scene = load_posed(photographs)
-    refined, judging = _divide(scene, apart=True)
+    refined, judging = divide(scene, apart=True)
     assert not set(refined.train.names) & set(judging.names) and len(refined.train) + len(judging) == len(scene.train)
     assert torch.equal(judging.images[0], scene.train.images[scene.train.names.index(judging.names[0])])
     assert torch.equal(judging.cameras.c2w[0], scene.train.cameras.c2w[scene.train.names.index(judging.names[0])])
-    assert _divide(scene, apart=False)[1] is scene.train
-    whole, judging = _divide(replace(scene, val=scene.train[torch.arange(len(scene.train)) < 2]), apart=True)
+    assert divide(scene, apart=False)[1] is scene.train
+    whole, judging = divide(replace(scene, val=scene.train[torch.arange(len(scene.train)) < 2]), apart=True)
     assert len(judging) == 2 and whole.train is scene.train
 
 

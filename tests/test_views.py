@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import torch
 from PIL import Image
-from sinefield.fields.views import _edges
+from sinefield.fields.shape.painter import _edges
 from small import CENTRE, RADIUS
 
 from sinefield.cameras.cameras import orbit

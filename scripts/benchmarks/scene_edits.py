@@ -24,7 +24,7 @@ from sinefield.fields.radiance.scores import render_view
 from sinefield.files import write_text
 from sinefield.learning.adapt import MAX_BYTES, adapt
 from sinefield.learning.loop import optimise
-from sinefield.learning.pack import main_score
+from sinefield.fields.base import kind_of
 from sinefield.machine import describe_machine
 from sinefield.pictures import save_png
 from sinefield.store.fields import load_field, save_field
@@ -143,7 +143,7 @@ def whole(base: Path, config: RadianceConfig, edit: str, rate: float, folder: Pa
     optimise(task, config.training, run, config.seed)
     params = sum(p.numel() for p in field.parameters())
     row = {"edit": edit, "contender": "fine-tuned", "bytes": 4 * params, "params": params, "rate": rate}
-    return row | {"psnr": main_score(field, data)}, field
+    return row | {"psnr": kind_of(field).quality(field, data)}, field
 
 
 if __name__ == "__main__":

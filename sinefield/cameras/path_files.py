@@ -45,6 +45,16 @@ def read_camera_path(
             no perspective one.
     """
     content = _load(path)
+    poses, angles, aspects = zip(*_frames(content, path), strict=True)
+    own = _size(content, aspects[0], path)
+    cameras = pinholes(torch.from_numpy(_denormalised(np.stack(poses), Path(path))), 1.0, own, size)
+    # The angle is the height's, pixels are square.
+    focal = cameras.height / 2 / torch.tan(torch.deg2rad(torch.tensor(angles)) / 2)
+    return replace(cameras, focal=focal[:, None].repeat(1, 2)), _fps(content, len(poses), path)
+
+
+def _frames(content: dict[str, Any], path: str | Path) -> list[tuple[np.ndarray, float, float]]:
+    """Pose, vertical angle in degrees, and aspect of each frame."""
     listed = content.get("camera_path")
     if not isinstance(listed, list):
         kind = next((tool for key, tool in OTHERS.items() if key in content), "another tool's file")
@@ -54,26 +64,31 @@ def read_camera_path(
     kind = content.get("camera_type", "perspective")
     if not isinstance(kind, str) or kind.lower() != "perspective":
         raise SinefieldError(f"{path}: camera_type is {kind!r}; only 'perspective' can be rendered")
-    poses, angles, aspects = [], [], []
-    for index, entry in enumerate(listed):
-        where = f"{path}: camera_path[{index}]"
-        if not isinstance(entry, dict):
-            raise SinefieldError(f"{where} is no object; save the path anew")
-        poses.append(rigid(_matrix(entry.get("camera_to_world"), f"{where}.camera_to_world"), where))
-        angles.append(_number(entry.get("fov", content.get("default_fov")), f"{where}.fov", 0, 179))
-        aspects.append(_number(entry.get("aspect", 1.0), f"{where}.aspect", 0, 1e4))
+    usual = content.get("default_fov")
+    return [_frame(entry, usual, f"{path}: camera_path[{index}]") for index, entry in enumerate(listed)]
+
+
+def _frame(entry: Any, usual_fov: Any, where: str) -> tuple[np.ndarray, float, float]:
+    if not isinstance(entry, dict):
+        raise SinefieldError(f"{where} is no object; save the path anew")
+    pose = rigid(_matrix(entry.get("camera_to_world"), f"{where}.camera_to_world"), where)
+    angle = _number(entry.get("fov", usual_fov), f"{where}.fov", 0, 179)
+    return pose, angle, _number(entry.get("aspect", 1.0), f"{where}.aspect", 0, 1e4)
+
+
+def _size(content: dict[str, Any], aspect: float, path: str | Path) -> tuple[int, int]:
+    """Width and height in pixels."""
     height, width = content.get("render_height"), content.get("render_width")
     height = _number(512 if height is None else height, f"{path}: render_height", 0, MAX_SIDE)
-    width = _number(height * aspects[0] if width is None else width, f"{path}: render_width", 0, MAX_SIDE)
-    poses = torch.from_numpy(_denormalised(np.stack(poses), Path(path)))
-    cameras = pinholes(poses, 1.0, (max(round(width), 1), max(round(height), 1)), size)
-    # The angle is the height's, pixels are square.
-    focal = cameras.height / 2 / torch.tan(torch.deg2rad(torch.tensor(angles)) / 2)
-    cameras = replace(cameras, focal=focal[:, None].repeat(1, 2))
+    width = _number(height * aspect if width is None else width, f"{path}: render_width", 0, MAX_SIDE)
+    return max(round(width), 1), max(round(height), 1)
+
+
+def _fps(content: dict[str, Any], frames: int, path: str | Path) -> float | None:
     fps = content.get("fps")
     if fps is None and content.get("seconds") is not None:
-        fps = len(listed) / _number(content["seconds"], f"{path}: seconds", 0, 1e6)
-    return cameras, None if fps is None else _number(fps, f"{path}: fps", 0, 1000)
+        fps = frames / _number(content["seconds"], f"{path}: seconds", 0, 1e6)
+    return None if fps is None else _number(fps, f"{path}: fps", 0, 1000)
 
 
 OTHERS = {

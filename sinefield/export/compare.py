@@ -8,7 +8,7 @@ from typing import Any
 
 from sinefield.config import make_field_config
 from sinefield.errors import SinefieldError
-from sinefield.fields.base import kinds
+from sinefield.fields.base import Kind, kinds
 from sinefield.files import check_output, write_bytes
 from sinefield.metrics import SCORES
 from sinefield.store.run import Run
@@ -105,53 +105,62 @@ def _plot(rows: list[dict[str, Any]]) -> bytes:
     """Score against bytes as PNG, a panel for each kind that has scores."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    panels = {}
-    for kind in kinds():
-        own = [row for row in rows if row["kind"] == kind.name and row.get(kind.score)]
-        points = [(row["bytes"], row[kind.score], row["name"]) for row in own]
-        if points:
-            panels[kind] = sorted(points, key=lambda p: p[1])
+    panels = {kind: _points(rows, kind) for kind in kinds()}
+    panels = {kind: points for kind, points in panels.items() if points}
     if not panels:
         raise SinefieldError("none of these has a score to draw; run `sinefield eval` on them, or leave --out out")
     figure = Figure(figsize=(6.4 * len(panels), 4.4), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     labels = []
     for axes, (kind, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        sizes = [p[0] for p in points]
-        axes.scatter(sizes, [p[1] for p in points], color=kind.colour, zorder=3)
-        axes.set(xscale="log", xlabel="bytes", ylabel=SCORES[kind.score], title=kind.name)
-        axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(y=0.1)
-        axes.grid(alpha=0.3, which="both")
-        axes.spines[["top", "right"]].set_visible(False)
-        middle = math.sqrt(min(sizes) * max(sizes))
-        for size, value, name in points:
-            left = size > middle
-            # `$` would begin a formula.
-            labels.append(
-                axes.annotate(
-                    name.replace("$", r"\$"),
-                    (size, value),
-                    (-7 if left else 7, 0),
-                    textcoords="offset points",
-                    ha="right" if left else "left",
-                    va="center",
-                    fontsize=8,
-                    in_layout=False,  # pushed about once the layout is known
-                )
-            )
-    _part(labels, canvas)
+        labels += _panel(axes, kind, points)
+    _push_apart(labels, canvas)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
 
-def _part(labels: list[Any], canvas: Any) -> None:
+def _points(rows: list[dict[str, Any]], kind: Kind) -> list[tuple[int, float, str]]:
+    """Bytes, score and name of the fields of a kind, the worst first."""
+    own = [row for row in rows if row["kind"] == kind.name and row.get(kind.score)]
+    points = [(row["bytes"], row[kind.score], row["name"]) for row in own]
+    return sorted(points, key=lambda point: point[1])
+
+
+def _panel(axes: Any, kind: Kind, points: list[tuple[int, float, str]]) -> list[Any]:
+    """Draw the fields of a kind; returns their labels."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    sizes = [size for size, _, _ in points]
+    axes.scatter(sizes, [value for _, value, _ in points], color=kind.colour, zorder=3)
+    axes.set(xscale="log", xlabel="bytes", ylabel=SCORES[kind.score], title=kind.name)
+    axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(y=0.1)
+    axes.grid(alpha=0.3, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    middle = math.sqrt(min(sizes) * max(sizes))
+    return [_label(axes, point, left=point[0] > middle) for point in points]
+
+
+def _label(axes: Any, point: tuple[int, float, str], left: bool) -> Any:
+    size, value, name = point
+    return axes.annotate(
+        name.replace("$", r"\$"),  # `$` would begin a formula
+        (size, value),
+        (-7 if left else 7, 0),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="center",
+        fontsize=8,
+        in_layout=False,  # pushed about once the layout is known
+    )
+
+
+def _push_apart(labels: list[Any], canvas: Any) -> None:
     """Push labels, which come lowest first in each panel, up until none covers another or a point."""
     from matplotlib.transforms import Bbox
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sinefield.compress.container import encode
+from sinefield.compress.container import Packed, encode
 from sinefield.fields.base import kind_of
 from sinefield.metrics import SCORES
 from sinefield.nn.spectrum import spectrum_report
@@ -60,24 +60,9 @@ def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
     packed = load_packed(path)
     size = len(encode(packed))  # coding again is deterministic, and tells each part's share
     field, note = from_packed(packed, str(path))
-    extent, extent_line = kind_of(field).extent(field)
-    tensors = [
-        {
-            "tensor": name,
-            "shape": list(coded.levels.shape),
-            "levels": int(np.ptp(coded.levels)) + 1,
-            "bits": round(coded.bits, 2),
-            "bytes": round(coded.bytes, 1),
-            "share": f"{100 * coded.bytes / size:.1f} %",
-        }
-        for name, coded in packed.tensors.items()
-    ]
-    others = [
-        {"tensor": name, "bytes": round(packed.sizes[name], 1), "share": f"{100 * packed.sizes[name] / size:.1f} %"}
-        for name in ("header", "note", "grid")
-        if packed.sizes[name]
-    ]
+    tensors, parts = _packed_tensors(packed, size), _packed_parts(packed, size)
     quality = {key: note[key] for key in SCORES if key in note}
+    extent, extent_line = kind_of(field).extent(field)
     report = {
         "run": str(path),
         "kind": packed.kind,
@@ -88,7 +73,7 @@ def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
         **extent,
         "settings": packed.settings,
         "tensors": tensors,
-        "parts": others,
+        "parts": parts,
         "quality_before_and_after": quality,
         "note": note,
     }
@@ -99,6 +84,30 @@ def describe_file(path: str | Path) -> tuple[dict[str, Any], str]:
         extent_line,
         "settings " + ", ".join(f"{k} {v}" for k, v in packed.settings.items() if v is not None),
         "",
-        table(["tensor", "shape", "levels", "bits", "bytes", "share"], [*tensors, *others]),
+        table(["tensor", "shape", "levels", "bits", "bytes", "share"], [*tensors, *parts]),
     ]
     return report, "\n".join(lines)
+
+
+def _packed_tensors(packed: Packed, size: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "tensor": name,
+            "shape": list(coded.levels.shape),
+            "levels": int(np.ptp(coded.levels)) + 1,
+            "bits": round(coded.bits, 2),
+            "bytes": round(coded.bytes, 1),
+            "share": _share(coded.bytes, size),
+        }
+        for name, coded in packed.tensors.items()
+    ]
+
+
+def _packed_parts(packed: Packed, size: int) -> list[dict[str, Any]]:
+    """What a file holds beside tensors."""
+    parts = {name: packed.sizes[name] for name in ("header", "note", "grid")}
+    return [{"tensor": name, "bytes": round(n, 1), "share": _share(n, size)} for name, n in parts.items() if n]
+
+
+def _share(part: float, size: int) -> str:
+    return f"{100 * part / size:.1f} %"

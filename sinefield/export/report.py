@@ -59,48 +59,19 @@ def write_report(
     Raises:
         SinefieldError: see `load_field`; `out` is no .html or exists already; a damaged report.json.
     """
-    packed = is_sine(run)
-    if out is None and adapters:
-        out = Path(adapters[-1]).with_suffix(".html")
-    elif out is None:
-        out = Path(run).with_suffix(".html") if packed else Run(run).page_path
-    out = Path(out)
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise SinefieldError(f"{out}: a report is a web page; name it .html")
+    out = _page_path(run, out, adapters)
     begin = time.perf_counter()
-    field, note = load_field(run, adapters)
+    field, _ = load_field(run, adapters)
     check_output(out, overwrite)
     facts, _ = describe(run)
     left_out: list[str] = []
-    if adapters:
-        body, note = _edit_parts(adapters, left_out)
-        settings = dump_yaml({"kind": facts["kind"], "field": to_plain(field.config), "note": note})
-    elif packed:
-        body = _file_parts(facts, left_out)
-        settings = dump_yaml({"kind": facts["kind"], "field": facts["settings"], "note": note})
-    else:
-        body = _run_parts(Run(run), facts, left_out)
-        settings = dump_yaml(to_plain(Run(run).config()))
-    vertices = 0
-    shows = kind_of(field).shows
-    if shows == "picture":
-        body += _image_part(field)
-    elif shows is not None:
-        shown, vertices = _mesh_part(field, left_out)
-        body += [*shown, *_video_part(run, left_out, adapters)]
-    body += [
-        f"<h2>{'Sizes of the base' if adapters else 'Sizes'}</h2>",
-        *_sizes(facts),
-        "<h2>Configuration</h2>",
-        f"<pre>{escape(settings)}</pre>",
-    ]
-    if left_out:
-        items = "".join(f"<li>{escape(what)}</li>" for what in left_out)
-        body += ["<h2>Left out</h2>", f'<ul class="soft">{items}</ul>']
+    body, settings = _training_parts(run, adapters, field, facts, left_out)
+    shown, vertices = _field_parts(run, adapters, field, left_out)
+    end = _closing_parts(facts, "Sizes of the base" if adapters else "Sizes", settings, left_out)
     title = " + ".join(Path(path).resolve().name for path in (run, *adapters))
     summary = f"base: {_summary(facts)}" if adapters else _summary(facts)
     head = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(summary)}</p>']
-    write_text(out, page(title, [*head, *body], viewer=vertices > 0), overwrite)
+    write_text(out, page(title, [*head, *body, *shown, *end], viewer=vertices > 0), overwrite)
     return {
         "run": str(run),
         "out": str(out),
@@ -112,6 +83,52 @@ def write_report(
     }
 
 
+def _page_path(run: str | Path, out: str | Path | None, adapters: Sequence[str | Path]) -> Path:
+    if out is not None:
+        out = Path(out)
+    elif adapters:
+        out = Path(adapters[-1]).with_suffix(".html")
+    else:
+        out = Path(run).with_suffix(".html") if is_sine(run) else Run(run).page_path
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise SinefieldError(f"{out}: a report is a web page; name it .html")
+    return out
+
+
+def _training_parts(
+    run: str | Path, adapters: Sequence[str | Path], field: Any, facts: dict[str, Any], left_out: list[str]
+) -> tuple[list[str], str]:
+    """What is known of how the field came to be and how good it is; and its settings as YAML."""
+    if adapters:
+        body, note = _edit_parts(adapters, left_out)
+        return body, dump_yaml({"kind": facts["kind"], "field": to_plain(field.config), "note": note})
+    if is_sine(run):
+        settings = {"kind": facts["kind"], "field": facts["settings"], "note": facts["note"]}
+        return _file_parts(facts, left_out), dump_yaml(settings)
+    return _run_parts(Run(run), facts, left_out), dump_yaml(to_plain(Run(run).config()))
+
+
+def _field_parts(
+    run: str | Path, adapters: Sequence[str | Path], field: Any, left_out: list[str]
+) -> tuple[list[str], int]:
+    """What the field shows of itself, and the vertices of its mesh: 0 where there is none."""
+    shows = kind_of(field).shows
+    if shows == "picture":
+        return _image_part(field), 0
+    if shows is None:
+        return [], 0
+    shown, vertices = _mesh_part(field, left_out)
+    return [*shown, *_video_part(run, left_out, adapters)], vertices
+
+
+def _closing_parts(facts: dict[str, Any], sizes: str, settings: str, left_out: list[str]) -> list[str]:
+    parts = [f"<h2>{sizes}</h2>", *_sizes(facts), "<h2>Configuration</h2>", f"<pre>{escape(settings)}</pre>"]
+    if left_out:
+        items = "".join(f"<li>{escape(what)}</li>" for what in left_out)
+        parts += ["<h2>Left out</h2>", f'<ul class="soft">{items}</ul>']
+    return parts
+
+
 def _summary(facts: dict[str, Any]) -> str:
     trained = f", {facts['steps']:,} steps in {facts['seconds'] or 0:.0f} s" if facts["steps"] is not None else ""
     return f"{facts['kind']} field, {facts['params']:,} parameters, {facts['bytes']:,} bytes{trained}"
@@ -120,37 +137,41 @@ def _summary(facts: dict[str, Any]) -> str:
 def _run_parts(run: Run, facts: dict[str, Any], left_out: list[str]) -> list[str]:
     """Scores, command, machine, curves and pictures of a run folder."""
     report = run.read_report()
-    parts = []
     if report is None:
         left_out.append("scores: the run has no report.json; sinefield eval makes it")
-    else:
-        parts += _scores({SCORES[key]: report.get(key) for key in SCORES})
-        remarks = report.get("remarks")
-        notes = [report.get("lpips_note"), report.get("surface_note"), *(remarks if isinstance(remarks, list) else [])]
-        if report.get("views"):
-            notes.insert(0, f"means over {report['views']} {report.get('split')} views, on {report.get('background')}")
-        parts += [f'<p class="soft">{escape(str(line))}</p>' for line in notes if line]
-    command = shlex.join(
-        ["sinefield", "train", str(run.config_path), "--out", f"runs/{run.folder.resolve().name}_again"]
-    )
+    again = f"runs/{run.folder.resolve().name}_again"
+    command = shlex.join(["sinefield", "train", str(run.config_path), "--out", again])
+    parts = _score_parts(report) if report is not None else []
     parts += ["<h2>To train it again</h2>", f"<pre>{escape(command)}</pre>"]
     machine = (report or {}).get("machine")
     if isinstance(machine, dict):
         line = ", ".join(f"{key} {value}" for key, value in machine.items())
         parts.append(f'<p class="soft">Scored on: {escape(line)}</p>')
-    metrics = run.read_metrics()
     kind = kind_named(facts["kind"])
-    # A run whose rays never met the box has only zeros, which no logarithm shows.
-    losses, scores = _series(metrics, "loss"), _series(metrics, kind.score)
-    curves = [
-        curve(losses, "loss", "loss", logarithmic=any(y > 0 for _, y in losses)),
-        curve(scores, "score", kind.quick),
-    ]
-    if any(curves):
-        parts += ["<h2>Training</h2>", '<div class="curves">', *curves, "</div>"]
-    else:
-        left_out.append("curves: metrics.jsonl holds no scored moment")
+    parts += _curve_parts(run.read_metrics(), kind, left_out)
     return parts + _picture_parts(run, kind, left_out)
+
+
+def _score_parts(report: dict[str, Any]) -> list[str]:
+    """Scores and what has to be said of them."""
+    remarks = report.get("remarks")
+    notes = [report.get("lpips_note"), report.get("surface_note"), *(remarks if isinstance(remarks, list) else [])]
+    if report.get("views"):
+        notes.insert(0, f"means over {report['views']} {report.get('split')} views, on {report.get('background')}")
+    lines = [f'<p class="soft">{escape(str(line))}</p>' for line in notes if line]
+    return [*_scores({SCORES[key]: report.get(key) for key in SCORES}), *lines]
+
+
+def _curve_parts(metrics: list[dict[str, Any]], kind: Kind, left_out: list[str]) -> list[str]:
+    """Loss and score over the time of training."""
+    losses, scores = _series(metrics, "loss"), _series(metrics, kind.score)
+    # A run whose rays never met the box has only zeros, which no logarithm shows.
+    loss = curve(losses, "loss", "loss", logarithmic=any(y > 0 for _, y in losses))
+    curves = [loss, curve(scores, "score", kind.quick)]
+    if not any(curves):
+        left_out.append("curves: metrics.jsonl holds no scored moment")
+        return []
+    return ["<h2>Training</h2>", '<div class="curves">', *curves, "</div>"]
 
 
 def _series(metrics: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -14,15 +14,19 @@ from jaxtyping import Bool, Float
 
 from sinefield.config import ShapeFieldConfig
 from sinefield.errors import SinefieldError
-from sinefield.fields.level_set import LevelSet
+from sinefield.fields.level_set import HALF_DIAGONAL, LevelSet
 from sinefield.nn.plain import PlainNetwork
 
 CHUNK = 1 << 16
 FAR = 1e4
 """Longest sides of the box beyond which the nearest place of the surface is looked for from this far on the same ray."""
 TRUSTED = 0.5
-"""Cells by which the network's distance may differ from the mesh's on the surface; at `REACH` cells, not at all."""
-REACH = 2.0
+"""Cells by which the network's distance may differ from the mesh's, close to the surface."""
+VALUES = 0.25, 0.75
+"""Cells from the mesh up to which the network's distance counts fully, and from which on the mesh's alone: measured,
+either is nearer to the truth there."""
+SLOPES = 0.0, 0.25
+"""The same of directions."""
 STEP = 0.05
 """Cells between the points of a gradient by differences."""
 
@@ -140,30 +144,39 @@ class TrueDistance:
         """Fill in distances and directions of one chunk."""
         surface = self.surface
         places = points / self.unit - self.centre / self.unit
-        size, closest = surface.nearest(_drawn_in(places))
+        _, closest = surface.nearest(_drawn_in(places))
         away = places - closest
         size = _length(away)
-        near = np.flatnonzero((size < REACH * surface.pitch) & surface.covers(places))
-        values = self._values(places[near])
         sign = surface.side(places)
-        # Within half a cell's diagonal of the mesh the grid's points cannot tell the side, and the network can.
-        own = size[near] < surface.pitch * np.sqrt(3) / 2
-        sign[near[own]] = np.where(values[own] < 0, -1.0, 1.0)
+        close = (size < HALF_DIAGONAL * surface.pitch) & surface.covers(places)
+        asked = np.flatnonzero(close | ((points >= self.low) & (points <= self.high)).all(axis=1))
+        values = self._values(places[asked])
+        # In its box the network has learned the side everywhere, also of what is thinner than a cell.
+        own = np.where(values < 0, -1.0, 1.0)
+        missed = (own != sign[asked]) & ~close[asked]
+        sign[asked] = own
         if directions is not None:
             directions[:] = away * (sign / np.maximum(size, 1e-300))[:, None]
-            directions[near] = self._steered(places[near], directions[near], size[near])
+            steered = asked[size[asked] < SLOPES[1] * surface.pitch]
+            directions[steered] = self._steered(places[steered], directions[steered], size[steered])
         if self.learned:
-            allowed = surface.pitch * TRUSTED * _fade(size[near] / surface.pitch, 1.0, REACH)
-            size[near] += np.clip(np.abs(values) - size[near], -allowed, allowed)
+            size[asked] = self._corrected(size[asked], np.abs(values), missed)
         distances[:] = sign * size * self.unit
 
+    def _corrected(self, size: np.ndarray, values: np.ndarray, missed: np.ndarray) -> np.ndarray:
+        """Distances to the mesh, moved towards the network's close to it, and where the mesh has missed something."""
+        pitch = self.surface.pitch
+        allowed = pitch * TRUSTED * _fade(size / pitch, *VALUES)
+        moved = size + np.clip(values - size, -allowed, allowed)
+        return np.where(missed, np.minimum(size, values), moved)
+
     def _steered(self, places: np.ndarray, directions: np.ndarray, size: np.ndarray) -> np.ndarray:
-        """Directions near the surface: the network's own on it, and the mesh's from a cell's length on."""
-        share = _fade(size / self.surface.pitch, 0.25, 1.0)[:, None]
+        """Directions close to the surface: on it the network's own, further away more and more the mesh's."""
+        share = _fade(size / self.surface.pitch, *SLOPES)[:, None]
         mixed = share * _normalised(self._gradients(places)) + (1 - share) * directions
-        length = _length(mixed)[:, None]
-        # Where the two cancel, or the network is flat exactly on the surface, any direction is as good.
-        return np.where(length > 1e-6, mixed / np.maximum(length, 1e-6), self.surface.some_normal)
+        # Where the two cancel, or the network is flat on the surface itself, no direction is better than another.
+        mixed[_length(mixed) < 1e-6] = 0.0, 0.0, 1.0
+        return _normalised(mixed)
 
     def _gradients(self, places: np.ndarray) -> np.ndarray:
         """Gradients of the network, of any length."""

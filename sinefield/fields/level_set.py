@@ -11,6 +11,8 @@ BLOCK = 4
 """Cells along each side of a block; a block is evaluated as a whole or at its corners only."""
 MARGIN = 2
 """Cells around the box, so that a surface that lies a little outside of it is closed."""
+HALF_DIAGONAL = 0.5 * 3**0.5
+"""Cells between any point and the grid point nearest to it, at most."""
 ROOTS = 4
 """Evaluations of each vertex on its way along its edge to the zero."""
 
@@ -58,7 +60,7 @@ class LevelSet:
         Raises:
             SinefieldError: the function has one sign all over the box.
         """
-        # Imported from its file: that brings no other part of scikit-image.
+        # From the file itself, which brings no other part of scikit-image.
         from skimage.measure._marching_cubes_lewiner import marching_cubes
 
         pitch = float(sides.max()) / resolution
@@ -71,11 +73,6 @@ class LevelSet:
         corners, faces, _, _ = marching_cubes(volume, 0.0, gradient_direction="descent")
         corners = _on_zero(lambda cells: evaluate(origin + cells * pitch), volume, corners.astype(np.float64))
         return cls(origin + corners * pitch, faces.astype(np.int64), origin, pitch, volume < 0, capped)
-
-    @property
-    def some_normal(self) -> Float[np.ndarray, "3"]:
-        """A unit vector, for want of any better."""
-        return np.array([0.0, 0.0, 1.0])
 
     def nearest(self, points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 3"]]:
         """Distance (n,) from points to the mesh, never negative, and the nearest places (n, 3) on it."""

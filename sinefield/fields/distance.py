@@ -1,9 +1,8 @@
-"""True distances of a shape field, near and far: what the network has learned, and its surface where it has not.
+"""True distances of a shape field, near and far.
 
-A shape's network knows distances within a narrow band round the surface; beyond, its values mean nothing but a side, and
-outside the box that it was trained in not even that. So the surface is extracted once, coarsely: `LevelSet`. Far from
-the surface the exact distance to that mesh is the answer, and near it the network's own value, which may differ from
-the mesh's by no more than the mesh's error.
+A shape's network learns distances in a narrow band round the surface. Beyond the band its value tells the side only, and
+outside the box that it was trained in not even that. So its surface is extracted once, coarsely (`LevelSet`). The answer
+is the exact distance to that mesh and, close to it, the network's own value.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from sinefield.nn.plain import PlainNetwork
 
 CHUNK = 1 << 16
 FAR = 1e4
-"""Longest sides of the box beyond which the nearest place of the surface is looked for from this far on the same ray."""
+"""Longest sides of the box; for a point further out, the nearest place is that of a point this far on the same ray."""
 TRUSTED = 0.5
 """Cells by which the network's distance may differ from the mesh's, close to the surface."""
 VALUES = 0.25, 0.75

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from sinefield.data.surfaces.curve import curve_order
 from sinefield.errors import SinefieldError
 
 BLOCK = 4
@@ -67,19 +68,22 @@ class LevelSet:
         blocks = np.ceil((np.ceil(sides / pitch) + 2 * MARGIN) / BLOCK).astype(np.int64)
         origin = -blocks * BLOCK * pitch / 2
         volume = _sampled(lambda cells: evaluate(origin + cells * pitch), blocks)
+        if (volume < 0).all() or not (volume < 0).any():
+            where = "inside" if volume[0, 0, 0] < 0 else "outside"
+            raise SinefieldError(f"the field has no surface: it is {where} all over its box; train longer")
         capped = _closed(volume, pitch)
-        if not (volume < 0).any():
-            raise SinefieldError("the field has no surface within its box; train longer")
         corners, faces, _, _ = marching_cubes(volume, 0.0, gradient_direction="descent")
         corners = _on_zero(lambda cells: evaluate(origin + cells * pitch), volume, corners.astype(np.float64))
         return cls(origin + corners * pitch, faces.astype(np.int64), origin, pitch, volume < 0, capped)
 
     def nearest(self, points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 3"]]:
         """Distance (n,) from points to the mesh, never negative, and the nearest places (n, 3) on it."""
-        if len(points) == 0:
-            return np.zeros(0), np.zeros((0, 3))
-        squares, _, places = self._tree.squared_distance(self.vertices, self.faces, np.ascontiguousarray(points))
-        return np.sqrt(squares), places
+        distances, places = np.zeros(len(points)), np.zeros((len(points), 3))
+        if len(points):
+            order = curve_order(points)
+            squares, _, found = self._tree.squared_distance(self.vertices, self.faces, points[order])
+            distances[order], places[order] = np.sqrt(squares), found
+        return distances, places
 
     def covers(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n"]:
         """Whether points lie within the grid's outermost cells, where the function's sign counts."""

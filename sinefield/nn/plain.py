@@ -1,4 +1,4 @@
-"""A field's network in NumPy alone: values and gradients of small batches, without the seconds that importing torch takes.
+"""A field's network in NumPy alone: values and gradients of small batches, where importing torch would take seconds.
 
 The twin of `encodings.Frequency.reference` followed by `mlp.MLP.reference`, in float32, with the reverse mode written
 out by hand. It reads the arrays of a state dict by their names, and the settings of any `NetworkConfig`.
@@ -6,7 +6,7 @@ out by hand. It reads the arrays of a state dict by their names, and the setting
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -43,12 +43,16 @@ class PlainNetwork:
 
     def __init__(self, config: NetworkConfig, arrays: Mapping[str, Array], prefix: str = "network.") -> None:
         if config.encoding != "frequency":
-            raise SinefieldError(f"NumPy evaluates frequency encodings only, not encoding {config.encoding}; use torch")
+            raise SinefieldError(f"encoding is {config.encoding}; without torch only frequency can be evaluated")
         self.activation = ACTIVATIONS[config.activation](config)
         self.skips = frozenset(config.skips)
         self.scales = np.array([math.pi * 2.0**octave for octave in range(config.frequencies)], np.float32)
         self.matrices, self.biases = _layers(config, _Arrays(arrays, prefix))
-        self.dimensions = self.matrices[0].shape[1] // (1 + 2 * len(self.scales))
+        self.dimensions, rest = divmod(self.matrices[0].shape[1], 1 + 2 * len(self.scales))
+        if rest:
+            raise SinefieldError(
+                f"{prefix}weights.0.weight does not fit {config.frequencies} octaves; the file is damaged"
+            )
         self.chunk = max(CHUNK_NUMBERS // max(len(matrix) for matrix in self.matrices), 1)
 
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n out"]:
@@ -111,35 +115,41 @@ class PlainNetwork:
         return g @ self.matrices[0] + of_inputs
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Arrays:
     """Arrays by name, which complain where one is missing or has another shape than it should."""
 
     arrays: Mapping[str, Array]
     prefix: str
-    seen: list[str] = field(default_factory=list)
+
+    def any(self, name: str, axes: int) -> Array:
+        """An array of any sizes."""
+        if self.prefix + name not in self.arrays:
+            raise SinefieldError(f"{self.prefix}{name} is missing; the file is damaged or of another version")
+        array = np.ascontiguousarray(self.arrays[self.prefix + name], np.float32)
+        if array.ndim != axes:
+            raise SinefieldError(f"{self.prefix}{name} has the shape {array.shape}; the file is damaged")
+        return array
 
     def take(self, name: str, *shape: int) -> Array:
-        name = self.prefix + name
-        if name not in self.arrays:
-            raise SinefieldError(f"{name} is missing; the file is damaged or of another version")
-        array = np.ascontiguousarray(self.arrays[name], np.float32)
+        """An array of just these sizes."""
+        array = self.any(name, len(shape))
         if array.shape != shape:
-            raise SinefieldError(f"{name} has the shape {array.shape}, its settings ask for {shape}; the file is damaged")
+            raise SinefieldError(
+                f"{self.prefix}{name} has the shape {array.shape}, its settings ask for {shape}; the file is damaged"
+            )
         return array
 
 
 def _layers(config: NetworkConfig, arrays: _Arrays) -> tuple[list[Array], list[Array]]:
     """All matrices (out, in) and biases of a network; the first and the last matrix are dense."""
-    first = arrays.prefix + "weights.0.weight"
-    if np.ndim(arrays.arrays.get(first)) != 2:
-        raise SinefieldError(f"{first} is missing or no matrix; the file is damaged or of another version")
-    inputs, outputs = arrays.arrays[first].shape[1], len(np.atleast_1d(arrays.arrays[f"{arrays.prefix}biases.{config.depth}"]))
-    width = config.width
+    width, depth = config.width, config.depth
+    # The settings say neither how many numbers go in nor how many come out.
+    inputs, outputs = arrays.any("weights.0.weight", 2).shape[1], len(arrays.any(f"biases.{depth}", 1))
     matrices = [arrays.take("weights.0.weight", width, inputs)]
-    for i in range(1, config.depth):
+    for i in range(1, depth):
         matrices.append(_hidden(config, arrays, i, width + (inputs if i in config.skips else 0)))
-    matrices.append(arrays.take(f"weights.{config.depth}.weight", outputs, width))
+    matrices.append(arrays.take(f"weights.{depth}.weight", outputs, width))
     return matrices, [arrays.take(f"biases.{i}", len(matrix)) for i, matrix in enumerate(matrices)]
 
 

@@ -1,12 +1,13 @@
 """True distances of a shape field, near and far.
 
-A shape's network learns distances in a narrow band round the surface. Beyond the band its value tells the side only, and
-outside the box that it was trained in not even that. So its surface is extracted once, coarsely (`LevelSet`). The answer
-is the exact distance to that mesh and, close to it, the network's own value.
+A shape's network learns distances in a narrow band round the surface. Beyond the band its value tells the side only,
+and outside the box that it was trained in not even that. So its surface is extracted once, coarsely (`LevelSet`). The
+answer is the exact distance to that mesh and, close to it, the network's own value.
 """
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -120,7 +121,7 @@ class TrueDistance:
         Raises:
             SinefieldError: points of another shape or not finite; the field has no surface.
         """
-        points = _checked(points)
+        points = checked_points(points)
         distances = np.empty(len(points))
         directions = np.empty((len(points), 3)) if gradient else None
         for start in range(0, len(points), CHUNK):
@@ -187,7 +188,12 @@ class TrueDistance:
         return (values[:, 0] - values[:, 1]) / (2 * step)
 
 
-def _checked(points: np.ndarray) -> np.ndarray:
+def checked_points(points: Any) -> np.ndarray:
+    """Points as float64 (n, 3).
+
+    Raises:
+        SinefieldError: another shape, no numbers, or numbers that are not finite.
+    """
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
         raise SinefieldError(f"points are {points.dtype} of shape {points.shape}; give numbers of shape (n, 3)")

@@ -1,4 +1,4 @@
-"""Points in an order in which neighbours are together, so that what is looked up for one is in the cache for the next."""
+"""Points in an order that keeps neighbours together: what one looks up is in the cache for the next."""
 
 import numpy as np
 from jaxtyping import Float, Int

@@ -16,9 +16,9 @@ from jaxtyping import Float, Int32, UInt8
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
+from sinefield.data.surfaces.curve import curve_order
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.data.surfaces.mesh_repair import repair_cloud, repair_mesh
-from sinefield.data.surfaces.curve import curve_order
 from sinefield.data.surfaces.nearest import nearest
 from sinefield.errors import SinefieldError
 

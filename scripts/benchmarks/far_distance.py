@@ -5,7 +5,7 @@
 Without names: six closed meshes. Fields have the settings of scenes/armadillo.yaml with a smaller batch and fewer
 labelled points; a run that is in FOLDER already is taken from there. Points are drawn around the surface, and in the
 object's box made 1, 2 and 4 times as large. Errors of distance are in per cent of the box's diagonal. The side counts
-where a point is further than 1 % of the diagonal from the surface. Beside `TrueDistance` stands the network's own value.
+where a point is further than 1 % of the diagonal from the surface. Beside `TrueDistance` stands the network's value.
 Writes docs/results/far_distance.json and .md.
 """
 

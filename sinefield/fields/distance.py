@@ -34,9 +34,9 @@ STEP = 0.05
 class TrueDistance:
     """Signed distance to the surface of a shape field anywhere in space, negative inside.
 
-    The surface is extracted at the first question, in about a quarter of a second for a small field. No part of it lies
-    further outside the object's box than `LevelSet.MARGIN` cells: where the field's inside reaches that far, as it may
-    where the input had holes, it is closed by a lid, and `capped` says so.
+    The surface is extracted at the first question, in about half a second for a small field. Where the field's inside
+    reaches the wall of the grid, a few cells outside the object's box (`level_set.MARGIN`), a lid closes the surface,
+    and `capped` says so. Everything beyond is outside.
 
     Args:
         evaluate: (n,) values at float64 points (n, 3), input coordinates; negative inside. Where `learned` is set, they

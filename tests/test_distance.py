@@ -10,7 +10,7 @@ from small import CENTRE, RADIUS
 from sinefield.config import ShapeFieldConfig
 from sinefield.errors import SinefieldError
 from sinefield.fields.distance import TrueDistance, checked_points
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.shape.field import ShapeField
 
 HALF = np.array([2.0, 1.0, 0.5])
 """Half sides of the box, and the torus' extent: ring 1.5, tube 0.5."""

@@ -10,7 +10,7 @@ import torch
 
 from sinefield.config import ShapeFieldConfig
 from sinefield.errors import SinefieldError
-from sinefield.fields.shape import ShapeField
+from sinefield.fields.shape.field import ShapeField
 from sinefield.nn.plain import PlainNetwork
 
 WEIGHTS = ["dense", "lowrank", "sine"]
@@ -124,6 +124,9 @@ def test_what_does_not_fit_is_refused():
         PlainNetwork(field.config, arrays | {"network.weights.0.weight": np.zeros((24, 3))})
     with pytest.raises(SinefieldError, match="hash"):
         PlainNetwork(ShapeFieldConfig(encoding="hash"), arrays)
+    field.config.weights = "circulant"
+    with pytest.raises(SinefieldError, match="weights are circulant"):
+        PlainNetwork(field.config, arrays)
 
 
 def test_nothing_slow_is_imported():

@@ -27,8 +27,8 @@ from sinefield.config import Config, data_folder, load_config
 from sinefield.data.surfaces.sampling import surface_samples
 from sinefield.data.surfaces.surface import Surface, load_surface, signed_distance
 from sinefield.fields.distance import TrueDistance
-from sinefield.fields.shape import ShapeField
-from sinefield.fields.shape_training import ShapeTask
+from sinefield.fields.shape.field import ShapeField
+from sinefield.fields.shape.training import ShapeTask
 from sinefield.files import write_text
 from sinefield.learning.loop import optimise
 from sinefield.machine import describe_machine

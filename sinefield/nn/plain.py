@@ -29,7 +29,8 @@ class PlainNetwork:
         prefix: what the names of the network's arrays begin with.
 
     Raises:
-        SinefieldError: the encoding is a hash grid, or an array is missing or does not fit the settings.
+        SinefieldError: the encoding is a hash grid, the weights are of a kind registered from outside, or an array is
+            missing or does not fit the settings.
 
     Example:
         >>> import numpy as np
@@ -154,7 +155,11 @@ def _layers(config: NetworkConfig, arrays: _Arrays) -> tuple[list[Array], list[A
 
 
 def _hidden(config: NetworkConfig, arrays: _Arrays, i: int, n: int) -> Array:
-    """The i-th matrix, of `n` inputs: see `weights.LowRank`, `weights.SineLowRank` and `mlp.WeightSpec.make`."""
+    """The i-th matrix, of `n` inputs: see `start` and `matrix` of the classes in `weights`."""
+    if config.weights not in ("dense", "lowrank", "sine"):
+        raise SinefieldError(
+            f"weights are {config.weights}; without torch only dense, lowrank and sine can be evaluated"
+        )
     width, siren, root = config.width, config.activation == "sine", math.sqrt(n)
     if config.weights == "dense":
         return arrays.take(f"weights.{i}.weight", width, n)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
+from sinefield.data.surfaces.curve import curve_order
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.data.surfaces.mesh_repair import repair_cloud, repair_mesh
 from sinefield.data.surfaces.nearest import nearest
@@ -206,7 +207,7 @@ def _chunked(
     if not np.isfinite(points).all():
         raise SinefieldError("points to be compared with a surface are NaN or infinite; check where they come from")
     size = len(surface.vertices if surface.faces is None else surface.faces)
-    chunk, order, result = max(CHUNK, size), _morton(points), np.empty(len(points))
+    chunk, order, result = max(CHUNK, size), curve_order(points), np.empty(len(points))
     # disable=None: shown on a terminal only
     with tqdm(total=len(points), unit=" points", leave=False, disable=True if len(points) <= BAR else None) as bar:
         for start in range(0, len(points), chunk):
@@ -214,19 +215,6 @@ def _chunked(
             result[part] = function(points[part])
             bar.update(len(part))
     return result
-
-
-def _morton(points: Float[np.ndarray, "n 3"]) -> np.ndarray:
-    """Order of the points along a Z-shaped curve through 1024³ cells."""
-    if len(points) == 0:
-        return np.zeros(0, np.int64)
-    low = points.min(axis=0)
-    cells = ((points - low) * (1023 / max(np.ptp(points, axis=0).max(), 1e-300))).astype(np.int64)
-    code = np.zeros(len(points), np.int64)
-    for bit in range(10):
-        for axis in range(3):
-            code |= (cells[:, axis] >> bit & 1) << (3 * bit + axis)
-    return np.argsort(code, kind="stable")
 
 
 def _centre(aabb: Float[np.ndarray, "6"]) -> Float[np.ndarray, "3"]:

@@ -107,7 +107,7 @@ def test_a_second_decoder_reads_the_file(disc_run, tmp_path):
 
 
 def test_the_bases_of_both_decoders_are_one():
-    from sinefield.compress.header import BASE
+    from sinefield.compress.settings import BASE
 
     assert BASE["image"] == second_decoder.IMAGE
 

@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 
 from sinefield.commands.cli import main
 from sinefield.compress.container import encode
-from sinefield.compress.header import BASE
+from sinefield.compress.settings import BASE
 from sinefield.config import ShapesFieldConfig, make_config
 from sinefield.data.made.families import FAMILIES, make_shape
 from sinefield.data.surfaces.shape_sets import HELD_OUT, NEAR, label, scan, shape_set, solid_of_shape

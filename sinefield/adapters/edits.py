@@ -16,7 +16,7 @@ from torch import nn
 from sinefield.adapters.fields import adapt_field, adapted_weights, field_layers, fingerprint, settle
 from sinefield.adapters.file import load_packed
 from sinefield.adapters.layers import AdapterSpec
-from sinefield.compress.container import Coded, Packed
+from sinefield.compress.container import Packed
 from sinefield.compress.quantize import Quantiser
 from sinefield.errors import SinefieldError
 
@@ -42,7 +42,7 @@ def to_packed_edit(
     }
     grid = None if cells is None else cells.shape[:2]
     edit = {"of": field.kind, "base": base, "box": box, "grid": grid}
-    coded = {f"{name}.{part}": Coded.of(quantisers[f"{name}.{part}"]) for name in targets for part in ("a", "b")}
+    coded = {f"{name}.{part}": quantisers[f"{name}.{part}"].coded() for name in targets for part in ("a", "b")}
     return Packed("adapter", {"targets": targets, "edit": edit}, None, coded, cells=cells, note=note)
 
 
@@ -55,7 +55,7 @@ def load_edit(path: str | Path) -> Packed:
     packed = load_packed(path)
     if "edit" not in packed.settings:
         raise SinefieldError(f"{path}: is an adapter of a model, not an edit of a field; make one with sinefield adapt")
-    if not all(torch.isfinite(coded.values()).all() for coded in packed.tensors.values()):
+    if not all(np.isfinite(coded.values()).all() for coded in packed.tensors.values()):
         raise SinefieldError(f"{path}: has entries that are not finite; adapt the field again")
     return packed
 
@@ -77,7 +77,7 @@ def apply_edits(field: nn.Module, paths: Sequence[str | Path], where: str | Path
         with torch.no_grad():
             for name, parameter in field.named_parameters():
                 if name in packed.tensors:
-                    parameter.copy_(packed.tensors[name].values())
+                    parameter.copy_(torch.from_numpy(packed.tensors[name].values()))
         settle(field)
         field.config = replace(field.config, weights="dense")
         if packed.settings["edit"]["box"] is not None:

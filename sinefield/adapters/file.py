@@ -19,7 +19,7 @@ from sinefield.adapters.attach import Attached, adapted_layers, attach_each, cou
 from sinefield.adapters.layers import Adapted, AdapterSpec, effective
 from sinefield.adapters.layouts import layout_of, supports
 from sinefield.compress.adapter_table import tensor_shapes
-from sinefield.compress.container import MAX_FILE, Coded, Packed, decode, encode
+from sinefield.compress.container import MAX_FILE, Packed, decode, encode
 from sinefield.compress.quantize import Codebook, Uniform
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_folder, atomic_path, check_output, require_file, write_bytes
@@ -117,7 +117,7 @@ def load_adapter(path: str | Path) -> dict[str, Target]:
     """
     if Path(path).suffix.lower() == SUFFIX:
         packed = load_packed(path)
-        values = {name: coded.values() for name, coded in packed.tensors.items()}
+        values = {name: torch.from_numpy(coded.values()) for name, coded in packed.tensors.items()}
         return _targets(packed.settings, values, str(path))
     tensors, note = load_tensors(path, "saved adapter")
     rows = note.get("targets") if isinstance(note, dict) and note.get("adapter") == 1 else None
@@ -243,9 +243,8 @@ def pack_adapter(
             if tensor.abs().max() > LARGEST:
                 raise SinefieldError(f"{path}: {name}.{part} has entries beyond ±{LARGEST:,}; train the adapter again")
             tensor = tensor.float()
-            coded[f"{name}.{part}"] = Coded.of(
-                Uniform(tensor, bits=8, affine=True) if part == "magnitude" else make(tensor, bits=bits)
-            )
+            rounded = Uniform(tensor, bits=8, affine=True) if part == "magnitude" else make(tensor, bits=bits)
+            coded[f"{name}.{part}"] = rounded.coded()
     settings = {"targets": {name: target.settings() for name, target in targets.items()}}
     data = encode(Packed("adapter", settings, None, coded))
     write_bytes(out, data, overwrite)

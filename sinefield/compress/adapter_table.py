@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sinefield.compress.header import Reader, box_in, box_out, varint
+from sinefield.compress.parts import box_in, box_out
+from sinefield.compress.reader import Reader, choice, varint
 
 ADAPTER_KINDS = ("sine", "lora", "sine-dora", "dora")
 """A kind's number in the file is its place here; only ever appended to."""
@@ -41,9 +42,9 @@ def table_in(reader: Reader) -> dict[str, Any]:
     text = opener.decompress(reader.take(reader.varint(MAX_NAMES)), MAX_NAMES)
     if not opener.eof or opener.unused_data:
         raise ValueError("its list of layers is damaged")
+    if (count := text.count(b"\n") + 1) > min(MAX_LAYERS, reader.left):
+        raise ValueError(f"it names {count:,} layers, at most {min(MAX_LAYERS, reader.left):,} can be")
     names = text.decode().split("\n")
-    if len(names) > MAX_LAYERS:
-        raise ValueError(f"it names {len(names):,} layers, at most {MAX_LAYERS:,} can be")
     if len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
         raise ValueError("its list of layers has a name twice, or one that is none")
     count, edit = reader.varint(len(names)), {}
@@ -56,20 +57,20 @@ def table_in(reader: Reader) -> dict[str, Any]:
 def _edit_out(edit: dict[str, Any]) -> bytes:
     box, grid = edit["box"], edit["grid"]
     flags = (0 if box is None else _BOX) | (0 if grid is None else _GRID)
-    head = bytes([0, EDITED.index(edit["of"]), flags]) + struct.pack("<I", edit["base"])
+    head = b"\0" + choice(edit["of"], EDITED) + bytes([flags]) + struct.pack("<I", edit["base"])
     return head + (b"" if box is None else box_out(box)) + (b"" if grid is None else b"".join(map(varint, grid)))
 
 
 def _edit_in(reader: Reader) -> dict[str, Any]:
-    of, flags = reader.byte(), reader.byte()
-    if of >= len(EDITED) or flags & ~(_BOX | _GRID):
-        raise ValueError(f"an edit has the unknown kind {of}, {flags}")
+    of, flags = reader.choice(EDITED), reader.byte()
+    if flags & ~(_BOX | _GRID):
+        raise ValueError(f"an edit has the unknown flags {flags}")
     (base,) = struct.unpack("<I", reader.take(4))
     box = box_in(reader) if flags & _BOX else None
     grid = (reader.varint(1 << 13), reader.varint(1 << 9)) if flags & _GRID else None
     if grid is not None and not all(grid):
         raise ValueError("an edit has a grid without cells")
-    return {"of": EDITED[of], "base": base, "box": box, "grid": grid}
+    return {"of": of, "base": base, "box": box, "grid": grid}
 
 
 def _form_out(target: dict[str, Any]) -> bytes:

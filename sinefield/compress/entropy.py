@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import constriction
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from sinefield.errors import SinefieldError
 
@@ -32,7 +32,7 @@ def _ratio(index: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def frequencies(n: int, centre: int, slope: int, bend: int) -> tuple[int, ...]:
+def frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, "n"]:
     """Frequencies of symbols 0 … n − 1, each at least 1, summing to 2^24.
 
     Going outwards from `centre`, a symbol's weight is the last one's times q, and q itself is multiplied by c at each
@@ -41,15 +41,17 @@ def frequencies(n: int, centre: int, slope: int, bend: int) -> tuple[int, ...]:
     """
     reach = max(centre, n - 1 - centre)
     side, weight, q, c = [ONE], ONE, _ratio(slope), _ratio(bend)
-    for _ in range(reach):
+    while len(side) <= reach and weight:  # beyond a weight of 0 all are 0
         weight = weight * q >> 32
         q = q * c >> 32
         side.append(weight)
-    weights = [side[abs(i - centre)] for i in range(n)]
-    total, room = sum(weights), (1 << PRECISION) - n
-    counts = [w * room // total + 1 for w in weights]
-    counts[centre] += (1 << PRECISION) - sum(counts)
-    return tuple(counts)
+    half = np.zeros(reach + 1, np.int64)
+    half[: len(side)] = side
+    weights = half[np.abs(np.arange(n) - centre)]
+    counts = weights * ((1 << PRECISION) - n) // weights.sum() + 1  # below 2^56
+    counts[centre] += (1 << PRECISION) - counts.sum()
+    counts.flags.writeable = False  # it is kept for the next call
+    return counts
 
 
 def fit_table(symbols: Int[np.ndarray, "m"], n: int, centre: int | None = None) -> tuple[int, int, int, float]:
@@ -82,7 +84,7 @@ def fit_table(symbols: Int[np.ndarray, "m"], n: int, centre: int | None = None) 
     return centre, best[1], best[2], best[0]
 
 
-def _model(table: tuple[int, ...]):
+def _model(table: Int[np.ndarray, "n"]):
     # constriction adds 1 to each symbol's share of 2^24 − n: handed shares that are whole, it has nothing to round.
     return constriction.stream.model.Categorical(np.asarray(table, np.float64) - 1, perfect=False)
 
@@ -93,14 +95,14 @@ class Encoder:
     def __init__(self) -> None:
         self._parts: list[tuple[np.ndarray, object, tuple]] = []
 
-    def put(self, symbols: Int[np.ndarray, "m"], table: tuple[int, ...]) -> None:
+    def put(self, symbols: Int[np.ndarray, "m"], table: Int[np.ndarray, "n"]) -> None:
         """Symbols 0 … n − 1 under one table."""
         if len(table) > 1:
             self._parts.append((np.ascontiguousarray(symbols, np.int32), _model(table), ()))
 
     def put_bits(self, bits: np.ndarray, ones: Int[np.ndarray, "m"]) -> None:
         """Bits, each with its own frequency of being 1 (of 2^24)."""
-        self._parts.append((np.ascontiguousarray(bits, np.int32), _BITS, (_shares(ones),)))
+        self._parts.append((np.ascontiguousarray(bits, np.int32), _BITS, (shares(ones),)))
 
     def finish(self) -> bytes:
         coder = constriction.stream.stack.AnsCoder()
@@ -113,7 +115,8 @@ class Encoder:
 _BITS = constriction.stream.model.Categorical(perfect=False)
 
 
-def _shares(ones: np.ndarray) -> np.ndarray:
+def shares(ones: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m 2"]:
+    """What the coder takes for bits of these frequencies of being 1 (of 2^24)."""
     ones = np.asarray(ones, np.float64)
     return np.stack([(1 << PRECISION) - ones - 1, ones - 1], axis=1)
 
@@ -134,13 +137,14 @@ class Decoder:
             raise SinefieldError(f"{where}: the coded part ends in an empty word; the file is damaged")
         self._coder = constriction.stream.stack.AnsCoder(words)
 
-    def take(self, count: int, table: tuple[int, ...]) -> Int[np.ndarray, "m"]:
+    def take(self, count: int, table: Int[np.ndarray, "n"]) -> Int[np.ndarray, "m"]:
         if len(table) <= 1 or count == 0:
             return np.zeros(count, np.int32)
         return self._coder.decode(_model(table), count)
 
-    def take_bits(self, ones: Int[np.ndarray, "m"]) -> Int[np.ndarray, "m"]:
-        return self._coder.decode(_BITS, _shares(ones)) if len(ones) else np.zeros(0, np.int32)
+    def take_bits(self, parts: Float[np.ndarray, "m 2"]) -> Int[np.ndarray, "m"]:
+        """Bits, each under its own `shares`."""
+        return self._coder.decode(_BITS, parts) if len(parts) else np.zeros(0, np.int32)
 
     def finish(self) -> None:
         """Everything must have been read."""

@@ -1,12 +1,20 @@
 """An occupancy grid in few bytes: each row of cells predicted from the plane and the row before it."""
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from sinefield.compress.entropy import PRECISION, ROOTS, Decoder, Encoder
+from sinefield.compress.entropy import PRECISION, ROOTS, Decoder, Encoder, shares
+from sinefield.compress.reader import Reader, varint
 
 CONTEXTS = 2 * 5 * 2 * 3
 """The cell before in x (2), how many of its four neighbours in y and z (5), the cell before in y (2), its two (3)."""
+CELLS, CELLS_A_BYTE, CHANGED_A_BYTE = 1 << 18, 1 << 8, 1 << 12
+"""A field may have so many cells at least, else so many a byte; an edit, few of whose cells are set, more a byte."""
+ROWS, ROWS_A_BYTE = 1 << 13, 1 << 6
+"""The same of rows along z, each of which takes some work."""
+Shape = tuple[int, int, int]
 
 
 def encode_grid(encoder: Encoder, cells: Bool[np.ndarray, "x y z"]) -> bytes:
@@ -21,27 +29,62 @@ def encode_grid(encoder: Encoder, cells: Bool[np.ndarray, "x y z"]) -> bytes:
     return table.tobytes()
 
 
-def decode_grid(decoder: Decoder, shape: tuple[int, int, int], table: bytes) -> Bool[np.ndarray, "x y z"]:
+def decode_grid(decoder: Decoder, shape: Shape, table: bytes) -> Bool[np.ndarray, "x y z"]:
     """Inverse of `encode_grid`."""
-    frequency = _frequency(np.frombuffer(table, np.uint8))
-    cells = np.zeros([n + 2 for n in shape], bool)
-    for x in range(1, shape[0] + 1):
-        plane = _plane_context(cells[x - 1])[1:-1, 1:-1] * 6
-        for y in range(1, shape[1] + 1):
-            context = plane[y - 1] + _row_context(cells[x, y - 1])[1:-1]
-            cells[x, y, 1:-1] = decoder.take_bits(frequency[context])
-    return cells[1:-1, 1:-1, 1:-1]
+    parts = shares(_frequency(np.frombuffer(table, np.uint8)))
+    cells = np.zeros((shape[0], shape[1] + 2, shape[2] + 2), np.int8)  # with a border in y and z
+    before = np.zeros(cells.shape[1:], np.int8)
+    for plane in cells:
+        contexts = _plane_context(before)[1:-1, 1:-1] * np.int8(6)
+        for y, context in enumerate(contexts):
+            row = plane[y]
+            plane[y + 1, 1:-1] = decoder.take_bits(parts[context + 3 * row[1:-1] + row[:-2] + row[2:]])
+        before = plane
+    return cells[:, 1:-1, 1:-1].view(bool)
 
 
-def _plane_context(planes: Bool[np.ndarray, "*x y z"]) -> Int[np.ndarray, "*x y z"]:
-    p = planes.astype(np.int64)
+def check_work(shape: Shape, length: int, cells_a_byte: int = CELLS_A_BYTE) -> None:
+    """Raises ValueError where a block of cells is more work than a file of `length` bytes may ask for."""
+    cells, rows = math.prod(shape), shape[0] * shape[1]
+    if cells > max(CELLS, cells_a_byte * length) or rows > max(ROWS, ROWS_A_BYTE * length):
+        raise ValueError(f"it claims {cells:,} cells in {length:,} bytes; it is no proper .sine file")
+
+
+def extent_of(cells: Bool[np.ndarray, "x y z"]) -> list[tuple[int, int]]:
+    """First index and count, along each axis, of the smallest block that holds all set cells."""
+    found = []
+    for axis in range(3):
+        at = np.flatnonzero(cells.any(tuple({0, 1, 2} - {axis})))
+        found.append((int(at[0]), int(np.ptp(at)) + 1) if len(at) else (0, 0))
+    return found
+
+
+def extent_out(extent: list[tuple[int, int]]) -> bytes:
+    return b"".join(varint(first) + varint(count) for first, count in extent)
+
+
+def extent_in(reader: Reader, shape: Shape) -> list[tuple[int, int]]:
+    """A block within a grid of this shape; raises ValueError for one that is not."""
+    extent = []
+    for side in shape:
+        first = reader.varint(side)
+        extent.append((first, reader.varint(side - first)))
+    return extent
+
+
+def slices_of(extent: list[tuple[int, int]]) -> tuple[slice, ...]:
+    return tuple(slice(first, first + count) for first, count in extent)
+
+
+def _plane_context(planes: Int[np.ndarray, "*x y z"]) -> Int[np.ndarray, "*x y z"]:
+    p = planes.astype(np.int8)
     beside = np.roll(p, 1, -1) + np.roll(p, -1, -1) + np.roll(p, 1, -2) + np.roll(p, -1, -2)
-    return p * 5 + beside
+    return p * np.int8(5) + beside
 
 
 def _row_context(rows: Bool[np.ndarray, "*xy z"]) -> Int[np.ndarray, "*xy z"]:
-    r = rows.astype(np.int64)
-    return r * 3 + np.roll(r, 1, -1) + np.roll(r, -1, -1)
+    r = rows.astype(np.int8)
+    return r * np.int8(3) + np.roll(r, 1, -1) + np.roll(r, -1, -1)
 
 
 def _frequency(table: UInt8[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sinefield.compress.tensors import Coded
 from sinefield.errors import SinefieldError
 
 MAX_LEVEL = 1 << 15
@@ -30,6 +31,9 @@ class Quantiser(Protocol):
 
     def levels(self) -> Int[np.ndarray, "*shape"]:
         """The whole numbers that are stored."""
+
+    def coded(self) -> Coded:
+        """What a file stores."""
 
     def backward(self, grad: Tensor, rate_weight: float) -> None:
         """Set the gradients of `parameters` from that of `values`, plus `rate_weight` × gradient of the bits."""
@@ -95,8 +99,11 @@ class Uniform:
     def levels(self) -> Int[np.ndarray, "*shape"]:
         return self._levels()[1].to(torch.int64).numpy()
 
+    def coded(self) -> Coded:
+        return Coded(self.levels(), self.step.numpy(), self.offset.numpy())
+
     def values(self) -> Tensor:
-        return decode_uniform(self._levels()[1], self.step, self.offset)
+        return self._levels()[1] * self.step + self.offset  # as `Coded.values`, bit for bit
 
     def backward(self, grad: Tensor, rate_weight: float) -> None:
         raw, levels = self._levels()
@@ -138,6 +145,9 @@ class Codebook:
     def levels(self) -> Int[np.ndarray, "*shape"]:
         return self.labels.numpy()
 
+    def coded(self) -> Coded:
+        return Coded(self.levels(), entries=self.entries.numpy())
+
     def values(self) -> Tensor:
         return self.entries[self.labels]
 
@@ -145,11 +155,6 @@ class Codebook:
         total = torch.zeros_like(self.codebook).index_add_(0, self.labels.flatten(), grad.flatten())
         # A mean, so that a learning rate means the same whatever the size of a cluster.
         self.codebook.grad = total / torch.bincount(self.labels.flatten(), minlength=len(total)).clamp(min=1)
-
-
-def decode_uniform(levels: Tensor, step: Tensor, offset: Tensor) -> Float[Tensor, "*shape"]:
-    """One float32 product and one sum, each rounded once: the same on every machine."""
-    return levels.float() * step + offset
 
 
 def laplace_bits_gradient(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sinefield.compress.container import octaves
+from sinefield.compress.tensors import octaves
 from sinefield.compress.quantize import Quantiser, Uniform
 from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sinefield import __version__
 from sinefield.adapters.edits import apply_edits, load_edit
 from sinefield.compress.container import Packed
-from sinefield.compress.header import BASE
+from sinefield.compress.settings import BASE
 from sinefield.config import Config, ShapesFieldConfig, make_config
 from sinefield.data.photographs.images import MAX_SIDE
 from sinefield.errors import SinefieldError

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sinefield.compress.container import MAX_FILE, Coded, Packed, decode, encode
-from sinefield.compress.header import BASE
+from sinefield.compress.container import MAX_FILE, Packed, decode, encode
+from sinefield.compress.settings import BASE
 from sinefield.compress.quantize import Quantiser
 from sinefield.config import FAMILIES, FOLDERS, Config, locate, make_config, portable
 from sinefield.data.surfaces.surface import Normalisation
@@ -37,7 +37,7 @@ def to_packed(field: Field, quantisers: dict[str, Quantiser], note: dict[str, An
         field.kind,
         {name: getattr(field.config, name) for name in BASE[field.kind]},
         None if isinstance(field, ImageField | LatentShapeField) else field.aabb.double().cpu().numpy(),
-        {name: Coded.of(quantiser) for name, quantiser in quantisers.items()},
+        {name: quantiser.coded() for name, quantiser in quantisers.items()},
         note=note,
     )
     if isinstance(field, ImageField):
@@ -75,7 +75,7 @@ def from_packed(packed: Packed, where: str) -> tuple[Field, dict[str, Any]]:
     field = _build(packed, config)
     with torch.no_grad():
         for name, parameter in field.named_parameters():
-            parameter.copy_(packed.tensors[name].values())
+            parameter.copy_(torch.from_numpy(packed.tensors[name].values()))
         if isinstance(field, RadianceField):
             field.background.copy_(torch.from_numpy(packed.background))
             field.view.copy_(torch.from_numpy(packed.view))
@@ -136,8 +136,10 @@ def _build(packed: Packed, config: Config) -> Field:
 
 def _shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a field's parameters, without the memory for them."""
+    if kind == "adapter":
+        raise SinefieldError("holds an adapter, not a field; see sinefield adapter info")
     if kind not in BASE:
-        raise SinefieldError(f"holds an {kind}, not a field; see sinefield adapter info")
+        raise SinefieldError(f"holds a field of the kind {kind}, which is not known here; import what registers it")
     config = make_config({"kind": kind, "field": settings, "data": {"path": "-"}}, "its settings")
     with torch.device("meta"):
         zero = torch.zeros((), dtype=torch.float64)

@@ -10,7 +10,7 @@ import second_decoder
 import torch
 
 from sinefield.compress.container import VERSION, decode, encode
-from sinefield.compress.entropy import Decoder, Encoder, fit_table, frequencies
+from sinefield.compress.entropy import Decoder, Encoder, fit_table, frequencies, shares
 from sinefield.compress.grid import decode_grid, encode_grid
 from sinefield.compress.quantize import Codebook, Uniform, kmeans, laplace_bits_gradient
 from sinefield.config import make_config
@@ -101,7 +101,7 @@ def test_many_parts_in_one_stream():
     decoder = Decoder(encoder.finish(), "test")
     for symbols, table in parts:
         np.testing.assert_array_equal(decoder.take(len(symbols), table), np.minimum(symbols, len(table) - 1))
-    np.testing.assert_array_equal(decoder.take_bits(ones), bits)
+    np.testing.assert_array_equal(decoder.take_bits(shares(ones)), bits)
     decoder.finish()
     with pytest.raises(SinefieldError, match="more than the field needs"):
         Decoder(np.arange(1, 9, dtype="<u4").tobytes(), "test").finish()

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sinefield.compress.tensors import octaves
 from sinefield.compress.quantize import Quantiser, Uniform
+from sinefield.compress.tensors import octaves
 from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
 from sinefield.learning.loop import step_generator

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from sinefield.compress.container import MAX_FILE, Packed, decode, encode
-from sinefield.compress.settings import BASE
 from sinefield.compress.quantize import Quantiser
+from sinefield.compress.settings import BASE
 from sinefield.config import FAMILIES, FOLDERS, Config, locate, make_config, portable
 from sinefield.data.surfaces.surface import Normalisation
 from sinefield.errors import SinefieldError

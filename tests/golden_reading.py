@@ -13,7 +13,7 @@ from torch import nn
 # Everything that loads: when loading moves, these lines move.
 from sinefield.adapters.file import load_adapter, restore
 from sinefield.adapters.file import load_packed as load_packed_adapter
-from sinefield.training.run import Run, load_field
+from sinefield.store.run import Run, load_field
 
 FOLDER = Path(__file__).parent / "golden"
 SIDE = 12
@@ -144,7 +144,7 @@ def _edit(folder: Path, name: str, ask: dict[str, Any]) -> dict[str, Any]:
     packed = load_packed_adapter(path)
     field, _ = load_field(base, [path])
     found = _content(field)
-    found["tensors"] = _tensors({name: coded.values() for name, coded in packed.tensors.items()})
+    found["tensors"] = _tensors({name: torch.from_numpy(coded.values()) for name, coded in packed.tensors.items()})
     head = {"kind": packed.kind, "settings": _plain(packed.settings), "note": _note(packed.note)}
     return {**head, **found, **_answers(field, ask)}
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import typing
 
 import golden_reading
 import numpy as np
@@ -13,20 +12,22 @@ import torch
 import torch.nn.functional as F
 from golden_reading import FOLDER, cells_of, checksum, differences, read
 
-from sinefield import config as configs
 from sinefield.adapters import fields as adapter_fields
 from sinefield.adapters import layers as adapter_layers
-from sinefield.compress import adapter_table, container, header, quantize
-from sinefield.data import geometry
+from sinefield.compress import adapter_table, container, note, quantize, reader, settings, tensors
+from sinefield.data.surfaces.surface import Normalisation
 from sinefield.errors import SinefieldError
-from sinefield.fields import image, latent_shape, radiance, surface
-from sinefield.fields.radiance import RadianceField
+from sinefield.fields.image import field as image
+from sinefield.fields.latent import field as latent_shape
+from sinefield.fields.radiance import field as radiance
+from sinefield.fields.radiance import surface
+from sinefield.fields.radiance.field import RadianceField
 from sinefield.nn import encodings, fused, hashgrid, tiled, weights
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
-from sinefield.nn.mlp import MLP, WeightSpec
+from sinefield.nn.mlp import MLP
+from sinefield.nn.weights import WeightSpec
 from sinefield.render import ray_error
-from sinefield.training import run as runs
-from sinefield.training import sine_file
+from sinefield.store import run as runs
 
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 FILES = EXPECTED["files"]
@@ -153,17 +154,14 @@ CHOICES = {
     "attention": ["softmax", "x", "x^3"],
     "graying": ["none", "svd", "dct"],
 }
-"""A choice is stored as its place in this list."""
+"""A choice is stored as its place in this list, whatever the order in the configuration."""
 PAIRS = [(setting, *pair) for setting, names in CHOICES.items() for pair in itertools.combinations(names, 2)]
 
 
 @pytest.mark.parametrize(("setting", "one", "other"), PAIRS)
-def test_two_choices_swapped_in_the_configuration(setting, one, other, monkeypatch):
+def test_two_choices_swapped_in_the_table(setting, one, other, monkeypatch):
     names = [{one: other, other: one}.get(name, name) for name in CHOICES[setting]]
-    for kind in (configs.NetworkConfig, *header.CONFIGS.values()):
-        if setting in vars(kind).get("__annotations__", {}):
-            # Not `| None`, which is remembered for a Literal whatever the order of its names.
-            monkeypatch.setitem(kind.__annotations__, setting, typing.Literal[tuple(names)])
+    monkeypatch.setitem(settings.FORMS, setting, tuple(names))
     # A file says only what is not usual.
     bases = {"shape": second_decoder.SHAPE, "radiance": second_decoder.RADIANCE}
     bases |= {"image": second_decoder.IMAGE, "shapes": second_decoder.SHAPES}
@@ -381,10 +379,9 @@ def no_crossings(patch):
 def other_fit(patch):
     def change(plain, *given):
         found = plain(*given)
-        return geometry.Normalisation(found.centre, found.scale * 1.001)
+        return Normalisation(found.centre, found.scale * 1.001)
 
-    around(patch, geometry.Normalisation, "fit", change)
-    assert sine_file.Normalisation is geometry.Normalisation
+    around(patch, Normalisation, "fit", change)
 
 
 def y_up(patch):
@@ -420,7 +417,7 @@ def halves_mixed(patch):
 
 
 def offsets_down(patch):
-    around(patch, container, "decode_uniform", lambda plain, levels, step, offset: plain(levels, step, -offset))
+    around(patch, tensors, "decode_uniform", lambda plain, levels, step, offset: plain(levels, step, -offset))
 
 
 def less_gray(patch):
@@ -543,14 +540,14 @@ NONE_TOO = {"omega", "phase"}
 
 
 def test_numbers_of_kinds():
-    assert container.KINDS == KINDS and (container.MAGIC, container.VERSION) == (b"SINE", 1)
+    assert container.KINDS == KINDS and (container.MAGIC, container.VERSION) == (b"SINE", 2)
     assert list(adapter_table.ADAPTER_KINDS) == ADAPTERS and list(adapter_table.EDITED) == EDITED
 
 
 def test_a_kind_has_these_settings():
-    assert len(header.SETTINGS) == len(SETTINGS)
+    assert len(settings.SETTINGS) == len(SETTINGS)
     for kind, numbers in OF_KIND.items():
-        assert set(header.BASE[kind]) == {SETTINGS[n][0] for n in numbers}, kind
+        assert set(settings.BASE[kind]) == {SETTINGS[n][0] for n in numbers}, kind
 
 
 @pytest.mark.parametrize(("kind", "number"), [(kind, n) for kind, numbers in OF_KIND.items() for n in numbers])
@@ -559,26 +556,26 @@ def test_bytes_of_a_setting(kind, number):
     cases = [form] if form is not CHOICES else [(choice, bytes([i])) for i, choice in enumerate(CHOICES[name])]
     if name in NONE_TOO:
         cases = [*cases, (None, None)]
-    base = header.BASE[kind][name]
+    base = settings.BASE[kind][name]
     for value, data in cases:
         row = bytes([number | 128]) if data is None else bytes([number]) + data
-        found = header.settings_in(kind, header.Reader(b"\x01" + row))
-        assert found == {**header.BASE[kind], name: value} and type(found[name]) is type(value)
-        written = header.settings_out(kind, {name: value})
+        found = settings.settings_in(kind, reader.Reader(b"\x01" + row))
+        assert found == {**settings.BASE[kind], name: value} and type(found[name]) is type(value)
+        written = settings.settings_out(kind, {name: value})
         assert written == (b"\0" if value == base else b"\x01" + row)
 
 
 @pytest.mark.parametrize("kind", OF_KIND)
 def test_a_choice_more_is_unknown(kind):
-    """Whoever adds a choice adds it at the end, here too."""
+    """Whoever gives a choice a number adds it at the end, here too."""
     for number in OF_KIND[kind]:
         name, form = SETTINGS[number]
         if form is CHOICES:
-            with pytest.raises(IndexError):
-                header.settings_in(kind, header.Reader(bytes([1, number, len(CHOICES[name])])))
+            with pytest.raises(ValueError, match="is unknown"):
+                settings.settings_in(kind, reader.Reader(bytes([1, number, len(CHOICES[name])])))
 
 
 def test_base_values_are_those_of_version_1():
     for kind in OF_KIND:
-        assert header.BASE[kind] == getattr(second_decoder, kind.upper()), kind
-    assert header.NOTE_WORDS == second_decoder.WORDS and quantize.MAX_LEVEL == 1 << 15
+        assert settings.BASE[kind] == getattr(second_decoder, kind.upper()), kind
+    assert note.NOTE_WORDS == second_decoder.WORDS and quantize.MAX_LEVEL == 1 << 15

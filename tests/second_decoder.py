@@ -380,7 +380,7 @@ def rows_of(r, shapes, d, f):
             step = bfloat16(r.take(2 * n))
             offset = bfloat16(r.take(2 * n)) if form & 4 else np.zeros(n, np.float32)
             how = step, offset
-        columns = [list(range(shape[-1])) if shape else ...]
+        columns = [...]
         if form & 8:
             columns = [list(range(d))]
             columns += [[k * f * d + d + d * i + a for k in (0, 1) for a in range(d)] for i in range(f)]
@@ -397,9 +397,9 @@ def levels_of(coder, rows, shapes):
     for name, (how, tables) in rows.items():
         levels = np.zeros(shapes[name], int)
         for group, least, f in tables:
-            part = () if group is ... else (*shapes[name][:-1], len(group))
+            part = shapes[name] if group is ... else (*shapes[name][:-1], len(group))
             symbols = [least + (coder.symbol(f) if f else 0) for _ in range(int(np.prod(part)))]
-            levels[..., group] = np.array(symbols).reshape(part)
+            levels[... if group is ... else (..., group)] = np.array(symbols).reshape(part)
         if len(how) == 1:
             values[name] = how[0][levels]
         else:

@@ -10,9 +10,9 @@ from sinefield.compress.reader import Reader, varint
 
 CONTEXTS = 2 * 5 * 2 * 3
 """The cell before in x (2), how many of its four neighbours in y and z (5), the cell before in y (2), its two (3)."""
-CELLS, CELLS_A_BYTE, CHANGED_A_BYTE = 1 << 18, 1 << 8, 1 << 12
+CELLS, CELLS_A_BYTE, CHANGED_A_BYTE = 1 << 18, 1 << 8, 1 << 13
 """A field may have so many cells at least, else so many a byte; an edit, few of whose cells are set, more a byte."""
-ROWS, ROWS_A_BYTE = 1 << 13, 1 << 5
+ROWS, ROWS_A_BYTE = 1 << 13, 1 << 6
 """The same of rows along z, each of which takes some work."""
 Shape = tuple[int, int, int]
 Extent = list[tuple[int, int]]

@@ -28,7 +28,7 @@ from small import write_photographs
 
 from sinefield.adapters import AdapterSpec, save_adapter
 from sinefield.adapters.attach import attach_each
-from sinefield.cli import main
+from sinefield.commands.cli import main
 from sinefield.config import portable
 from sinefield.strict import dump_yaml
 from sinefield.tensor_files import load_tensors, save_tensors
@@ -79,9 +79,9 @@ LATENTS: dict[str, dict[str, Any]] = {
     },
 }
 COARSE: dict[str, dict[str, Any]] = {
-    "evaluate": {"HELDOUT_POINTS": 20_000, "SURFACE_RESOLUTION": 40},
-    "pack": {"JUDGED_POINTS": 10_000},
-    "score_shapes": {"POINTS": 4000, "SAMPLES": 4000, "RESOLUTION": 40},
+    "learning.evaluate": {"HELDOUT_POINTS": 20_000, "SURFACE_RESOLUTION": 40},
+    "learning.pack": {"JUDGED_POINTS": 10_000},
+    "fields.latent.scores": {"POINTS": 4000, "SAMPLES": 4000, "RESOLUTION": 40},
 }
 """Scores need no more than this."""
 RUNS = {"shape", "radiance", "surface", "image", "shapes"}
@@ -293,7 +293,7 @@ def run() -> None:
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     for name, values in COARSE.items():
-        module = importlib.import_module(f"sinefield.training.{name}")
+        module = importlib.import_module(f"sinefield.{name}")
         for key, value in values.items():
             setattr(module, key, value)
     with tempfile.TemporaryDirectory() as folder:

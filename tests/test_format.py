@@ -407,7 +407,7 @@ def test_an_edit_of_a_large_grid_codes_the_block_that_changes(change, tmp_path):
 
 def test_a_grid_is_bounded_by_the_file():
     packed = edit_of(np.ones((8192, 8, 8), bool))
-    with pytest.raises(SinefieldError, match="524,288 cells in 65,536 rows"):
+    with pytest.raises(SinefieldError, match="524,288 cells in 8,192 planes"):
         encode(packed)
     data = bytearray(encode(edit_of(np.ones((4, 4, 4), bool))))
     body = data[9:].replace(varint(4) + varint(4) + b"\1\0", varint(8192) + varint(512) + b"\1\0", 1)

@@ -13,7 +13,8 @@ CONTEXTS = 2 * 5 * 2 * 3
 CELLS, CELLS_A_BYTE, CHANGED_A_BYTE = 1 << 18, 1 << 8, 1 << 13
 """A field may have so many cells at least, else so many a byte; an edit, few of whose cells are set, more a byte."""
 ROWS, ROWS_A_BYTE = 1 << 13, 1 << 6
-"""The same of rows along z, each of which takes some work."""
+"""The same of rows along z, each of which takes some work, as each plane takes that of `PLANE` rows more."""
+PLANE = 4
 Shape = tuple[int, int, int]
 Extent = list[tuple[int, int]]
 """First index and count along each axis."""
@@ -47,9 +48,9 @@ def decode_grid(decoder: Decoder, shape: Shape, table: bytes) -> Bool[np.ndarray
 
 def check_work(shape: Shape, length: int, cells_a_byte: int = CELLS_A_BYTE) -> None:
     """Raises ValueError where a block of cells is more work than a file of `length` bytes may ask for."""
-    cells, rows = math.prod(shape), shape[0] * shape[1]
+    cells, rows = math.prod(shape), shape[0] * (shape[1] + PLANE)
     if cells > max(CELLS, cells_a_byte * length) or rows > max(ROWS, ROWS_A_BYTE * length):
-        raise ValueError(f"its grid of {cells:,} cells in {rows:,} rows is too large for a file of {length:,} bytes")
+        raise ValueError(f"its grid of {cells:,} cells in {shape[0]:,} planes is too large for a file of {length:,} bytes")
 
 
 def extent_of(cells: Bool[np.ndarray, "x y z"]) -> Extent:

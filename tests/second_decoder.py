@@ -23,6 +23,8 @@ CHOICES = {
     "attention": ["softmax", "x", "x^3"],
     "graying": ["none", "svd", "dct"],
 }
+KEYS = "seed steps seconds data path background downscale holdout held_out noise iou psnr source license author title"
+BEGINNINGS = ["$SINEFIELD_DATA/", "$SINEFIELD_DATA/meshes/", "skimage:", "families:", "https://"]
 HASH = {"encoding": "frequency", "levels": 12, "log2_table": 15, "coarsest": 16, "finest": 512}
 SHAPE = {"width": 64, "depth": 3, "skips": [], "weights": "sine", "rank": 10, "omega": None, "phase": 2.5, "bound": 1.0}
 SHAPE |= {"activation": "leaky_relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 5}
@@ -56,8 +58,8 @@ WORDS = (
 
 
 class Bytes:
-    def __init__(self, data):
-        self.data, self.at = data, 0
+    def __init__(self, data, version=2):
+        self.data, self.version, self.at = data, version, 0
 
     def take(self, n):
         assert self.at + n <= len(self.data)
@@ -79,6 +81,39 @@ class Bytes:
     def signed(self):
         v = self.varint()
         return v // 2 if v % 2 == 0 else -(v + 1) // 2
+
+    def text(self):
+        return self.take(self.varint()).decode()
+
+    def choice(self, names):
+        place = self.byte()
+        return self.text() if place == 255 and self.version > 1 else names[place]
+
+    def value(self):
+        tag = self.byte()
+        if tag < 3:
+            return [None, False, True][tag]
+        if tag == 3:
+            return self.signed()
+        if tag == 4:
+            return struct.unpack("<d", self.take(8))[0]
+        if tag == 5:
+            return self.text()
+        if tag == 6:
+            return [self.value() for _ in range(self.varint())]
+        if tag == 7:
+            return self.object()
+        if 16 <= tag < 32:
+            return self.signed() / 10 ** (tag - 16)
+        return BEGINNINGS[tag - 32] + self.text()
+
+    def object(self):
+        found = {}
+        for _ in range(self.varint()):
+            number = self.byte()
+            key = KEYS.split()[number - 1] if number else self.text()
+            found[key] = self.value()
+        return found
 
 
 class Coder:
@@ -171,11 +206,15 @@ def settings_of(r, base):
     s = dict(base)
     for _ in range(r.varint()):
         number = r.byte()
+        if number == 0:
+            name = r.text()
+            s[name] = r.value()
+            continue
         name = NAMES.split()[number % 128 - 1]
         if number >= 128:
             s[name] = None
         elif name in CHOICES:
-            s[name] = CHOICES[name][r.byte()]
+            s[name] = r.choice(CHOICES[name])
         elif name == "skips":
             s[name] = [r.varint() for _ in range(r.varint())]
         elif isinstance(base[name], bool):
@@ -196,11 +235,11 @@ def layers_of(r):
     names = zlib.decompressobj(-15).decompress(r.take(r.varint())).decode().split("\n")
     forms, count, edit, grid_shape = [], r.varint(), None, None
     if count == 0:
-        of, flags = r.byte(), r.byte()
+        of, flags = r.choice(["shape", "radiance", "image"]), r.byte()
         (base,) = struct.unpack("<I", r.take(4))
         box = box_of(r) if flags & 1 else None
         grid_shape = (r.varint(), r.varint()) if flags & 2 else None
-        edit, count = (["shape", "radiance", "image"][of], base, box), r.varint()
+        edit, count = (of, base, box), r.varint()
     for _ in range(count):
         kind, flags = ["sine", "lora", "sine-dora", "dora"][r.byte()], r.byte()
         rank = r.varint()
@@ -223,7 +262,40 @@ def box_of(r):
 
 def note_of(r):
     note = r.take(r.varint())
+    if r.version > 1:
+        return Bytes(note).object() if note else {}
     return json.loads(zlib.decompressobj(-15, zdict=WORDS).decompress(note)) if note else {}
+
+
+def arrays_of(r):
+    found = {}
+    for _ in range(r.varint()):
+        name, kind = r.text(), r.byte()
+        shape = [r.varint() for _ in range(r.varint())]
+        n = int(np.prod(shape))
+        if kind == 3:
+            bits = [byte >> i & 1 for byte in r.take((n + 7) // 8) for i in range(8)]
+            found[name] = np.array(bits[:n], bool).reshape(shape)
+        else:
+            found[name] = np.frombuffer(r.take(n * (4, 8, 8)[kind]), ("<f4", "<f8", "<i8")[kind]).reshape(shape)
+    return found
+
+
+def opened(data):
+    """The bytes from the kind on."""
+    assert data[:4] == b"SINE" and data[4] in (1, 2) and struct.unpack("<I", data[5:9])[0] == zlib.crc32(data[9:])
+    return Bytes(data[9:], data[4])
+
+
+def decode_registered(data, shapes_of):
+    """Kind, settings, arrays, {name: float32 array}, note of a file whose kind has no number."""
+    r = opened(data)
+    assert r.byte() == 255
+    kind, settings, arrays = r.text(), r.object(), arrays_of(r)
+    note = note_of(r)
+    values, coder, _ = tensors(r, shapes_of(kind, settings), 0, 0, 0)
+    assert coder.state == 0 and not coder.words
+    return kind, settings, arrays, values, note
 
 
 def decode(data):
@@ -231,16 +303,10 @@ def decode(data):
 
     Of an adapter its layers come in place of settings, and what it edits in place of a box.
     """
-    assert data[:5] == b"SINE\x01" and struct.unpack("<I", data[5:9])[0] == zlib.crc32(data[9:])
-    r = Bytes(data[9:])
+    r = opened(data)
     kind = r.byte()
     if kind == 4:
-        layers, shapes, edit, rows = layers_of(r)
-        note = note_of(r)
-        values, coder, contexts = tensors(r, shapes, 0, 0, 60 if rows else 0)
-        cells = grid(coder, *rows, contexts) if rows else None
-        assert coder.state == 0 and not coder.words
-        return layers, edit, values, cells, note
+        return adapter(r)
     s = settings_of(r, {1: SHAPE, 2: RADIANCE, 3: IMAGE, 5: SHAPES}[kind])
     box = None
     if kind == 3:
@@ -250,10 +316,34 @@ def decode(data):
     if kind == 2:
         r.take(3 + 44 + (0 if s["space"] == "box" else 60))
     note = note_of(r)
+    shapes, d = shapes_of(kind, s)
+    values, coder, contexts = tensors(r, shapes, d, s.get("frequencies", 0), 60 if kind == 2 else 0)
+    cells = grid(coder, s["grid_levels"] * s["grid"], s["grid"], s["grid"], contexts) if kind == 2 else None
+    assert coder.state == 0 and not coder.words
+    return s, None if box is None else np.array(box), values, cells, note
+
+
+def adapter(r):
+    layers, shapes, edit, sides = layers_of(r)
+    note = note_of(r)
+    rows, shape, cells = rows_of(r, shapes, 0, 0), (*(sides or ()), *(sides or ())[1:]), None
+    block = [(0, n) for n in shape]
+    if sides and r.version > 1:
+        block = [(r.varint(), r.varint()) for _ in range(3)]
+    contexts = r.take(60 if sides else 0)
+    coder = Coder(r.take(len(r.data) - r.at))
+    values = levels_of(coder, rows, shapes)
+    if sides:
+        cells = np.zeros(shape, bool)
+        cells[tuple(slice(a, a + n) for a, n in block)] = grid(coder, *(n for _, n in block), contexts)
+    assert coder.state == 0 and not coder.words
+    return layers, edit, values, cells, note
+
+
+def shapes_of(kind, s):
+    """Shapes of a field's tensors, and how many coordinates it has."""
     if kind == 5:
-        values, coder, _ = tensors(r, transformer(s), 0, 0, 0)
-        assert coder.state == 0 and not coder.words
-        return s, None, values, None, note
+        return transformer(s), 0
     d = 2 if kind == 3 else 3
     inputs = d * (1 + 2 * s["frequencies"])
     low_rank = s["weights"] != "dense"
@@ -268,14 +358,18 @@ def decode(data):
     else:
         shapes |= mlp("trunk", inputs, 1 + s["features"], s, s["width"], s["depth"], not low_rank)
         shapes |= mlp("head", s["features"] + 16, 3, {"skips": []}, s["head_width"], s["head_depth"], True)
-    values, coder, contexts = tensors(r, shapes, d, s["frequencies"], 60 if kind == 2 else 0)
-    cells = grid(coder, s["grid_levels"] * s["grid"], s["grid"], contexts) if kind == 2 else None
-    assert coder.state == 0 and not coder.words
-    return s, np.array(box), values, cells, note
+    return shapes, d
 
 
 def tensors(r, shapes, d, f, n_contexts):
     """{name: float32 array}, the coder after them, and the bytes between rows and payload."""
+    rows = rows_of(r, shapes, d, f)
+    contexts = r.take(n_contexts)
+    coder = Coder(r.take(len(r.data) - r.at))
+    return levels_of(coder, rows, shapes), coder, contexts
+
+
+def rows_of(r, shapes, d, f):
     rows = {}
     for name, shape in shapes.items():
         form = r.byte()
@@ -286,7 +380,7 @@ def tensors(r, shapes, d, f, n_contexts):
             step = bfloat16(r.take(2 * n))
             offset = bfloat16(r.take(2 * n)) if form & 4 else np.zeros(n, np.float32)
             how = step, offset
-        columns = [list(range(shape[-1]))]
+        columns = [...]
         if form & 8:
             columns = [list(range(d))]
             columns += [[k * f * d + d + d * i + a for k in (0, 1) for a in range(d)] for i in range(f)]
@@ -295,33 +389,35 @@ def tensors(r, shapes, d, f, n_contexts):
             least, n = r.signed(), r.varint() + 1
             tables.append((group, least, table(n, r.varint(), r.byte(), r.byte()) if n > 1 else None))
         rows[name] = how, tables
-    contexts = r.take(n_contexts)
-    coder = Coder(r.take(len(r.data) - r.at))
+    return rows
+
+
+def levels_of(coder, rows, shapes):
     values = {}
     for name, (how, tables) in rows.items():
         levels = np.zeros(shapes[name], int)
         for group, least, f in tables:
-            part = (*shapes[name][:-1], len(group))
+            part = shapes[name] if group is ... else (*shapes[name][:-1], len(group))
             symbols = [least + (coder.symbol(f) if f else 0) for _ in range(int(np.prod(part)))]
-            levels[..., group] = np.array(symbols).reshape(part)
+            levels[... if group is ... else (..., group)] = np.array(symbols).reshape(part)
         if len(how) == 1:
             values[name] = how[0][levels]
         else:
             step, offset = (x.reshape((-1,) + (1,) * (levels.ndim - 1)) for x in how)
             values[name] = (levels.astype(np.float32) * step + offset).reshape(shapes[name])
-    return values, coder, contexts
+    return values
 
 
-def grid(coder, rows, n, contexts):
+def grid(coder, nx, ny, nz, contexts):
     frequency = []
     for v in contexts:
         step = v % 128 + 8
         f = max(R[step % 8] // 2 ** (step // 8) // 2**8, 1)
         frequency.append([2**24 - f, f] if v < 128 else [f, 2**24 - f])
-    c = np.zeros((rows + 2, n + 2, n + 2), int)
-    for x in range(1, rows + 1):
-        for y in range(1, n + 1):
-            for z in range(1, n + 1):
+    c = np.zeros((nx + 2, ny + 2, nz + 2), int)
+    for x in range(1, nx + 1):
+        for y in range(1, ny + 1):
+            for z in range(1, nz + 1):
                 p = c[x - 1]
                 a, b = p[y, z], p[y - 1, z] + p[y + 1, z] + p[y, z - 1] + p[y, z + 1]
                 d = c[x, y - 1, z - 1] + c[x, y - 1, z + 1]

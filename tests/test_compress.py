@@ -10,7 +10,7 @@ import second_decoder
 import torch
 
 from sinefield.compress.container import VERSION, decode, encode
-from sinefield.compress.entropy import Decoder, Encoder, fit_table, frequencies
+from sinefield.compress.entropy import Decoder, Encoder, fit_table, frequencies, shares
 from sinefield.compress.grid import decode_grid, encode_grid
 from sinefield.compress.quantize import Codebook, Uniform, kmeans, laplace_bits_gradient
 from sinefield.config import make_config
@@ -101,7 +101,7 @@ def test_many_parts_in_one_stream():
     decoder = Decoder(encoder.finish(), "test")
     for symbols, table in parts:
         np.testing.assert_array_equal(decoder.take(len(symbols), table), np.minimum(symbols, len(table) - 1))
-    np.testing.assert_array_equal(decoder.take_bits(ones), bits)
+    np.testing.assert_array_equal(decoder.take_bits(shares(ones)), bits)
     decoder.finish()
     with pytest.raises(SinefieldError, match="more than the field needs"):
         Decoder(np.arange(1, 9, dtype="<u4").tobytes(), "test").finish()
@@ -287,9 +287,9 @@ def refused(data, match="bad.sine"):
     assert "\n" not in str(error.value) and str(error.value).startswith("bad.sine")
 
 
-def sealed(body):
+def sealed(body, version=VERSION):
     """A body with a checksum that holds."""
-    return b"SINE\x01" + zlib.crc32(bytes(body)).to_bytes(4, "little") + bytes(body)
+    return b"SINE" + bytes([version]) + zlib.crc32(bytes(body)).to_bytes(4, "little") + bytes(body)
 
 
 def test_truncated_at_any_byte(good):
@@ -308,7 +308,8 @@ def test_any_bit_flipped(good):
 def test_lies_are_refused(good, tmp_path):
     shape = good[0]
     refused(b"ELF!" + shape[4:], "not a .sine file")
-    refused(shape[:4] + bytes([VERSION + 1]) + shape[5:], "version 2")
+    refused(shape[:4] + bytes([VERSION + 1]) + shape[5:], "version 3")
+    refused(shape[:4] + b"\0" + shape[5:], "version 0")
     refused(shape + b"\0", "checksum")
     refused(sealed(shape[9:] + b"\0\0\0\1"))
     field = shape_field(**SMALL)
@@ -364,7 +365,7 @@ def mutations(good, n, seed=0):
                 body[at:] = other[at:]
             if not body:
                 body = bytearray(b"\0")
-        yield sealed(body) if rng.random() < 0.9 else b"SINE" + rng.bytes(5) + bytes(body)
+        yield sealed(body, rng.choice([1, 2, 2, 2])) if rng.random() < 0.9 else b"SINE" + rng.bytes(5) + bytes(body)
 
 
 def survive(good, n, seed):

@@ -24,7 +24,7 @@ from sinefield.export import video as orbit
 from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, html_table, linear_ticks, log_ticks, page
 from sinefield.export.report import mesh_data, write_report
-from sinefield.fields import views
+from sinefield.fields.shape import painter
 from sinefield.store.fields import load_field
 from sinefield.store.sine_files import save_sine, to_packed
 
@@ -83,7 +83,7 @@ def decoded(mesh):
 def coarse(monkeypatch):
     for module, name, value in (
         *((report, "MESH_RESOLUTION", 28), (report, "FRAMES", 3), (report, "VIDEO_WIDTH", 32)),
-        (views, "RESOLUTION", 24),
+        (painter, "RESOLUTION", 24),
     ):
         monkeypatch.setattr(module, name, value)
 

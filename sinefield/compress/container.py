@@ -19,6 +19,8 @@ from sinefield.compress.grid import (
     CELLS_A_BYTE,
     CHANGED_A_BYTE,
     CONTEXTS,
+    Extent,
+    Shape,
     check_work,
     decode_grid,
     encode_grid,
@@ -101,10 +103,13 @@ def _encode(packed: Packed) -> bytes:
     for key, coded in packed.tensors.items():
         row, n = row_out(coded, encoder, _octaves(packed.kind, packed.settings, key))
         rows, levels = rows + row, levels + n
-    grid = b"" if packed.cells is None else _grid_out(packed, encoder)
+    extent = None if packed.cells is None else _extent_of(packed)
+    grid = b"" if extent is None else _grid_out(packed, extent, encoder)
     body = b"".join((head, varint(len(note)), note, rows, grid, encoder.finish()))
     data = MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(body)) + body
     check_levels(levels, len(data))
+    if extent is not None:
+        _check_work(packed.kind, extent, len(data))
     header = HEAD + len(head) + len(varint(len(note)))
     tensors = sum(coded.bytes for coded in packed.tensors.values())
     packed.sizes = {"header": header, "note": len(note), "tensors": tensors}
@@ -121,12 +126,14 @@ def _head_out(packed: Packed) -> bytes:
     return head + b"".join(WRITE[part](getattr(packed, part)) for part in parts_of(kind, settings))
 
 
-def _grid_out(packed: Packed, encoder: Encoder) -> bytes:
-    """Contexts; of an edit first the block that holds all cells that change, which alone is coded."""
-    if packed.kind != "adapter":
-        return encode_grid(encoder, packed.cells)
-    extent = extent_of(packed.cells)
-    return extent_out(extent) + encode_grid(encoder, packed.cells[slices_of(extent)])
+def _extent_of(packed: Packed) -> Extent:
+    """The block of cells that is coded: of an edit the smallest that holds all cells that change."""
+    return extent_of(packed.cells) if packed.kind == "adapter" else [(0, side) for side in packed.cells.shape]
+
+
+def _grid_out(packed: Packed, extent: Extent, encoder: Encoder) -> bytes:
+    contexts = encode_grid(encoder, packed.cells[slices_of(extent)])
+    return (extent_out(extent) if packed.kind == "adapter" else b"") + contexts
 
 
 def _octaves(kind: str, settings: dict[str, Any], tensor: str) -> list[np.ndarray]:
@@ -197,7 +204,7 @@ def _kind_in(reader: Reader) -> str:
     return known[number]
 
 
-def _check_claims(expected: Shapes, grid: tuple[int, int, int] | None, length: int) -> None:
+def _check_claims(expected: Shapes, grid: Shape | None, length: int) -> None:
     numbers = sum(math.prod(shape) for shape in expected.values())
     cells = 0 if grid is None else math.prod(grid)
     if numbers > min(MAX_NUMBERS, NUMBERS_A_BYTE * length) or cells > max(MAX_CELLS, CELLS_A_BYTE * length):
@@ -206,7 +213,7 @@ def _check_claims(expected: Shapes, grid: tuple[int, int, int] | None, length: i
         )
 
 
-def _grid_of(kind: str, settings: dict[str, Any]) -> tuple[int, int, int] | None:
+def _grid_of(kind: str, settings: dict[str, Any]) -> Shape | None:
     """Shape of the block of cells at a file's end, where it has one."""
     if kind == "radiance":
         return settings["grid_levels"] * settings["grid"], settings["grid"], settings["grid"]
@@ -214,17 +221,19 @@ def _grid_of(kind: str, settings: dict[str, Any]) -> tuple[int, int, int] | None
     return None if changed is None else (*changed, changed[1])
 
 
-def _extent_in(reader: Reader, kind: str, grid: tuple[int, int, int], length: int) -> list[tuple[int, int]]:
-    """The block of cells that is coded: of an edit since version 2 only a part of the grid."""
+def _extent_in(reader: Reader, kind: str, grid: Shape, length: int) -> Extent:
+    """The block of cells that is coded; in version 1 an edit, too, codes its whole grid."""
     partial = kind == "adapter" and reader.version > 1
     extent = extent_in(reader, grid) if partial else [(0, side) for side in grid]
-    check_work(tuple(n for _, n in extent), length, CHANGED_A_BYTE if kind == "adapter" else CELLS_A_BYTE)
+    _check_work(kind, extent, length)
     return extent
 
 
-def _cells_in(
-    decoder: Decoder, grid: tuple[int, int, int], extent: list[tuple[int, int]], contexts: bytes
-) -> np.ndarray:
+def _check_work(kind: str, extent: Extent, length: int) -> None:
+    check_work(tuple(n for _, n in extent), length, CHANGED_A_BYTE if kind == "adapter" else CELLS_A_BYTE)
+
+
+def _cells_in(decoder: Decoder, grid: Shape, extent: Extent, contexts: bytes) -> np.ndarray:
     coded = decode_grid(decoder, tuple(n for _, n in extent), contexts)
     if coded.shape == grid:
         return coded

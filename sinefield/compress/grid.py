@@ -10,11 +10,14 @@ from sinefield.compress.reader import Reader, varint
 
 CONTEXTS = 2 * 5 * 2 * 3
 """The cell before in x (2), how many of its four neighbours in y and z (5), the cell before in y (2), its two (3)."""
-CELLS, CELLS_A_BYTE, CHANGED_A_BYTE = 1 << 18, 1 << 8, 1 << 12
+CELLS, CELLS_A_BYTE, CHANGED_A_BYTE = 1 << 18, 1 << 8, 1 << 13
 """A field may have so many cells at least, else so many a byte; an edit, few of whose cells are set, more a byte."""
 ROWS, ROWS_A_BYTE = 1 << 13, 1 << 6
-"""The same of rows along z, each of which takes some work."""
+"""The same of rows along z, each of which takes some work, as each plane takes that of `PLANE` rows more."""
+PLANE = 4
 Shape = tuple[int, int, int]
+Extent = list[tuple[int, int]]
+"""First index and count along each axis."""
 
 
 def encode_grid(encoder: Encoder, cells: Bool[np.ndarray, "x y z"]) -> bytes:
@@ -45,34 +48,34 @@ def decode_grid(decoder: Decoder, shape: Shape, table: bytes) -> Bool[np.ndarray
 
 def check_work(shape: Shape, length: int, cells_a_byte: int = CELLS_A_BYTE) -> None:
     """Raises ValueError where a block of cells is more work than a file of `length` bytes may ask for."""
-    cells, rows = math.prod(shape), shape[0] * shape[1]
+    cells, rows = math.prod(shape), shape[0] * (shape[1] + PLANE)
     if cells > max(CELLS, cells_a_byte * length) or rows > max(ROWS, ROWS_A_BYTE * length):
-        raise ValueError(f"it claims {cells:,} cells in {length:,} bytes; it is no proper .sine file")
+        raise ValueError(f"its grid of {cells:,} cells in {shape[0]:,} planes is too large for a file of {length:,} bytes")
 
 
-def extent_of(cells: Bool[np.ndarray, "x y z"]) -> list[tuple[int, int]]:
-    """First index and count, along each axis, of the smallest block that holds all set cells."""
-    found = []
+def extent_of(cells: Bool[np.ndarray, "x y z"]) -> Extent:
+    """The smallest block that holds all set cells; of none an empty one."""
+    found: Extent = []
     for axis in range(3):
         at = np.flatnonzero(cells.any(tuple({0, 1, 2} - {axis})))
         found.append((int(at[0]), int(np.ptp(at)) + 1) if len(at) else (0, 0))
     return found
 
 
-def extent_out(extent: list[tuple[int, int]]) -> bytes:
+def extent_out(extent: Extent) -> bytes:
     return b"".join(varint(first) + varint(count) for first, count in extent)
 
 
-def extent_in(reader: Reader, shape: Shape) -> list[tuple[int, int]]:
+def extent_in(reader: Reader, shape: Shape) -> Extent:
     """A block within a grid of this shape; raises ValueError for one that is not."""
-    extent = []
+    extent: Extent = []
     for side in shape:
         first = reader.varint(side)
         extent.append((first, reader.varint(side - first)))
     return extent
 
 
-def slices_of(extent: list[tuple[int, int]]) -> tuple[slice, ...]:
+def slices_of(extent: Extent) -> tuple[slice, ...]:
     return tuple(slice(first, first + count) for first, count in extent)
 
 

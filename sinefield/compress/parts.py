@@ -15,8 +15,10 @@ MAX_SIDE = 16384  # pixels of the orbit's own pictures, and of an image
 BOX = np.dtype([("low", "f8", 3), ("high", "f8", 3)])
 """(6,) as what it means: xmin ymin zmin, xmax ymax zmax in world or input units."""
 ORBIT = np.dtype(
-    [("centre", "<f4", 3), ("up", "<f4", 3), ("distance", "<f4"), ("elevation", "<f4"), ("focal", "<f4")]
-    + [("size", "<f4", 2)]
+    [
+        *(("centre", "<f4", 3), ("up", "<f4", 3), ("distance", "<f4"), ("elevation", "<f4"), ("focal", "<f4")),
+        ("size", "<f4", 2),
+    ]
 )
 """(11,) as what it means: distance in world units, elevation in degrees, focal length in image widths, pixels."""
 FRAME = np.dtype([("to_frame", "<f4", (3, 4)), ("scale", "<f4", 2), ("near", "<f4")])
@@ -119,14 +121,15 @@ def arrays_in(reader: Reader) -> dict[str, np.ndarray]:
         if key in found or kind >= len(DTYPES):
             raise ValueError(f"the array {key} stands twice, or is of the unknown type {kind}")
         shape = tuple(reader.varint(1 << 31) for _ in range(reader.varint(MAX_AXES)))
-        count, dtype = math.prod(shape), np.dtype(DTYPES[kind])
-        data = reader.take((count + 7) // 8 if dtype == bool else count * dtype.itemsize)
-        if dtype == bool:
-            entries = np.unpackbits(np.frombuffer(data, np.uint8), count=count, bitorder="little").astype(bool)
-        else:
-            entries = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
-        found[key] = entries.reshape(shape)
+        found[key] = _entries_in(reader, np.dtype(DTYPES[kind]), math.prod(shape)).reshape(shape)
     return found
+
+
+def _entries_in(reader: Reader, dtype: np.dtype, count: int) -> np.ndarray:
+    if dtype.kind == "b":
+        data = np.frombuffer(reader.take((count + 7) // 8), np.uint8)
+        return np.unpackbits(data, count=count, bitorder="little").astype(bool)
+    return np.frombuffer(reader.take(count * dtype.itemsize), dtype).astype(dtype.newbyteorder("="))
 
 
 WRITE: dict[str, Callable[[Any], bytes]] = {

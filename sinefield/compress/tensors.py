@@ -1,8 +1,8 @@
 """A tensor as whole numbers under frequency tables, and its row in a `.sine` file. docs/format.md is its text.
 
-A row is a form (`_CODEBOOK` …); steps and offsets as bfloat16, or how many entries and the entries as float16; then of each
-part (all columns, or with `_OCTAVES` those of an octave) the least level, how many levels there are, and the table's
-centre, slope and bend.
+A row is a form (`_CODEBOOK` …); steps and offsets as bfloat16, or how many entries and the entries as float16; then of
+each part (all columns, or with `_OCTAVES` those of an octave) the least level, how many levels there are, and the
+table's centre, slope and bend.
 """
 
 import math

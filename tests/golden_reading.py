@@ -13,7 +13,8 @@ from torch import nn
 # Everything that loads: when loading moves, these lines move.
 from sinefield.adapters.file import load_adapter, restore
 from sinefield.adapters.file import load_packed as load_packed_adapter
-from sinefield.store.run import Run, load_field
+from sinefield.store.fields import load_field
+from sinefield.store.run import Run
 
 FOLDER = Path(__file__).parent / "golden"
 SIDE = 12

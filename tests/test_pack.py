@@ -15,8 +15,8 @@ from sinefield.compress.quantize import Uniform
 from sinefield.data.photographs.images import load_posed
 from sinefield.errors import SinefieldError
 from sinefield.export.info import describe
-from sinefield.learning.evaluate import evaluate_file
 from sinefield.fields.radiance.scores import divide
+from sinefield.learning.evaluate import evaluate_file
 from sinefield.learning.pack import pack
 from sinefield.learning.refine import allocate, install, sensitivities
 from sinefield.store.fields import load_field

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import torch
 from PIL import Image
-from sinefield.fields.shape.painter import _edges
 from small import CENTRE, RADIUS
 
 from sinefield.cameras.cameras import orbit
@@ -21,7 +20,7 @@ from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.radiance.painter import RadiancePainter
 from sinefield.fields.radiance.scores import render_view
 from sinefield.fields.shape.field import ShapeField
-from sinefield.fields.shape.painter import ShapePainter
+from sinefield.fields.shape.painter import ShapePainter, _edges
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.volume import Pixels
 from sinefield.store.fields import load_field

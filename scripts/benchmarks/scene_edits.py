@@ -19,12 +19,11 @@ from tqdm import tqdm
 from sinefield.config import RadianceConfig, load_config
 from sinefield.data.made.procedural import TABLE_TOP, demo_scene
 from sinefield.data.made.synthetic import synthesize
-from sinefield.fields.base import make_task, read_data
+from sinefield.fields.base import kind_of, make_task, read_data
 from sinefield.fields.radiance.scores import render_view
 from sinefield.files import write_text
 from sinefield.learning.adapt import MAX_BYTES, adapt
 from sinefield.learning.loop import optimise
-from sinefield.fields.base import kind_of
 from sinefield.machine import describe_machine
 from sinefield.pictures import save_png
 from sinefield.store.fields import load_field, save_field

@@ -1,3 +1,32 @@
-"""sinefield: 3D scenes and shapes as small, fast neural fields with sine-activated low-rank weights."""
+"""sinefield: 3D scenes, shapes and images as small, fast neural fields with sine-activated low-rank weights.
+
+>>> import sinefield as sf
+>>> field = sf.load("example:knot")
+>>> bool(field.inside([[50.0, 0.0, 0.0]])[0])
+False
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sinefield.errors import SinefieldError
+
+if TYPE_CHECKING:
+    from sinefield.api import Field, fit, load, look_at
+    from sinefield.examples import example, examples
 
 __version__ = "0.1.0"
+__all__ = ["Field", "SinefieldError", "__version__", "example", "examples", "fit", "load", "look_at"]
+_HOME = {"example": "sinefield.examples", "examples": "sinefield.examples"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and no more: torch takes a second."""
+    if name in __all__:
+        from importlib import import_module
+
+        return getattr(import_module(_HOME.get(name, "sinefield.api")), name)
+    raise AttributeError(f"module 'sinefield' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,6 +6,7 @@ from pathlib import Path
 from sinefield.errors import SinefieldError
 from sinefield.strict import nearest
 
+SUFFIX = ".sine"
 EXAMPLE = "example:"
 """What names one of them wherever a run folder or a `.sine` file is asked for."""
 
@@ -25,6 +26,11 @@ def example(name: str) -> Path:
     if name not in examples():
         raise SinefieldError(f"{EXAMPLE}{name}: no such example; {nearest(name, examples())}")
     return path
+
+
+def is_sine(path: str | Path) -> bool:
+    """Whether a path names a packed field rather than a run folder."""
+    return str(path).startswith(EXAMPLE) or Path(path).suffix.lower() == SUFFIX
 
 
 def file_of(path: str | Path) -> Path:

@@ -9,8 +9,8 @@ from small import CENTRE, RADIUS
 
 from sinefield.config import ShapeFieldConfig
 from sinefield.errors import SinefieldError
-from sinefield.fields.distance import TrueDistance, checked_points
 from sinefield.fields.shape.field import ShapeField
+from sinefield.plain.distance import TrueDistance, checked_points
 
 HALF = np.array([2.0, 1.0, 0.5])
 """Half sides of the box, and the torus' extent: ring 1.5, tube 0.5."""
@@ -131,7 +131,7 @@ def test_chunks_do_not_show(monkeypatch):
     distance, _, half = learned("torus")
     points = around(half, 2, 500)
     whole = distance.sdf(points, gradient=True)
-    monkeypatch.setattr("sinefield.fields.distance.CHUNK", 64)
+    monkeypatch.setattr("sinefield.plain.distance.CHUNK", 64)
     for one, other in zip(whole, distance.sdf(points, gradient=True), strict=True):
         assert np.array_equal(one, other)
 

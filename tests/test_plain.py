@@ -11,7 +11,7 @@ import torch
 from sinefield.config import ShapeFieldConfig
 from sinefield.errors import SinefieldError
 from sinefield.fields.shape.field import ShapeField
-from sinefield.nn.plain import PlainNetwork
+from sinefield.plain.network import PlainNetwork
 
 WEIGHTS = ["dense", "lowrank", "sine"]
 ACTIVATIONS = ["relu", "leaky_relu", "gaussian", "sine", "softplus"]
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused():
 
 def test_nothing_slow_is_imported():
     lines = [
-        "import sys, sinefield.nn.plain, sinefield.fields.distance",
+        "import sys, sinefield.plain.network, sinefield.plain.distance",
         "print([m for m in ('torch', 'numba', 'trimesh', 'scipy', 'skimage') if m in sys.modules])",
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)

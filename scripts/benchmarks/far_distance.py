@@ -26,12 +26,12 @@ from tqdm import tqdm
 from sinefield.config import Config, data_folder, load_config
 from sinefield.data.surfaces.sampling import surface_samples
 from sinefield.data.surfaces.surface import Surface, load_surface, signed_distance
-from sinefield.fields.distance import TrueDistance
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.training import ShapeTask
 from sinefield.files import write_text
 from sinefield.learning.loop import optimise
 from sinefield.machine import describe_machine
+from sinefield.plain.distance import TrueDistance
 from sinefield.store.run import Run, load_field, save_field
 
 ROOT = Path(__file__).parents[2]

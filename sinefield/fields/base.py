@@ -23,6 +23,7 @@ from sinefield.nn.weights import weight_class
 if TYPE_CHECKING:
     from sinefield.cameras.cameras import Cameras
     from sinefield.compress.container import Packed
+    from sinefield.plain.distance import TrueDistance
     from sinefield.render.channels import Layers
 
 Mesh = tuple[Float[np.ndarray, "v 3"], np.ndarray, dict[str, Any]]
@@ -307,6 +308,10 @@ class Kind:
     ) -> Mesh:
         """The field's surface in the coordinates of its data; see `export.mesh.extract_field`."""
         self._cannot("has no surface")
+
+    def true_distance(self, field: Any) -> TrueDistance:
+        """Signed distances to the field's surface anywhere in space."""
+        self._cannot("has no signed distance")
 
     def vertex_colours(self, field: Any, vertices: np.ndarray, normals: np.ndarray) -> UInt8[np.ndarray, "v 3"] | None:
         """sRGB of points on the surface, whose outward normals are given; None where a field has no colours."""

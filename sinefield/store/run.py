@@ -39,6 +39,11 @@ class Run:
         self.page_path = self.folder / "report.html"
         self.pictures = self.folder / "pictures"
 
+    def parts(self) -> list[Path]:
+        """All single files that a finished run consists of, whether they are there or not."""
+        known = [self.config_path, self.field_path, self.photographs_path, self.metrics_path, self.report_path]
+        return [*known, self.folder / "scores.csv"]
+
     def __enter__(self) -> "Run":
         return self
 
@@ -122,12 +127,16 @@ class Run:
                 for path in [*old, run.photographs_path, run.folder / "scores.csv", *run.pictures.glob("*.png")]:
                     path.unlink(missing_ok=True)
             # First what makes the folder a run: killed after anything else, it could neither be resumed nor begun anew.
-            write_text(run.config_path, dump_yaml(to_plain(config)))
+            run.write_config(config)
             run.pictures.mkdir(exist_ok=True)
             run.state_path.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise write_error(run.folder, error) from error
         return run
+
+    def write_config(self, config: Config) -> None:
+        """Write config.yaml, complete."""
+        write_text(self.config_path, dump_yaml(to_plain(config)))
 
     def config(self) -> Config:
         """The run's complete configuration."""

@@ -10,19 +10,13 @@ from sinefield.compress.container import MAX_FILE, Packed, decode, encode
 from sinefield.compress.quantize import Quantiser
 from sinefield.config import FAMILIES, FOLDERS, KINDS, Config, locate, make_config, make_field_config, portable
 from sinefield.errors import SinefieldError
-from sinefield.examples import EXAMPLE, file_of
+from sinefield.examples import file_of
 from sinefield.fields.base import Field, kind_named, kind_of
 from sinefield.files import require_file, write_bytes
 from sinefield.strict import to_plain
 
-SUFFIX = ".sine"
 READING = ("downscale", 1), ("background", "white"), ("holdout", 8), ("held_out", 8), ("noise", 0.005)
 """How data are read, and the usual way, which a file need not say."""
-
-
-def is_sine(path: str | Path) -> bool:
-    """Whether a path names a packed field rather than a run folder."""
-    return str(path).startswith(EXAMPLE) or Path(path).suffix.lower() == SUFFIX
 
 
 def to_packed(field: Field, quantisers: dict[str, Quantiser], note: dict[str, Any]) -> Packed:

@@ -21,9 +21,9 @@ from sinefield.data.surfaces.curve import curve_order
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.data.surfaces.mesh_repair import repair_cloud, repair_mesh
 from sinefield.data.surfaces.nearest import nearest
+from sinefield.data.surfaces.placement import Normalisation, centre_of
 from sinefield.errors import SinefieldError
 
-MARGIN = 0.1
 CHUNK = 250_000  # points handed to libigl at once: large beside the cost of building its tree
 NEIGHBOURS = 8  # whose distance tells a point of a cloud how much surface it stands for
 BAR = 200_000  # points from which a progress bar is worth its line
@@ -113,38 +113,9 @@ def load_surface(path: str | Path) -> Surface:
         raise SinefieldError(f"{path}: has points but neither faces nor normals; add faces, or nx ny nz to each point")
     vertices, normals, colours, report = repair_cloud(str(path), vertices, raw.normals, raw.colours)
     surface = Surface(vertices, None, normals, colours, str(path), report)
-    if np.einsum("ij,ij->", surface.area_vectors, vertices - _centre(surface.aabb)) < 0:
+    if np.einsum("ij,ij->", surface.area_vectors, vertices - centre_of(surface.aabb)) < 0:
         surface = Surface(vertices, None, -normals, colours, str(path), report | {"turned": True})
     return surface
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """x_field = (x − centre) · scale; stored with the field so that exports return to the input's coordinates."""
-
-    centre: tuple[float, float, float]
-    scale: float
-
-    @classmethod
-    def fit(cls, aabb: Float[np.ndarray, "6"], margin: float = MARGIN) -> "Normalisation":
-        """Centre the box (6,) and make its longest side fill [−1, 1] / (1 + margin).
-
-        Raises:
-            SinefieldError: the box has no extent.
-        """
-        longest = float((aabb[3:] - aabb[:3]).max())
-        if not longest > 0:
-            raise SinefieldError(f"box {np.asarray(aabb).tolist()} has no extent; give minimum before maximum")
-        x, y, z = (float(c) for c in _centre(aabb))
-        return cls((x, y, z), 2 / ((1 + margin) * longest))
-
-    def apply(self, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """Input coordinates (n, 3) to field coordinates."""
-        return (np.asarray(x, np.float64) - self.centre) * self.scale
-
-    def invert(self, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """Field coordinates (n, 3) to input coordinates."""
-        return np.asarray(x, np.float64) / self.scale + self.centre
 
 
 def winding_number(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
@@ -215,7 +186,3 @@ def _chunked(
             result[part] = function(points[part])
             bar.update(len(part))
     return result
-
-
-def _centre(aabb: Float[np.ndarray, "6"]) -> Float[np.ndarray, "3"]:
-    return (aabb[:3] + aabb[3:]) / 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.radiance.mesh import extract_radiance, vertex_colours
 from sinefield.fields.radiance.painter import RadiancePainter
 from sinefield.fields.radiance.scores import JUDGED_VIEWS, divide, mean_psnr, score_radiance
-from sinefield.fields.radiance.surface import make_radiance_field
+from sinefield.fields.radiance.surface import SurfaceField, make_radiance_field
 from sinefield.fields.radiance.training import RadianceTask, load_scene
+from sinefield.plain.distance import TrueDistance
 
 WORTH = 0.3
 """dB that a grid of its own must bring, else an edit leaves the base's as it is."""
@@ -141,8 +143,18 @@ class RadianceKind(Kind):
     def up(self, field: RadianceField) -> Float[np.ndarray, "3"]:
         return np.array(Orbit.of(field.view).up)
 
+    def true_distance(self, field: RadianceField) -> TrueDistance:
+        if not isinstance(field, SurfaceField):
+            self._cannot("has a signed distance only where field.density is distance")
+        return TrueDistance(partial(_signed, field), field.aabb.double().cpu().numpy())
+
     def painter(self, field: RadianceField) -> RadiancePainter:
         return RadiancePainter(field)
+
+
+def _signed(field: SurfaceField, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
+    with torch.no_grad():
+        return field.distance(torch.from_numpy(points).float()).double().cpu().numpy()
 
 
 register_kind(RadianceKind())

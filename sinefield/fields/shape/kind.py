@@ -1,6 +1,7 @@
 """Shapes: all that the package knows of them."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from sinefield.fields.shape.painter import ShapePainter
 from sinefield.fields.shape.scores import Judge, heldout_iou, score_shape
 from sinefield.fields.shape.surface import SLOPE, extract_shape
 from sinefield.fields.shape.training import ShapeTask
+from sinefield.plain.distance import TrueDistance
+from sinefield.plain.network import STORED
 
 
 class ShapeKind(Kind):
@@ -96,8 +99,20 @@ class ShapeKind(Kind):
     ) -> Mesh:
         return extract_shape(field, resolution, level, dense, crop, SLOPE if field.distance else None)
 
+    def true_distance(self, field: ShapeField) -> TrueDistance:
+        if field.config.encoding == "frequency" and field.config.weights in STORED:
+            arrays = {name: t.cpu().numpy() for name, t in field.state_dict().items()}
+            return TrueDistance.of_arrays(field.config, arrays)
+        return TrueDistance(partial(_signed, field), field.aabb.cpu().numpy(), learned=field.distance)
+
     def painter(self, field: ShapeField) -> ShapePainter:
         return ShapePainter(field)
+
+
+def _signed(field: ShapeField, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
+    """Negative inside; of a distance in input units."""
+    values = field.evaluate(torch.from_numpy(points)).double().cpu().numpy()
+    return values if field.distance else field.default_level - values
 
 
 def placed_by(box: Float[np.ndarray, "6"]) -> dict[str, Tensor]:

@@ -116,6 +116,18 @@ class PlainNetwork:
         return g @ self.matrices[0] + of_inputs
 
 
+def _factors(rows: int, columns: int, rank: int) -> dict[str, tuple[int, ...]]:
+    return {"u": (rows, rank), "v": (rank, columns)}
+
+
+STORED: dict[str, Callable[[int, int, int], dict[str, tuple[int, ...]]]] = {
+    "dense": lambda rows, columns, rank: {"weight": (rows, columns)},
+    "lowrank": _factors,
+    "sine": _factors,
+}
+"""Names and shapes of what a hidden matrix is stored as."""
+
+
 @dataclass(frozen=True)
 class _Arrays:
     """Arrays by name, which complain where one is missing or has another shape than it should."""
@@ -156,7 +168,7 @@ def _layers(config: NetworkConfig, arrays: _Arrays) -> tuple[list[Array], list[A
 
 def _hidden(config: NetworkConfig, arrays: _Arrays, i: int, n: int) -> Array:
     """The i-th matrix, of `n` inputs: see `start` and `matrix` of the classes in `weights`."""
-    if config.weights not in ("dense", "lowrank", "sine"):
+    if config.weights not in STORED:
         raise SinefieldError(
             f"weights are {config.weights}; without torch only dense, lowrank and sine can be evaluated"
         )
@@ -221,3 +233,22 @@ ACTIVATIONS: dict[str, Callable[[NetworkConfig], PlainActivation]] = {
     "sine": _sine,
     "softplus": _softplus,
 }
+
+
+def parameter_shapes(config: NetworkConfig, dimensions: int = 3, outputs: int = 1) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of a field with one network, in the order of torch's `named_parameters`.
+
+    Raises:
+        SinefieldError: what `PlainNetwork` refuses.
+    """
+    if config.encoding != "frequency" or config.weights not in STORED:
+        raise SinefieldError(f"{config.encoding} encoding with {config.weights} weights needs torch")
+    inputs, width = dimensions * (1 + 2 * config.frequencies), config.width
+    shapes = {"network.weights.0.weight": (width, inputs)}
+    for i in range(1, config.depth):
+        columns = width + (inputs if i in config.skips else 0)
+        for name, shape in STORED[config.weights](width, columns, config.rank).items():
+            shapes[f"network.weights.{i}.{name}"] = shape
+    shapes[f"network.weights.{config.depth}.weight"] = (outputs, width)
+    sizes = [*([width] * config.depth), outputs]
+    return shapes | {f"network.biases.{i}": (size,) for i, size in enumerate(sizes)}

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 
 from sinefield.config import ShapeFieldConfig
 from sinefield.errors import SinefieldError
-from sinefield.fields.level_set import HALF_DIAGONAL, LevelSet
-from sinefield.nn.plain import PlainNetwork
+from sinefield.plain.level_set import HALF_DIAGONAL, LevelSet
+from sinefield.plain.network import PlainNetwork
 
 CHUNK = 1 << 16
 FAR = 1e4

@@ -1,0 +1,537 @@
+"""The package from Python: load a field, fit one, ask it, show it, save it.
+
+What is asked first decides what is imported: a shape's distances need NumPy alone, everything else torch.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sinefield.errors import SinefieldError
+from sinefield.examples import file_of, is_sine
+from sinefield.metrics import SCORES
+from sinefield.plain.distance import TrueDistance, checked_points
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from sinefield.cameras.cameras import Cameras
+
+Array = NDArray[Any]
+
+
+class Field:
+    """A trained field. `load` and `fit` make them.
+
+    Points and everything else are in the coordinates in which the data came. Questions take NumPy arrays or torch
+    tensors and answer with the same; lists of numbers count as arrays.
+
+    Attributes:
+        path: the run folder or `.sine` file that it is kept in.
+
+    Example:
+        >>> import sinefield as sf
+        >>> knot = sf.load("example:knot")
+        >>> knot.kind, knot.nbytes < 10_000
+        ('shape', True)
+    """
+
+    def __init__(self, path: str | Path, adapters: Sequence[str | Path] = (), home: Any = None) -> None:
+        self.path = str(path)
+        self._adapters = list(adapters)
+        self._home = home  # a temporary folder, kept as long as the field is
+        self._module: Any = None
+        self._note: dict[str, Any] = {}
+        self._distances: TrueDistance | None = None
+        self._plain = None if adapters else _plain_shape(path)
+        if self._plain is None:
+            self._torch()
+
+    def __repr__(self) -> str:
+        return f"<sinefield.Field {self.kind}, {self.params:,} parameters, {self.nbytes:,} bytes, {self.path}>"
+
+    def _torch(self) -> Any:
+        """The field as a module of torch."""
+        if self._module is None:
+            from sinefield.store.fields import load_field
+
+            self._module, self._note = load_field(self.path, self._adapters)
+        return self._module
+
+    def _kind(self) -> Any:
+        from sinefield.fields.base import kind_of
+
+        return kind_of(self._torch())
+
+    @property
+    def kind(self) -> str:
+        """shape, radiance, image, shapes, or the name of a registered kind."""
+        return "shape" if self._plain is not None else str(self._torch().kind)
+
+    @property
+    def bounds(self) -> Array | None:
+        """(2, 3) lowest and highest corner of the field's box, float64; None for a kind without one."""
+        if self._plain is not None:
+            return np.asarray(self._plain["aabb"], np.float64).reshape(2, 3)
+        box = getattr(self._torch(), "aabb", None)
+        return None if box is None else box.double().cpu().numpy().reshape(2, 3)
+
+    @property
+    def params(self) -> int:
+        """How many numbers were learned."""
+        if self._plain is not None:
+            return sum(int(array.size) for name, array in self._plain.items() if name.startswith("network."))
+        return sum(p.numel() for p in self._torch().parameters())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file that holds the field: the `.sine` file, or a run's field.safetensors."""
+        return _stored(self.path).stat().st_size
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores by name (`metrics.SCORES`), as a run's report or a packed file's note has them; empty without one."""
+        if is_sine(self.path):
+            note = _decoded(self.path).note if self._plain is not None else self._note
+            return {name: float(note[name][1]) for name in SCORES if name in note}
+        from sinefield.store.run import Run
+
+        report = Run(self.path).read_report() or {}
+        return {name: float(report[name]) for name in SCORES if isinstance(report.get(name), int | float)}
+
+    def sdf(self, points: Any, gradient: bool = False) -> Any:
+        """Signed distance to the surface, negative inside, anywhere in space.
+
+        Near the surface it is what the field has learned; further away the distance to its surface, which is extracted
+        at the first question (`plain.distance.TrueDistance`).
+
+        Arguments:
+            points: (n, 3), input coordinates.
+            gradient: give also the gradients (n, 3), unit vectors that point away from the object.
+
+        Returns:
+            (n,) in input units; with `gradient` a pair.
+
+        Raises:
+            SinefieldError: points of another shape or not finite; a field without a surface or a distance.
+
+        Example:
+            >>> import sinefield as sf
+            >>> knot = sf.load("example:knot")
+            >>> far = knot.bounds[1] + 10
+            >>> bool(knot.sdf([far])[0] > 10)
+            True
+        """
+        if self._distances is None:
+            if self._plain is not None:
+                self._distances = TrueDistance.of_arrays(self._plain.config, self._plain)
+            else:
+                self._distances = self._kind().true_distance(self._torch())
+        found = self._distances.sdf(_numbers(points), gradient)
+        if isinstance(found, tuple):
+            return _like(points, found[0]), _like(points, found[1])
+        return _like(points, found)
+
+    def inside(self, points: Any) -> Any:
+        """Whether points (n, 3) are inside the object; (n,) bool. See `sdf`."""
+        found = self.sdf(_numbers(points)) < 0
+        return _like(points, found)
+
+    def density(self, points: Any) -> Any:
+        """Density of a radiance field at points (n, 3); (n,) per unit of length, 0 where its occupancy grid is empty.
+
+        In the spaces "ndc" and "contracted" a unit of length is that of the field's space (docs/captures.md).
+
+        Raises:
+            SinefieldError: points of another shape or not finite; a field of another kind.
+        """
+        import torch
+
+        field, given = self._radiance("density"), _numbers(points)
+        with torch.no_grad():
+            x = field.place(torch.from_numpy(checked_points(given)).float().to(field.aabb.device))
+            values = torch.where(field.grid.occupied(x), field.density(x), 0.0)
+        return _like(points, values.double().cpu().numpy())
+
+    def colour(self, points: Any, directions: Any) -> Any:
+        """sRGB in [0, 1] that points (n, 3) of a radiance field send to a camera that looks along directions (n, 3).
+
+        Raises:
+            SinefieldError: points or directions of another shape or not finite, directions without length, not as many
+                of one as of the other; a field of another kind.
+        """
+        import torch
+
+        field = self._radiance("colour")
+        x, d = checked_points(_numbers(points)), checked_points(_numbers(directions))
+        length = np.linalg.norm(d, axis=1, keepdims=True)
+        if len(x) != len(d) or not (length > 0).all():
+            raise SinefieldError(
+                f"{len(x)} points and {len(d)} directions; give one direction, not zero, to each point"
+            )
+        with torch.no_grad():
+            both = (torch.from_numpy(a).float().to(field.aabb.device) for a in (x, d / length))
+            place, along = both
+            colours, _ = field(field.place(place), along)
+        return _like(points, colours.double().cpu().numpy())
+
+    def mesh(self, resolution: int = 192, level: float | None = None) -> trimesh.Trimesh:
+        """The field's surface, in the coordinates of its data; with vertex colours where the field has them.
+
+        Arguments:
+            resolution: samples along the longest side of the box.
+            level: a signed distance in input units, an occupancy, or a density; the field's usual one when None.
+
+        Raises:
+            SinefieldError: a field without a surface, a level that it does not reach, too high a resolution.
+        """
+        import trimesh
+
+        kind, field = self._kind(), self._torch()
+        vertices, faces, _ = kind.surface(field, _whole("resolution", resolution), level)
+        mesh = trimesh.Trimesh(vertices, faces, process=False)
+        colours = kind.vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
+        if colours is not None:
+            mesh.visual.vertex_colors = colours
+        return mesh
+
+    def orbit(
+        self, frames: int = 8, width: int | None = None, height: int | None = None, elevation: float | None = None
+    ) -> Cameras:
+        """Cameras of one turn around the field, for `render`.
+
+        Arguments:
+            width, height: of the pictures in pixels; the field's own choice when None.
+            elevation: degrees above the horizon; the field's own choice when None.
+        """
+        return self._kind().painter(self._torch()).orbit(_whole("frames", frames), (width, height), elevation)
+
+    def render(self, camera: Any = None, width: int | None = None, height: int | None = None) -> Array:
+        """Pictures of the field: a radiance field's light, a shape's surface of clay under soft light.
+
+        Arguments:
+            camera: `Cameras`, as `orbit` gives them; or where one camera stands, (3, 4) or (4, 4) camera to world,
+                OpenGL axes (x right, y up, looking along −z), as `look_at` gives it; the field's usual view when None.
+            width, height: in pixels, unless `camera` says; the field's own choice when None.
+
+        Returns:
+            uint8 sRGB with straight alpha: (h, w, 4), or (n, h, w, 4) for n > 1 cameras.
+
+        Raises:
+            SinefieldError: no camera, a size out of range, a field that no camera can see.
+
+        Example:
+            >>> import sinefield as sf
+            >>> sf.load("example:knot").render(width=64).shape
+            (64, 64, 4)
+        """
+        from sinefield.render.channels import picture
+
+        painter = self._kind().painter(self._torch())
+        cameras = _cameras(painter, camera, width, height)
+        span = painter.span(cameras)
+        images = [
+            picture(painter.layers(cameras, i), "rgb", painter.background, span, alpha=True)
+            for i in range(len(cameras))
+        ]
+        return images[0] if len(images) == 1 else np.stack(images)
+
+    def image(self, width: int | None = None) -> Array:
+        """An image field as a picture (h, w, 3), uint8 sRGB, of a width in pixels, its own when None.
+
+        Raises:
+            SinefieldError: a field of another kind; a size out of range.
+        """
+        return self._kind().picture(self._torch(), None if width is None else _whole("width", width))
+
+    def save(
+        self,
+        path: str | Path,
+        max_bytes: int | None = None,
+        min_quality: float | None = None,
+        seconds: float = 30.0,
+        overwrite: bool = False,
+    ) -> str:
+        """Keep the field: as one small `.sine` file, or as a run folder, which every command takes.
+
+        A `.sine` file of a run is packed: its weights are rounded and train on (`learning.pack.pack`). What was read
+        from a `.sine` file is written as it is.
+
+        Arguments:
+            max_bytes: the best field that fits into so many bytes; or
+            min_quality: the smallest of that IoU or PSNR; or with neither the smallest that costs almost nothing.
+            seconds: training with rounded weights, in all.
+            overwrite: replace what is there.
+
+        Returns:
+            the path, as text; it is the field's own from then on.
+
+        Raises:
+            SinefieldError: something is there already, cannot be written, or a size or quality cannot be reached.
+        """
+        from sinefield.store.copies import copy_file, copy_run
+
+        source = None if is_sine(self.path) else self.path
+        if is_sine(path):
+            if source is None:
+                if max_bytes is not None or min_quality is not None:
+                    raise SinefieldError(f"{self.path}: is packed already; load the run that it was made from")
+                copy_file(file_of(self.path), path, overwrite)
+            else:
+                from sinefield.learning.pack import pack
+
+                pack(source, path, None, max_bytes, min_quality, seconds=seconds, overwrite=overwrite)
+        elif source is None or self._adapters:
+            from sinefield.store.unpack import unpack
+
+            unpack(self.path, path, overwrite, self._adapters)
+        else:
+            copy_run(source, path, overwrite)
+        self.__init__(path)
+        return self.path
+
+    def _radiance(self, what: str) -> Any:
+        field = self._torch()
+        if not hasattr(field, "grid"):
+            has = f"a field of kind {self.kind} has no {what}"
+            raise SinefieldError(f"{self.path}: {has}; {self._kind().instead}")
+        return field
+
+
+def load(path: str | Path, adapters: Sequence[str | Path] = ()) -> Field:
+    """A trained field from a run folder, a `.sine` file, or `example:NAME`.
+
+    Arguments:
+        adapters: edits by `sinefield adapt`, applied to the field in this order.
+
+    Raises:
+        SinefieldError: there is none, it is damaged, or of a newer version.
+
+    Example:
+        >>> import sinefield as sf
+        >>> sf.load("example:picture").kind
+        'image'
+    """
+    if not isinstance(path, str | Path):
+        raise SinefieldError(f"load takes the path of a run folder or .sine file, not {type(path).__name__}")
+    if not is_sine(path) and not Path(path).exists():
+        raise SinefieldError(f"{path}: no such run folder or .sine file; check the path")
+    return Field(path, adapters)
+
+
+def look_at(
+    eye: Sequence[float] | Array, target: Sequence[float] | Array, up: Sequence[float] | Array = (0.0, 1.0, 0.0)
+) -> Array:
+    """Where a camera at `eye` stands that looks at `target`: (3, 4) camera to world, OpenGL axes, for `Field.render`.
+
+    Raises:
+        SinefieldError: no direction to look in, or `up` along it.
+
+    Example:
+        >>> import sinefield as sf
+        >>> sf.look_at((0, 0, 4), (0, 0, 0))[:, 3].tolist()
+        [0.0, 0.0, 4.0]
+    """
+    import torch
+
+    from sinefield.cameras.cameras import look_at as pose
+
+    triples = (torch.as_tensor(np.asarray(v, np.float64)) for v in (eye, target, up))
+    return pose(*triples).numpy()
+
+
+def fit(
+    data: Any,
+    seconds: float | None = None,
+    steps: int | None = None,
+    scene: str | Path | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Field:
+    """Fit a field to data, with a progress bar; see `learning.fit.prepared` for what is taken.
+
+    Arguments:
+        data: the path of a mesh or point cloud, an image, or a folder of posed photographs; a `trimesh.Trimesh`;
+            points and their outward normals, both (n, 3); an image (h, w, 3 or 4), uint8 or float in [0, 1].
+        seconds, steps: how long to train; the kind's usual time with neither. Steps repeat to the bit.
+        scene: a scene file whose settings count in place of the usual ones.
+        out: a run folder to train into; a temporary one, kept as long as the field is, when None.
+        settings: any setting of a scene file by its name, as in `width=64`, or `"field.width"` in a dictionary.
+
+    Returns:
+        the field, scored; `save` keeps it.
+
+    Raises:
+        SinefieldError: data or settings that are unknown or unfit; `out` holds something.
+
+    Example:
+        >>> import sinefield as sf, trimesh
+        >>> ball = sf.fit(trimesh.creation.icosphere(3), steps=50, width=16, rank=2, points=5000)
+        >>> ball.kind, ball.scores["iou"] > 0.5
+        ('shape', True)
+    """
+    from sinefield.learning.fit import fitted
+
+    home = None if out is not None else tempfile.TemporaryDirectory(prefix="sinefield-")
+    folder = out if home is None else Path(home.name) / "run"
+    given = {**settings, "seed": seed}
+    given |= {"training.seconds": seconds} if seconds is not None else {}
+    given |= {"training.steps": steps} if steps is not None else {}
+    return Field(fitted(data, Path(folder or "."), scene, given), home=home)
+
+
+class _Plain(dict[str, Array]):
+    """The arrays of a stored shape field, by the names of its state dict, and its settings."""
+
+    config: Any
+
+
+def _plain_shape(path: str | Path) -> _Plain | None:
+    """A stored field that NumPy alone can evaluate; None where it needs torch, or will complain there."""
+    try:
+        if is_sine(path):
+            packed = _decoded(path)
+            arrays, settings = {name: coded.values() for name, coded in packed.tensors.items()}, packed.settings
+            arrays |= _placed(packed.box)
+        else:
+            arrays, settings = _stored_arrays(path)
+    except (SinefieldError, _NeedsTorch):
+        return None
+    from sinefield.config import make_field_config
+
+    found = _Plain(arrays)
+    found.config = make_field_config("shape", settings, str(path))
+    return found
+
+
+class _NeedsTorch(Exception):
+    pass
+
+
+def _decoded(path: str | Path) -> Any:
+    """A packed shape, read without torch."""
+    from sinefield.compress.container import MAX_FILE, decode
+    from sinefield.config import make_field_config
+    from sinefield.files import require_file
+    from sinefield.plain.network import parameter_shapes
+
+    def shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        if kind != "shape":
+            raise _NeedsTorch
+        return parameter_shapes(make_field_config(kind, settings, str(path)))
+
+    file = require_file(file_of(path), "packed field")
+    if file.stat().st_size > MAX_FILE:
+        raise _NeedsTorch
+    return decode(file.read_bytes(), shapes, str(path))
+
+
+def _placed(box: Array) -> dict[str, Array]:
+    from sinefield.data.surfaces.placement import Normalisation
+
+    place = Normalisation.fit(box)
+    return {"centre": np.array(place.centre), "scale": np.array(place.scale), "aabb": np.asarray(box, np.float64)}
+
+
+def _stored_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Arrays and settings of a run's shape field."""
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    from sinefield.config import make_field_config
+    from sinefield.plain.network import parameter_shapes
+
+    try:
+        with safe_open(_stored(path), framework="numpy") as stream:
+            note = json.loads((stream.metadata() or {})["sinefield"])
+            if note["kind"] != "shape":
+                raise _NeedsTorch
+            arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise _NeedsTorch from error
+    shapes = parameter_shapes(make_field_config("shape", note.get("field"), str(path)))
+    shapes |= {"centre": (3,), "scale": (), "aabb": (6,)}
+    sound = shapes == {name: array.shape for name, array in arrays.items()}
+    box = arrays.get("aabb")
+    if not sound or box is None or not all(np.isfinite(array).all() for array in arrays.values()):
+        raise _NeedsTorch  # which says what is wrong
+    if not (box[3:] >= box[:3]).all() or not (box[3:] > box[:3]).any() or not float(arrays["scale"]) > 0:
+        raise _NeedsTorch
+    return arrays, note["field"]
+
+
+def _stored(path: str | Path) -> Path:
+    """The file that holds a field."""
+    if is_sine(path):
+        return file_of(path)
+    return Path(path) / "field.safetensors" if Path(path).is_dir() else Path(path)
+
+
+def _numbers(points: Any) -> Array:
+    """Points as a NumPy array, whatever they are."""
+    if _is_tensor(points):
+        return points.detach().cpu().numpy()
+    try:
+        return np.asarray(points)
+    except ValueError as error:
+        raise SinefieldError(f"points cannot be read ({error}); give numbers of shape (n, 3)") from error
+
+
+def _like(points: Any, found: Array) -> Any:
+    """An answer as its question came: torch or NumPy, of the same precision."""
+    if _is_tensor(points):
+        import torch
+
+        kind = points.dtype if points.is_floating_point() and found.dtype.kind == "f" else None
+        return torch.from_numpy(found).to(points.device, kind)
+    single = getattr(points, "dtype", None) == np.float32 and found.dtype.kind == "f"
+    return found.astype(np.float32) if single else found
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise SinefieldError(f"{name} is {value!r}; give a whole number, 1 or more")
+    return int(value)
+
+
+def _cameras(painter: Any, camera: Any, width: int | None, height: int | None) -> Cameras:
+    """The cameras that `Field.render` takes."""
+    from dataclasses import replace
+
+    import torch
+
+    from sinefield.cameras.cameras import Cameras
+    from sinefield.export.flight import MAX_SIDE
+
+    for name, side in (("width", width), ("height", height)):
+        if side is not None and not 1 <= _whole(name, side) <= MAX_SIDE:
+            raise SinefieldError(f"{name} is {side}; 1 to {MAX_SIDE} pixels")
+    if isinstance(camera, Cameras):
+        if width is not None or height is not None:
+            raise SinefieldError("these cameras have a size of their own; leave width and height out")
+        return camera
+    usual = painter.orbit(1, (width, height))
+    if camera is None:
+        return usual
+    pose = _numbers(camera)
+    if pose.shape not in ((3, 4), (4, 4)) or pose.dtype.kind not in "fiu" or not np.isfinite(pose).all():
+        given = f"an array of shape {pose.shape}" if pose.ndim else type(camera).__name__
+        raise SinefieldError(f"the camera is {given}; give Cameras, or (3, 4) or (4, 4) camera to world, see look_at")
+    turn = pose[:3, :3].astype(np.float64)
+    if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or np.linalg.det(turn) < 0:
+        raise SinefieldError("the camera's first three columns are no rotation; give a camera to world, see look_at")
+    return replace(usual, c2w=torch.from_numpy(pose[None, :3].astype(np.float32)))

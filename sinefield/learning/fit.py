@@ -1,0 +1,203 @@
+"""From whatever a person has in memory or on disk to a trained run."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import numpy as np
+
+from sinefield.config import FAMILIES, FOLDERS, KINDS, Config, locate, make_config
+from sinefield.data.surfaces.mesh_files import EXTENSIONS as MESHES
+from sinefield.errors import SinefieldError
+from sinefield.learning.loop import Interrupted
+from sinefield.learning.train import train
+from sinefield.pictures import save_png
+from sinefield.store.run import Run
+from sinefield.strict import load_yaml, nearest
+
+IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+GROUPS = ("training", "field", "data")
+"""Where a setting given by its bare name is looked for, in this order."""
+TAKEN = (
+    "the path of a mesh or point cloud, an image or a folder of posed photographs; a trimesh.Trimesh; points and "
+    "normals, both (n, 3); an image (h, w, 3 or 4)"
+)
+
+
+class Given(NamedTuple):
+    """Data as a scene file names them: the kind of field that suits, a path, and what else they ask for."""
+
+    kind: str
+    path: str
+    settings: dict[str, Any]
+
+
+def fitted(data: Any, folder: Path, scene: str | Path | None, settings: dict[str, Any]) -> Path:
+    """Train a field into a run folder; returns the folder.
+
+    Arguments:
+        data: see `sinefield.fit`.
+        scene: a scene file whose settings count in place of the usual ones.
+        settings: by bare or dotted name.
+
+    Raises:
+        SinefieldError: unknown data or settings; see `learning.train.train`.
+        KeyboardInterrupt: the training was interrupted.
+    """
+    keep = folder.parent / f".data-{folder.name}"  # a run's folder has to be empty before it is trained into
+    given = given_data(data, keep)
+    try:
+        config = _config(given, scene, settings)
+        train(config, folder)
+        moved = Path(given.path)
+        if moved.parent == keep:
+            _move_in(moved, folder, config)
+    except Interrupted as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if keep.is_dir():
+            for path in keep.iterdir():
+                path.unlink()
+            keep.rmdir()
+    return folder
+
+
+def given_data(data: Any, keep: Path) -> Given:
+    """What data are, by their type or file.
+
+    Arguments:
+        keep: folder into which data that are no file are written.
+
+    Raises:
+        SinefieldError: none of `TAKEN`.
+    """
+    if isinstance(data, str | Path):
+        return _named(str(data))
+    trimesh = sys.modules.get("trimesh")
+    if trimesh is not None and isinstance(data, trimesh.Trimesh):
+        return _mesh(data, keep)
+    if isinstance(data, tuple) and len(data) == 2:
+        return _cloud(*(_array(part) for part in data), keep)
+    array = _array(data)
+    if array.ndim == 3 and array.shape[2] in (3, 4):
+        return _image(array, keep)
+    raise SinefieldError(f"fit was given {_described(data, array)}; it takes {TAKEN}")
+
+
+def _named(path: str) -> Given:
+    if path.startswith(FAMILIES):
+        return Given("shapes", path, {})
+    place = Path(locate(path))
+    if not place.exists():
+        raise SinefieldError(f"{path}: no such file or folder; fit takes {TAKEN}")
+    if place.is_dir():
+        return Given("radiance", str(place), {})
+    suffix = place.suffix.lower()
+    if suffix in MESHES:
+        return Given("shape", str(place), {})
+    if suffix in IMAGES or path.startswith(tuple(FOLDERS)):
+        return Given("image", str(place), {})
+    if suffix in (".json", ".npy", ".npz", ".bin", ".txt"):
+        return Given("radiance", str(place), {})
+    raise SinefieldError(f"{path}: is of no kind that fit knows; it takes {TAKEN}")
+
+
+def _mesh(mesh: Any, keep: Path) -> Given:
+    if not len(mesh.faces):
+        raise SinefieldError("the mesh has no faces; give one that has")
+    return Given("shape", _ply(keep, {"vertex": mesh.vertices, "face": mesh.faces}), {})
+
+
+def _cloud(points: np.ndarray, normals: np.ndarray, keep: Path) -> Given:
+    if points.ndim != 2 or points.shape[1] != 3 or points.shape != normals.shape:
+        raise SinefieldError(f"points are {points.shape}, normals {normals.shape}; give both as (n, 3)")
+    if not (np.isfinite(points).all() and np.isfinite(normals).all()):
+        raise SinefieldError("points or normals are NaN or infinite; remove them")
+    return Given("shape", _ply(keep, {"vertex": np.column_stack([points, normals])}), {"training.eikonal": 0.1})
+
+
+def _ply(keep: Path, parts: dict[str, np.ndarray]) -> str:
+    """Points, with normals if there are six columns, and faces as a binary PLY in double precision."""
+    keep.mkdir(parents=True, exist_ok=True)
+    vertices = np.ascontiguousarray(parts["vertex"], "<f8")
+    names = ("x", "y", "z", "nx", "ny", "nz")[: vertices.shape[1]]
+    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    head += [f"property double {name}" for name in names]
+    body = vertices.tobytes()
+    if "face" in parts:
+        faces = np.asarray(parts["face"], "<i4")
+        rows = np.empty(len(faces), [("n", "u1"), ("corners", "<i4", 3)])
+        rows["n"], rows["corners"] = 3, faces
+        head += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+        body += rows.tobytes()
+    path = keep / "data.ply"
+    path.write_bytes("\n".join([*head, "end_header", ""]).encode() + body)
+    return str(path)
+
+
+def _image(pixels: np.ndarray, keep: Path) -> Given:
+    if pixels.dtype.kind == "f":
+        if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
+            raise SinefieldError("a float image has to be finite and lie in [0, 1]; divide it, or give uint8")
+        pixels = np.round(255 * pixels).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise SinefieldError(f"the image is {pixels.dtype}; give uint8, or float in [0, 1]")
+    keep.mkdir(parents=True, exist_ok=True)
+    save_png(keep / "data.png", np.ascontiguousarray(pixels))
+    return Given("image", str(keep / "data.png"), {})
+
+
+def _array(data: Any) -> np.ndarray:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(data, torch.Tensor):
+        data = data.detach().cpu().numpy()
+    try:
+        array = np.asarray(data)
+    except ValueError:
+        array = np.empty(0, object)
+    return array if array.dtype.kind in "fiub" else np.empty(0)
+
+
+def _described(data: Any, array: np.ndarray) -> str:
+    return f"numbers of shape {array.shape}" if array.size else f"a {type(data).__name__}"
+
+
+def _config(given: Given, scene: str | Path | None, settings: dict[str, Any]) -> Config:
+    """The scene file's settings, or the kind's own, with what was given put in."""
+    content = {} if scene is None else load_yaml(scene)
+    kind = content.setdefault("kind", given.kind)
+    if kind != given.kind:
+        raise SinefieldError(
+            f"{scene}: is of kind {kind}, the data are for {given.kind}; give a scene file of that kind"
+        )
+    plain = {**given.settings, "data.path": given.path, **settings}
+    for key, value in plain.items():
+        group, name = _placed(key, KINDS[kind])
+        target = content.setdefault(group, {}) if group else content
+        target[name] = list(value) if isinstance(value, tuple) else value
+    return make_config(content, "fit" if scene is None else str(scene))
+
+
+def _placed(key: str, kind: type[Any]) -> tuple[str, str]:
+    """Group and name of a setting."""
+    if key == "seed":
+        return "", key
+    group, dot, name = key.rpartition(".")
+    groups = {g: [f.name for f in dataclasses.fields(get_type_hints(kind)[g])] for g in GROUPS}
+    if dot and group in groups:
+        return group, name
+    for found in GROUPS:
+        if key in groups[found]:
+            return found, key
+    known = [f"{g}.{n}" for g, names in groups.items() for n in names]
+    raise SinefieldError(
+        f"fit: unknown setting {key}; {nearest(key, [*known, *(name for names in groups.values() for name in names)])}"
+    )
+
+
+def _move_in(path: Path, folder: Path, config: Config) -> None:
+    """Bring data that were written for a run into it, and have its configuration say so."""
+    path.replace(folder / path.name)
+    placed = dataclasses.replace(config.data, path=str((folder / path.name).absolute()))
+    Run(folder).write_config(dataclasses.replace(config, data=placed))

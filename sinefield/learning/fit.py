@@ -191,9 +191,8 @@ def _placed(key: str, kind: type[Any]) -> tuple[str, str]:
         if key in groups[found]:
             return found, key
     known = [f"{g}.{n}" for g, names in groups.items() for n in names]
-    raise SinefieldError(
-        f"fit: unknown setting {key}; {nearest(key, [*known, *(name for names in groups.values() for name in names)])}"
-    )
+    known += [n for names in groups.values() for n in names]
+    raise SinefieldError(f"fit: unknown setting {key}; {nearest(key, known)}")
 
 
 def _move_in(path: Path, folder: Path, config: Config) -> None:

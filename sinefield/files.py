@@ -132,3 +132,11 @@ def require_file(path: str | Path, what: str = "file") -> Path:
     if path.stat().st_size == 0:
         raise SinefieldError(f"{path}: the {what} is empty; provide a complete one")
     return path
+
+
+def cache_folder() -> Path:
+    """$SINEFIELD_CACHE, or $XDG_CACHE_HOME/sinefield, or ~/.cache/sinefield."""
+    if own := os.environ.get("SINEFIELD_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "sinefield"

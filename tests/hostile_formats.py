@@ -24,9 +24,9 @@ from sinefield.adapters.file import load_adapter
 from sinefield.cameras.orbits import usual_orbit
 from sinefield.cameras.path_files import read_camera_path
 from sinefield.config import load_config, make_config
-from sinefield.data.made.synthetic import load_coloured
 from sinefield.data.photographs.images import load_posed
 from sinefield.data.picture import load_image
+from sinefield.data.surfaces.coloured import load_coloured
 from sinefield.data.surfaces.surface import load_surface
 from sinefield.export.info import describe
 from sinefield.fields.image.field import ImageField

@@ -19,10 +19,10 @@ from small import shape_config
 
 from sinefield.cameras.path_files import read_camera_path
 from sinefield.config import load_config
-from sinefield.data.made.synthetic import load_coloured
 from sinefield.data.photographs.dtu import read_matrices
 from sinefield.data.photographs.images import area_average, load_posed
 from sinefield.data.picture import load_image
+from sinefield.data.surfaces.coloured import load_coloured
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.data.surfaces.nearest import nearest
 from sinefield.errors import SinefieldError

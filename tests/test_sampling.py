@@ -5,9 +5,10 @@ import pytest
 import trimesh
 
 from sinefield.data.surfaces import sampling
-from sinefield.data.surfaces.sampling import cache_folder, heldout_points, sample_shape, surface_samples
+from sinefield.data.surfaces.sampling import heldout_points, sample_shape, surface_samples
 from sinefield.data.surfaces.surface import Normalisation, Surface
 from sinefield.errors import SinefieldError
+from sinefield.files import cache_folder
 
 
 @pytest.fixture(autouse=True)

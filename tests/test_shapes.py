@@ -18,7 +18,7 @@ from sinefield.compress.container import encode
 from sinefield.compress.header import BASE
 from sinefield.config import ShapesFieldConfig, make_config
 from sinefield.data.made.families import FAMILIES, make_shape
-from sinefield.data.surfaces.shape_sets import HELD_OUT, NEAR, label, scan, shape_set, solid_of_shape
+from sinefield.data.shape_sets import HELD_OUT, NEAR, label, scan, shape_set, solid_of_shape
 from sinefield.errors import SinefieldError
 from sinefield.export.reconstruct import reconstruct_shape
 from sinefield.fields.latent import scores as score_shapes

@@ -11,7 +11,8 @@ from PIL import Image
 from sinefield.cameras.cameras import look_at
 from sinefield.data.made import synthetic
 from sinefield.data.made.procedural import demo_scene, demo_shape
-from sinefield.data.made.synthetic import load_coloured, render_views, sphere_poses, synthesize
+from sinefield.data.made.synthetic import render_views, sphere_poses, synthesize
+from sinefield.data.surfaces.coloured import load_coloured
 from sinefield.errors import SinefieldError
 
 

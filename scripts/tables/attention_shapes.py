@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sinefield.config import ShapesConfig, make_config
-from sinefield.data.surfaces.shape_sets import ShapeSet
+from sinefield.data.shape_sets import ShapeSet
 from sinefield.fields.latent import field as latent_shape
 from sinefield.fields.latent.training import ShapesTask, mean_iou
 from sinefield.learning.loop import make_optimizers, rate, step_generator

@@ -12,7 +12,7 @@ import trimesh
 
 from sinefield.config import load_config
 from sinefield.data.made.families import make_shape
-from sinefield.data.surfaces.shape_sets import scan, solid_of_shape
+from sinefield.data.shape_sets import scan, solid_of_shape
 from sinefield.export.reconstruct import reconstruct_shape
 from sinefield.files import write_text
 from sinefield.learning.pack import pack

@@ -21,6 +21,8 @@ from sinefield.kernels.cpu.march import rays_through
 Number = float | int
 Vector = Sequence[Number] | Tensor | np.ndarray
 
+LARGEST = 1e9  # of coordinates, so that float32 arithmetic on them stays finite
+
 # Newton on a lens polynomial doubles its digits each turn: 5 reach float32 for any lens whose image does not fold over.
 NEWTON_STEPS = 6
 
@@ -247,3 +249,18 @@ def orbit(
         raise SinefieldError("orbit: elevation must lie between -90 and 90 degrees, poles excluded")
     level = azimuth.cos() * first + azimuth.sin() * second
     return look_at(centre + radius * (elevation.cos() * level + elevation.sin() * up), centre, up)
+
+
+def rigid(pose: np.ndarray, where: str) -> np.ndarray:
+    """The first three rows of a finite (3 or 4, 4) pose with its rotation made orthonormal, a uniform scale removed."""
+    rotation = pose[:3, :3]
+    determinant = np.linalg.det(rotation)
+    if not determinant > 1e-18:
+        raise SinefieldError(
+            f"{where}: pose rotation has determinant {determinant:.3g}: mirrored or not invertible; export it again"
+        )
+    rotation = rotation / np.cbrt(determinant)
+    if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-2:
+        raise SinefieldError(f"{where}: pose rotation is not orthonormal; export the pose without shear or stretch")
+    left, _, right = np.linalg.svd(rotation)  # the nearest rotation: its transpose is then its inverse
+    return np.concatenate([left @ right, pose[:3, 3:]], 1)

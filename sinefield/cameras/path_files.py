@@ -16,10 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from sinefield.cameras.cameras import Cameras
+from sinefield.cameras.cameras import LARGEST, Cameras, rigid
 from sinefield.cameras.orbits import pinholes
-from sinefield.data.photographs.captures import LARGEST
-from sinefield.data.photographs.transforms import rigid
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 from sinefield.strict import shown

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras
-from sinefield.data.made.synthetic import BOUNCE, CLAY, FILL, GROUND, SKY, SUN
+from sinefield.data.made.synthetic import BOUNCE, FILL, GROUND, SKY, SUN
+from sinefield.data.surfaces.coloured import CLAY
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.shape.field import ShapeField
 from sinefield.render.channels import Layers

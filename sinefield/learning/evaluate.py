@@ -23,8 +23,8 @@ from sinefield.adapters.edits import load_edit
 from sinefield.cameras.cameras import look_at
 from sinefield.config import Config, ImageConfig, RadianceConfig
 from sinefield.data.photographs.images import PosedScene, Views, reference
+from sinefield.data.shape_sets import ShapeSet
 from sinefield.data.surfaces.sampling import heldout_points
-from sinefield.data.surfaces.shape_sets import ShapeSet
 from sinefield.data.surfaces.surface import Surface, signed_distance
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field

@@ -6,7 +6,7 @@ from torch import nn
 from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
 from sinefield.config import ShapesConfig
-from sinefield.data.surfaces.shape_sets import shape_set
+from sinefield.data.shape_sets import shape_set
 from sinefield.errors import SinefieldError
 from sinefield.fields.latent.training import Probe, mean_iou
 from sinefield.learning.refine import install

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.lib import format as npy
 
+from sinefield.cameras.cameras import LARGEST
 from sinefield.errors import SinefieldError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
@@ -16,7 +17,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 SPREAD = 1e-4
 # Cameras whose axes lie closer than 60° to their mean axis all look one way.
 FORWARD = 0.5
-LARGEST = 1e9  # of coordinates, so that float32 arithmetic on them stays finite
 
 
 def npy_header(stream: BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sinefield.cameras.cameras import LARGEST
 from sinefield.data.photographs.captures import (
-    LARGEST,
     check_bounds,
     check_spread,
     choose_folder,

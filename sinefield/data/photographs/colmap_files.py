@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sinefield.data.photographs.transforms import LENS_KEYS, is_number, rigid
+from sinefield.cameras.cameras import rigid
+from sinefield.data.photographs.transforms import LENS_KEYS, is_number
 from sinefield.errors import SinefieldError
 
 MODELS = {  # by number: name, and what its parameters are called in a lens; f stands for both focal lengths

@@ -19,13 +19,11 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from sinefield.cameras.cameras import Cameras, check_downscale
-from sinefield.data.photographs.captures import LARGEST
+from sinefield.cameras.cameras import LARGEST, Cameras, check_downscale
 from sinefield.data.photographs.listing import read_listing
 from sinefield.data.photographs.transforms import SPLITS, Frame, check_box
-from sinefield.data.surfaces.sampling import cache_folder
 from sinefield.errors import SinefieldError
-from sinefield.files import TEMPORARY, require_file, write_error
+from sinefield.files import TEMPORARY, cache_folder, require_file, write_error
 
 # Formats a camera or renderer writes; Pillow's others include some that start external programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")

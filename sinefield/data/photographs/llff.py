@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from sinefield.cameras.cameras import LARGEST, rigid
 from sinefield.data.photographs.captures import (
-    LARGEST,
     check_bounds,
     check_spread,
     choose_folder,
@@ -20,7 +20,7 @@ from sinefield.data.photographs.captures import (
     image_names,
     npy_header,
 )
-from sinefield.data.photographs.transforms import LENS_KEYS, Frame, Listing, divide, find_image, rigid
+from sinefield.data.photographs.transforms import LENS_KEYS, Frame, Listing, divide, find_image
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sinefield.cameras.cameras import rigid
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 
@@ -215,21 +216,6 @@ def read_pose(entry: dict[str, Any], where: str) -> np.ndarray:
     if len(rows) == 4 and not np.allclose(pose[3], (0, 0, 0, 1), atol=1e-4):
         raise SinefieldError(f"{where}: the last row of 'transform_matrix' is not 0 0 0 1; give a camera-to-world pose")
     return rigid(pose, where)
-
-
-def rigid(pose: np.ndarray, where: str) -> np.ndarray:
-    """The first three rows of a finite (3 or 4, 4) pose with its rotation made orthonormal, a uniform scale removed."""
-    rotation = pose[:3, :3]
-    determinant = np.linalg.det(rotation)
-    if not determinant > 1e-18:
-        raise SinefieldError(
-            f"{where}: pose rotation has determinant {determinant:.3g}: mirrored or not invertible; export it again"
-        )
-    rotation = rotation / np.cbrt(determinant)
-    if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-2:
-        raise SinefieldError(f"{where}: pose rotation is not orthonormal; export the pose without shear or stretch")
-    left, _, right = np.linalg.svd(rotation)  # the nearest rotation: its transpose is then its inverse
-    return np.concatenate([left @ right, pose[:3, 3:]], 1)
 
 
 def divide(meta: dict[str, Any], source: Path, frames: list[Frame], holdout: int) -> dict[str, list[Frame]]:

@@ -1,7 +1,6 @@
 """Points to train a shape on, with their labels, and points to score it on that training never sees."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ from safetensors.numpy import save_file
 
 from sinefield.data.surfaces.surface import Normalisation, Surface, signed_distance, winding_number
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_path
+from sinefield.files import atomic_path, cache_folder
 
 FORMAT = "sinefield shape samples 1"  # change with anything that changes the samples
 SURROUND = 0.09  # field units of empty space sampled around the object's box
@@ -96,14 +95,6 @@ def heldout_points(
     low, high = surface.aabb[:3], surface.aabb[3:]
     points = low + np.random.default_rng(seed).random((n, 3)) * (high - low)
     return points, winding_number(surface, points) > 0.5
-
-
-def cache_folder() -> Path:
-    """$SINEFIELD_CACHE, or $XDG_CACHE_HOME/sinefield, or ~/.cache/sinefield."""
-    if own := os.environ.get("SINEFIELD_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "sinefield"
 
 
 def _draw(

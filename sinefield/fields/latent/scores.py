@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from sinefield.cameras.cameras import look_at
 from sinefield.config import ShapesConfig
+from sinefield.data.shape_sets import ShapeSet
 from sinefield.data.surfaces.sampling import surface_samples
-from sinefield.data.surfaces.shape_sets import ShapeSet
 from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import extract_field

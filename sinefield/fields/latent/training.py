@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinefield.config import ShapesConfig
-from sinefield.data.surfaces.shape_sets import NEAR, SURFACE, VOLUME, Entry, ShapeSet, Solid, scan, shape_set
+from sinefield.data.shape_sets import NEAR, SURFACE, VOLUME, Entry, ShapeSet, Solid, scan, shape_set
 from sinefield.errors import SinefieldError
 from sinefield.fields.latent.field import LatentShapeField, placement
 from sinefield.learning.loop import Task, kept

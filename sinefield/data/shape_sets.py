@@ -24,10 +24,10 @@ from sinefield.config import FAMILIES, ShapesDataConfig
 from sinefield.data.made.families import FAMILIES as ALL_FAMILIES
 from sinefield.data.made.families import Shape, check_families, make_shape
 from sinefield.data.surfaces.mesh_files import EXTENSIONS
-from sinefield.data.surfaces.sampling import cache_folder, surface_samples
+from sinefield.data.surfaces.sampling import surface_samples
 from sinefield.data.surfaces.surface import Normalisation, Surface, distance_to_mesh, load_surface, winding_number
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_path
+from sinefield.files import atomic_path, cache_folder
 
 FORMAT = "sinefield shape set 1"  # change with anything that changes the samples
 HELD_OUT = 1_000_000

@@ -48,7 +48,7 @@ class AdaptedWeight(Weight):
     def bias(self) -> Float[Tensor, "out"]:
         """The bias with its column of the delta."""
         product = self.b @ self.a[:, -1]
-        moved = torch.sin(self.spec.omega * product) if self.spec.sine else product
+        moved = product if self.spec.omega is None else torch.sin(self.spec.omega * product)
         return self.whole[:, -1] + self.spec.scale(self.a.shape[1]) * moved
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,7 @@ class AdapterSpec:
 def delta(spec: AdapterSpec, a: Float[Tensor, "rank in"], b: Float[Tensor, "out rank"]) -> Float[Tensor, "out in"]:
     """The delta before DoRA's lengths, differentiable in both factors: the formula itself."""
     product = b @ a
-    return spec.scale(a.shape[1]) * (torch.sin(spec.omega * product) if spec.sine else product)
+    return spec.scale(a.shape[1]) * (product if spec.omega is None else torch.sin(spec.omega * product))
 
 
 class Adapter(nn.Module):
@@ -126,6 +126,8 @@ class Adapted(nn.Module):
         SinefieldError: any other layer.
     """
 
+    base: Any
+
     def __init__(self, base: nn.Module, bf16_gradient: bool = False) -> None:
         super().__init__()
         self.layout: Layout = layout_of(base)
@@ -135,7 +137,7 @@ class Adapted(nn.Module):
         self.bf16_gradient = bf16_gradient
         self._kept: nn.Parameter | None = None
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -159,7 +161,7 @@ class Adapted(nn.Module):
         return self.layout.shaped(whole.to(matrix.dtype), self.base.weight)
 
     def _chosen(self) -> list[Adapter]:
-        return [self.adapters[name] for name in self.active]
+        return [cast(Adapter, self.adapters[name]) for name in self.active]
 
     def make(self, name: str, spec: AdapterSpec) -> Adapter:
         """A new adapter that leaves the layer as it is, for `adapters[name]`; not put there yet.
@@ -184,7 +186,7 @@ class Adapted(nn.Module):
         if self.merged:
             raise SinefieldError("adapters are merged into the weight; unmerge them first")
         active = tuple(name for name in names if name in self.adapters)
-        if len(active) > 1 and any(self.adapters[name].spec.dora for name in active):
+        if len(active) > 1 and any(cast(Adapter, self.adapters[name]).spec.dora for name in active):
             raise SinefieldError(
                 f"DoRA sets the lengths of rows, so it is active alone; not {', '.join(active)} at once"
             )
@@ -206,7 +208,7 @@ class Adapted(nn.Module):
             self.base.weight, self._kept = self._kept, None
 
     def _apply(self, fn, recurse=True):
-        if self.merged:  # the kept weight is nobody's parameter, yet must move along
+        if self._kept is not None:  # the kept weight is nobody's parameter, yet must move along
             self._kept = nn.Parameter(fn(self._kept.data), requires_grad=self._kept.requires_grad)
         return super()._apply(fn, recurse)
 
@@ -255,7 +257,7 @@ def _parts(adapters: Sequence[Adapter | Part]):
 
 def _rows(matrix: Tensor | None, specs, factors, rows: slice) -> Tensor:
     """Rows of W + Σ ΔW in the factors' dtype."""
-    total = None
+    total: Any = None
     for spec, (a, b) in zip(specs, factors, strict=True):
         part = b[rows] @ a
         if spec.sine:
@@ -307,8 +309,9 @@ class _Folded(torch.autograd.Function):
         x, weight, magnitude, *factors = ctx.saved_tensors
         pairs = list(zip(factors[::2], factors[1::2], strict=True))
         needs = ctx.needs_input_grad
-        of_x = of_weight = of_bias = of_magnitude = None
-        of_factors: list[Tensor | None] = [None] * len(factors)
+        of_x = of_weight = of_bias = None
+        of_magnitude: Any = None
+        of_factors: list[Any] = [None] * len(factors)
         with _plain(x):
             matrix = None if weight is None else layout.matrix(weight)
             if needs[2] or any(needs[4:]):

@@ -200,15 +200,16 @@ def look_at(eye: Vector, target: Vector, up: Vector = (0.0, 0.0, 1.0)) -> Float[
     Raises:
         SinefieldError: eye and target coincide, or up is parallel to the line between them.
     """
-    eye, target, up = torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float32) for v in (eye, target, up)))
-    back = eye - target
-    right = torch.linalg.cross(up, back)
-    size = back.norm(dim=-1) * up.norm(dim=-1)
+    single = (torch.as_tensor(v, dtype=torch.float32) for v in (eye, target, up))
+    position, centre, upwards = torch.broadcast_tensors(*single)
+    back = position - centre
+    right = torch.linalg.cross(upwards, back)
+    size = back.norm(dim=-1) * upwards.norm(dim=-1)
     if not (right.norm(dim=-1) > 1e-6 * size).all():
         raise SinefieldError("look_at: eye equals target, or up points along the view; move the eye or change up")
     back = back / back.norm(dim=-1, keepdim=True)
     right = right / right.norm(dim=-1, keepdim=True)
-    return torch.stack([right, torch.linalg.cross(back, right), back, eye], -1)
+    return torch.stack([right, torch.linalg.cross(back, right), back, position], -1)
 
 
 def orbit(

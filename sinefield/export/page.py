@@ -22,8 +22,8 @@ def page(title: str, body: Sequence[str], viewer: bool) -> str:
         body: pieces of HTML.
         viewer: whether the body has a mesh to turn (`viewer.js`).
     """
-    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    script = "\n" + files(__package__).joinpath("viewer.js").read_text(encoding="utf-8")
+    style = files("sinefield.export").joinpath("page.css").read_text(encoding="utf-8")
+    script = "\n" + files("sinefield.export").joinpath("viewer.js").read_text(encoding="utf-8")
     allowed = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" if viewer else "'none'"
     policy = f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src {allowed}"
     head = [

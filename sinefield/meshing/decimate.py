@@ -39,8 +39,8 @@ def decimate(
     # It computes in single precision: give it a mesh of about unit size around 0.
     low, high = vertices.min(0), vertices.max(0)
     centre, scale = (low + high) / 2, float((high - low).max()) / 2 or 1.0
-    unit = np.ascontiguousarray((vertices - centre) / scale, np.float32)
-    points, triangles = fast_simplification.simplify(unit, faces.astype(np.int32), target_count=budget)
+    unit = ((vertices - centre) / scale).astype("float32", order="C")
+    points, triangles = fast_simplification.simplify(unit, faces.astype(np.int32), target_count=budget)[:2]
     if len(triangles) == 0:
         raise SinefieldError(f"--faces {budget}: nothing is left of the surface; allow more faces")
     return points.astype(np.float64) * scale + centre, triangles.astype(np.int32)

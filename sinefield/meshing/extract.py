@@ -14,6 +14,8 @@ from jaxtyping import Float, Int, Real, UInt8
 from skimage.measure import marching_cubes
 from torch import Tensor
 from trimesh.exchange.gltf import export_glb
+from trimesh.exchange.ply import export_ply
+from trimesh.exchange.stl import export_stl
 
 from sinefield.data.surfaces.mesh_repair import component_of_faces
 from sinefield.errors import SinefieldError
@@ -169,11 +171,11 @@ def write_mesh(
             )
             temporary.write_bytes(content)
         elif kind == "ply":
-            content = mesh.export(file_type="ply", vertex_normal=normals is not None)
+            content = export_ply(mesh, vertex_normal=normals is not None)
             lines = "".join(f"comment {line}\n" for line in comments).encode()
             temporary.write_bytes(content.replace(b"\nelement vertex", b"\n" + lines + b"element vertex", 1))
         else:
-            temporary.write_bytes(mesh.export(file_type="stl"))
+            temporary.write_bytes(export_stl(mesh))
 
 
 def largest_component(

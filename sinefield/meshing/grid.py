@@ -100,7 +100,7 @@ class GridFiller:
         found = np.zeros(blocks, np.bool_)
         for i in range(blocks[0]):
             above = self.core[i * block : (i + 1) * block + 1] > level
-            some, every = above.any(0), above.all(0)
+            some, every = np.asarray(above.any(0)), np.asarray(above.all(0))
             for axis in (0, 1):
                 some = _reduced(some, block, axis, np.logical_or)
                 every = _reduced(every, block, axis, np.logical_and)

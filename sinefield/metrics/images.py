@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
@@ -43,7 +44,8 @@ def ssim(prediction: Shaped[Tensor, "*n h w 3"], reference: Shaped[Tensor, "*n h
         )
     pairs = zip(*(x.reshape(-1, height, width, 3).cpu().numpy() for x in (prediction, reference)), strict=True)
     wang = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    values = [float(structural_similarity(a, b, channel_axis=-1, **wang)) for a, b in pairs]
+    # Without its full picture the function returns a number, which its types do not say.
+    values = [float(cast(float, structural_similarity(a, b, channel_axis=-1, **wang))) for a, b in pairs]
     return torch.tensor(values, dtype=torch.float64).reshape(prediction.shape[:-3])
 
 
@@ -135,4 +137,5 @@ def comparable(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         shapes = f"{tuple(prediction.shape)} and {tuple(reference.shape)}"
         raise SinefieldError(f"images of shape {shapes} cannot be compared; give (h, w, 3) views of one size")
     pair = (prediction.detach(), reference.detach().to(prediction.device))
-    return tuple(x.double() / 255 if x.dtype == torch.uint8 else x.double() for x in pair)
+    first, second = (x.double() / 255 if x.dtype == torch.uint8 else x.double() for x in pair)
+    return first, second

@@ -9,7 +9,7 @@ import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from sinefield.data.surfaces.nearest import nearest
 from sinefield.data.surfaces.sampling import surface_samples
@@ -52,8 +52,8 @@ def chamfer(
     """
     if len(points_a) == 0 or len(points_b) == 0:
         raise SinefieldError("one of the surfaces to compare has no points; extract a surface first")
-    to_b, nearest_b = nearest(cKDTree(points_b), points_a)
-    to_a, nearest_a = nearest(cKDTree(points_a), points_b)
+    to_b, nearest_b = nearest(KDTree(points_b), points_a)
+    to_a, nearest_a = nearest(KDTree(points_a), points_b)
     precision, recall = float((to_b <= threshold).mean()), float((to_a <= threshold).mean())
     cos_a = np.abs(np.einsum("ij,ij->i", normals_a, normals_b[nearest_b]))
     cos_b = np.abs(np.einsum("ij,ij->i", normals_b, normals_a[nearest_a]))
@@ -155,7 +155,7 @@ def visible(
     # Embree works in float32: give it a mesh of about unit size around 0.
     scene = EmbreeScene()
     corners = ((surface.vertices - centre) / half).astype(np.float32)
-    TriangleMesh(scene=scene, vertices=corners, indices=surface.faces.astype(np.int32))
+    TriangleMesh(scene=scene, vertices=corners, indices=surface.mesh_faces().astype(np.int32))
     points, eyes = (points - centre) / half, (eyes - centre) / half
     raised = (points + LIFT * normals).astype(np.float32)
     seen = np.zeros(len(points), np.int64)  # by how many, as far as that matters

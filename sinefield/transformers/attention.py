@@ -263,17 +263,18 @@ def _hidden(x: Tensor, mask: Tensor | None, causal: bool, value: float) -> Tenso
 
 
 def _softmax(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, bias: Tensor | None, scale) -> Tensor:
-    if mask is None and bias is None:
+    given = None if bias is None else bias.to(q.dtype)
+    if mask is None and given is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
     if causal:
         lower = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
         mask = lower if mask is None else mask & lower
     if mask is None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=scale)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=given, scale=scale)
     # Rows without a key are not a number in some of torch's kernels: they attend to all, and are struck out.
     some = mask.any(-1, keepdim=True)
     mask = mask | ~some
-    given = mask if bias is None else bias.to(q.dtype).masked_fill(~mask, -math.inf)
+    given = mask if given is None else given.masked_fill(~mask, -math.inf)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=given, scale=scale)
     return out.masked_fill(~some, 0.0)
 

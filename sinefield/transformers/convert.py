@@ -74,6 +74,8 @@ class Converted:
 class FactoredLinear(nn.Module):
     """A linear layer over any weight: x (…, in) → (…, out). Parameters are `weight.u`, `weight.v` and `bias`."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, weight: Weight, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.weight = weight
@@ -125,11 +127,15 @@ def convert(
     if attention is None and gray is None and spec is None:
         raise SinefieldError("nothing to convert; give attention, graying or feedforward")
     attentions = _attentions(model) if attention is not None or gray is not None else {}
-    layers = _layers(model) if spec is not None else {}
-    made = {name: _factored(name, layer, spec, keep) for name, layer in layers.items()}
+    layers = {} if spec is None else _layers(model)
+    made = {} if spec is None else {name: _factored(name, layer, spec, keep) for name, layer in layers.items()}
 
     report = Converted(_count(model), 0)
-    grayed = {name: m.gray for name, m in model.named_modules() if _gray_first in m._forward_pre_hooks.values()}
+    grayed = {
+        name: m.get_submodule("gray")
+        for name, m in model.named_modules()
+        if _gray_first in m._forward_pre_hooks.values()
+    }
     for name, module in attentions.items():
         if attention is not None:
             after = "softmax" if power is None else f"x^{power}/" + ("√N" if divisor is None else f"{divisor:g}")
@@ -206,6 +212,7 @@ def _factored(name: str, layer: nn.Linear, spec: WeightSpec, keep: bool) -> tupl
     error = clipped = None
     bias = layer.bias
     if keep:
+        assert isinstance(weight, LowRank)  # `_spec` lets no other pass
         error, clipped = _imitate(weight, layer.weight.detach())
     elif bias is not None:
         bound = 1 / math.sqrt(layer.in_features)
@@ -245,9 +252,9 @@ def _first_block(attention: str) -> str:
 def _gray_first(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Before a block's or an attention's forward: gray what comes first, by position or as Hugging Face calls it."""
     if args:
-        return (_grayed(module.gray, args[0]), *args[1:]), kwargs
+        return (_grayed(module.get_submodule("gray"), args[0]), *args[1:]), kwargs
     key = "hidden_states" if "hidden_states" in kwargs else "x"
-    return args, kwargs | {key: _grayed(module.gray, kwargs[key])}
+    return args, kwargs | {key: _grayed(module.get_submodule("gray"), kwargs[key])}
 
 
 def _grayed(gray: nn.Module, x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def dispatches(module: nn.Module) -> bool:
     return ours and hasattr(home, "ALL_ATTENTION_FUNCTIONS")
 
 
-def use_ours(module: nn.Module, power: int | None, divisor: float | None) -> None:
+def use_ours(module: Any, power: int | None, divisor: float | None) -> None:
     """Let such a module, and all that share its configuration, compute by `attention`; others of them by softmax."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -60,7 +60,7 @@ def attend(
     if strange:
         raise SinefieldError(f"{type(module).__name__} wants {strange[0]}, which converted attention has not")
     power, divisor = getattr(module, "sinefield_attention", (None, None))
-    causal = module.is_causal if is_causal is None else is_causal
+    causal = bool(module.is_causal) if is_causal is None else is_causal
     causal = causal and attention_mask is None and query.shape[2] > 1
     out = _attended(module, query, key, value, attention_mask, causal, scaling, dropout, power, divisor)
     return out.transpose(1, 2).contiguous(), None
@@ -91,7 +91,14 @@ def is_packed(module: nn.Module) -> bool:
 class PackedAttention(nn.Module):
     """In place of timm's `Attention` or `WindowAttention`, with that one's layers, under the same names."""
 
-    def __init__(self, old: nn.Module, power: int | None, divisor: float | None) -> None:
+    qkv: nn.Linear
+    num_heads: int
+    proj: nn.Linear
+    norm: nn.Module
+    gate: nn.Module
+    proj_drop: nn.Module
+
+    def __init__(self, old: Any, power: int | None, divisor: float | None) -> None:
         super().__init__()
         self.num_heads = old.num_heads
         self.scale = getattr(old, "scale", None)
@@ -111,7 +118,7 @@ class PackedAttention(nn.Module):
         is_causal: bool = False,
         mask: Tensor | None = None,
     ) -> Float[Tensor, "b n dim"]:
-        parts = self._modules
+        parts: dict[str, Any] = dict(self._modules)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = (parts[n](t) if parts.get(n) is not None else t for n, t in (("q_norm", q), ("k_norm", k)))
         given = attn_mask if mask is None else mask
@@ -120,7 +127,7 @@ class PackedAttention(nn.Module):
         elif given is not None:
             given = given.expand(*(1,) * (4 - given.dim()), *given.shape)
         if TABLE in self._parameters:
-            places = self._parameters[TABLE][self._buffers[INDEX].flatten()]
+            places = self.get_parameter(TABLE)[self.get_buffer(INDEX).flatten()]
             bias = places.unflatten(0, (x.shape[1], x.shape[1])).permute(2, 0, 1)[None]
             given = bias if given is None else bias + given
         dropout = parts["attn_drop"].p if self.training and parts.get("attn_drop") is not None else 0.0

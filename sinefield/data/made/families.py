@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from sinefield.data.made.procedural import Implicit, join, meet
 from sinefield.errors import SinefieldError
@@ -172,7 +172,7 @@ def _knot(rng: np.random.Generator) -> Made:
     squash = rng.uniform(0.75, 1.0)
     r = 0.3 + minor * np.cos(q * t)
     line = np.stack([r * np.cos(p * t), squash * r * np.sin(p * t), 1.1 * minor * np.sin(q * t)], 1) @ _turn(rng)
-    tree = cKDTree(line)
+    tree = KDTree(line)
     return lambda x: tree.query(x)[0] - tube, (0.56, 0.56, 0.56)
 
 
@@ -223,7 +223,8 @@ def _blob(rng: np.random.Generator) -> Made:
         return value
 
     reach = np.max(np.abs(np.array(centres) - middle) + np.array(radii)[:, None], 0) + blend
-    return implicit, tuple(float(r) for r in reach)
+    x, y, z = (float(r) for r in reach)
+    return implicit, (x, y, z)
 
 
 FAMILIES: dict[str, Callable[[np.random.Generator], Made]] = {
@@ -252,10 +253,10 @@ def _solid(rng: np.random.Generator, centre: np.ndarray, size: float) -> Implici
 
 
 def _box(centre: tuple, half: tuple, rounding: float) -> Implicit:
-    centre, half = np.array(centre), np.array(half)
+    middle, sides = np.array(centre), np.array(half)
 
     def implicit(p: np.ndarray) -> np.ndarray:
-        q = np.abs(p - centre) - half + rounding
+        q = np.abs(p - middle) - sides + rounding
         return np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(1), 0) - rounding
 
     return implicit
@@ -263,11 +264,11 @@ def _box(centre: tuple, half: tuple, rounding: float) -> Implicit:
 
 def _disc(centre: tuple, radii: tuple, half: float) -> Implicit:
     """An upright elliptic cylinder."""
-    centre, radii = np.array(centre), np.array(radii)
+    middle, axes = np.array(centre), np.array(radii)
 
     def implicit(p: np.ndarray) -> np.ndarray:
-        q = p - centre
-        side = (np.linalg.norm(q[:, :2] / radii, axis=1) - 1) * radii.min()
+        q = p - middle
+        side = (np.linalg.norm(q[:, :2] / axes, axis=1) - 1) * axes.min()
         return meet(side, np.abs(q[:, 2]) - half, 0.01)
 
     return implicit

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 import trimesh
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from skimage.measure import marching_cubes
 
 Implicit = Callable[[np.ndarray], np.ndarray]  # (p, 3) points -> (p,) signed values
@@ -84,7 +84,9 @@ def demo_scene(seed: int = 0) -> trimesh.Trimesh:
         toy = make().apply_transform(trimesh.transformations.rotation_matrix(angle, (0, 0, 1)))
         lift = TABLE_TOP - 0.006 - toy.bounds[0, 2]
         toys.append(toy.apply_translation((0.69 * np.cos(angle), 0.69 * np.sin(angle), lift)))
-    return trimesh.util.concatenate([_table(), shape, *toys])
+    scene = trimesh.util.concatenate([_table(), shape, *toys])
+    assert isinstance(scene, trimesh.Trimesh)
+    return scene
 
 
 def _table() -> trimesh.Trimesh:
@@ -199,12 +201,12 @@ def _solid(implicit: Implicit, reach: tuple[float, ...], step: float, paint: Pai
 
 
 @cache
-def _trefoil() -> tuple[np.ndarray, cKDTree, np.ndarray]:
+def _trefoil() -> tuple[np.ndarray, KDTree, np.ndarray]:
     """Points along the knot, a search tree of them, and its three outermost places."""
     t = np.linspace(0, 2 * np.pi, 900, endpoint=False)
     r = 2 + np.cos(3 * t)
     points = 0.26 * np.stack([-r * np.sin(2 * t), r * np.cos(2 * t), np.sin(3 * t)], 1)  # its first lobe on the y axis
-    return points, cKDTree(points), points[:: len(t) // 3]
+    return points, KDTree(points), points[:: len(t) // 3]
 
 
 def join(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:

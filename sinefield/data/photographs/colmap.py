@@ -125,8 +125,10 @@ def read_model(folder: Path) -> Model:
         file = file_of(folder, name)
         if file is None and name != "points3D":
             raise SinefieldError(f"{folder}: has no {name}.bin or {name}.txt; export the whole model")
-        empty = file is None or (name == "points3D" and file.stat().st_size == 0)
-        parts.append({} if empty else readers[file.suffix](require_file(file, "COLMAP file")))
+        if file is None or (name == "points3D" and file.stat().st_size == 0):
+            parts.append({})
+        else:
+            parts.append(readers[file.suffix](require_file(file, "COLMAP file")))
     lenses, images, points = parts
     for number, image in images.items():
         if image.camera not in lenses:

@@ -62,6 +62,8 @@ def read_dtu(path: Path, splits: Sequence[str], holdout: int) -> Listing:
     for index, name in enumerate(names):
         where = f"{path}, world_mat_{index}"
         file = find_image(path.parent, f"image/{name}", where)
+        if file is None:
+            raise SinefieldError(f"{where}: image/{name} is no file; add the photograph")
         mask = find_image(path.parent, f"mask/{masks[index]}", where) if masks else None
         c2w, lens = decompose(matrices[f"world_mat_{index}"], where)
         frames.append(Frame(f"image/{name}", file, c2w, lens, where, mask=mask))

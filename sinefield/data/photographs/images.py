@@ -112,10 +112,10 @@ def load_posed(
     if downscale != int(downscale) or downscale < 1:
         check_downscale(downscale, MAX_SIDE, MAX_SIDE)
     listing = read_listing(path, splits, holdout, downscale)
-    if listing.aabb is None and aabb is None:
+    box = listing.aabb if aabb is None else check_box([float(value) for value in aabb], "aabb")
+    if box is None:
         raise SinefieldError(f"{listing.source}: has too few sparse points to place the scene's box; give data.aabb")
     downscale //= listing.reduction
-    box = listing.aabb if aabb is None else check_box([float(value) for value in aabb], "aabb")
     corners = np.asarray(box, np.float64).clip(-LARGEST, LARGEST).astype(np.float32).reshape(2, 3)
     if not (np.abs(corners) < LARGEST).all() or not (corners[0] < corners[1]).all():  # as single precision has them
         raise SinefieldError(f"{listing.source}: its box {list(box)} is too large or too thin; give data.aabb")
@@ -323,7 +323,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
             if "sRGB" not in ImageCms.getProfileDescription(source):
                 mode = "RGBA" if image.mode == "RGBA" else "RGB"
-                return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+                converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+                return converted or image
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a broken profile: other software shows such an image unconverted too
     return image

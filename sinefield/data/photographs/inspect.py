@@ -92,9 +92,9 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
     }
     hints = []
     sharp = sharpness(frames, sizes)
-    report["blurred"] = {name: round(share, 3) for name, share in sharp.items() if share < BLURRED}
-    if report["blurred"]:
-        listed = sorted(report["blurred"], key=report["blurred"].get)
+    report["blurred"] = blurred = {name: round(share, 3) for name, share in sharp.items() if share < BLURRED}
+    if blurred:
+        listed = sorted(blurred, key=blurred.__getitem__)
         more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
         hints.append(f"less sharp than half the others' median: {', '.join(listed[:5])}{more}; leave them out")
     if len(report["image_sizes"]) > 1:

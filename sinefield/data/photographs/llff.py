@@ -46,7 +46,7 @@ def read_llff(path: Path, splits: Sequence[str], holdout: int, downscale: int) -
             f"{path}: has {len(rows)} poses, but {folder.name} holds {len(names)} images; provide one pose an image"
         )
     frames, matrices = [], rows[:, :15].reshape(-1, 3, 5)
-    for index, (name, matrix, bounds) in enumerate(zip(names, matrices, rows[:, 15:], strict=True)):
+    for index, (name, matrix, (near, far)) in enumerate(zip(names, matrices, rows[:, 15:], strict=True)):
         where = f"{path}, row {index}"
         height, width, focal = matrix[:, 4]
         if (matrix[:2, 4] != matrices[0, :2, 4]).any():
@@ -54,7 +54,7 @@ def read_llff(path: Path, splits: Sequence[str], holdout: int, downscale: int) -
                 f"{where}: images of {width:g}x{height:g} pixels after one of {matrices[0, 1, 4]:g}x"
                 f"{matrices[0, 0, 4]:g}; one dataset must have one image size"
             )
-        check_bounds(*bounds, where)
+        check_bounds(near, far, where)
         c2w = rigid(np.stack([matrix[:, 1], -matrix[:, 0], matrix[:, 2], matrix[:, 3]], 1), where)
         lens = dict.fromkeys(LENS_KEYS) | {"fl_x": float(focal), "w": float(width), "h": float(height)}
         lens |= {"cx": float(width) / 2, "cy": float(height) / 2}

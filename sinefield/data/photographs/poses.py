@@ -100,6 +100,7 @@ def _run(program: str, images: Path, workspace: Path, quality: str, total: int) 
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
+    assert process.stdout is not None
     try:
         with tqdm(total=total, desc="COLMAP", unit="image", leave=False, disable=None, file=sys.stderr) as bar:
             for line in process.stdout:

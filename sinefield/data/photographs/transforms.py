@@ -51,12 +51,12 @@ class Frame:
 
     def declared_size(self) -> tuple[int, int] | None:
         """(w, h) in pixels before any reduction, if the file says."""
-        size = number(self.lens, "w", self.where), number(self.lens, "h", self.where)
-        if None in size:
+        width, height = number(self.lens, "w", self.where), number(self.lens, "h", self.where)
+        if width is None or height is None:
             return None
-        if any(value < 1 or value != int(value) for value in size):
-            raise SinefieldError(f"{self.where}: image size {size[0]:g}x{size[1]:g}; w, h must be positive and whole")
-        return int(size[0]), int(size[1])
+        if any(value < 1 or value != int(value) for value in (width, height)):
+            raise SinefieldError(f"{self.where}: image size {width:g}x{height:g}; w, h must be positive and whole")
+        return int(width), int(height)
 
     def intrinsics(self, width: int, height: int) -> list[float]:
         """fx, fy, cx, cy (pixels), k1, k2, p1, p2 for an image of this size.
@@ -79,8 +79,9 @@ class Frame:
             )
         cx = width / 2 if get["cx"] is None else get["cx"]
         cy = height / 2 if get["cy"] is None else get["cy"]
-        if self.reduction > 1:  # a resized image shows the whole of the full one, whatever its size was rounded to
-            across, down = (a / b for a, b in zip((width, height), self.declared_size(), strict=True))
+        full = self.declared_size()
+        if self.reduction > 1 and full is not None:  # a resized image shows the whole of the full one, however rounded
+            across, down = width / full[0], height / full[1]
             fx, fy, cx, cy = fx * across, fy * down, cx * across, cy * down
         return [fx, fy, cx, cy, *(get[key] or 0.0 for key in ("k1", "k2", "p1", "p2"))]
 
@@ -208,7 +209,7 @@ def find_image(folder: Path, name: str, where: str) -> Path | None:
 
 def read_pose(entry: dict[str, Any], where: str) -> np.ndarray:
     """(3, 4) camera to world with its rotation made exactly orthonormal; a uniform scale is removed."""
-    rows = entry.get("transform_matrix")
+    rows: Any = entry.get("transform_matrix")
     proper = isinstance(rows, list) and len(rows) in (3, 4) and all(isinstance(r, list) and len(r) == 4 for r in rows)
     if not proper or not all(is_number(value) for row in rows for value in row):
         raise SinefieldError(f"{where}: 'transform_matrix' must be 4 rows of 4 finite numbers; export the pose again")
@@ -242,10 +243,8 @@ def world_box(meta: dict[str, Any], source: Path) -> list[float]:
     It maps world to unit cube by x * scale + offset (per world axis; 0.33 and 0.5 unless given, or an 'aabb' that fills
     the cube) and looks at the cube's centre +- aabb_scale / 2.
     """
-    read = {key: number(meta, key, str(source)) for key in ("aabb_scale", "scale")}
-    size, scale = (
-        default if read[key] is None else read[key] for key, default in (("aabb_scale", 1.0), ("scale", 0.33))
-    )
+    size, scale = number(meta, "aabb_scale", str(source)), number(meta, "scale", str(source))
+    size, scale = 1.0 if size is None else size, 0.33 if scale is None else scale
     offset = meta.get("offset", 0.5)
     offset = offset if isinstance(offset, list) else [offset] * 3
     if len(offset) != 3 or not all(is_number(value) for value in offset):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 from PIL import Image
+from trimesh.visual import DEFAULT_COLOR, ColorVisuals, TextureVisuals
 
 from sinefield.data.photographs.images import FORMATS, MAX_PIXELS
 from sinefield.data.surfaces.mesh_files import MAX_FACES, check_count, check_shape_file
@@ -48,29 +49,33 @@ def with_vertex_colours(parts: Iterable[trimesh.Trimesh]) -> trimesh.Trimesh:
         texture = texture_of(part)
         if texture is not None:
             paint = bilinear(texture, paint.reshape(-1, 3)[:, :2]).reshape(-1, 3, 3)
-        sharp = part.visual.kind == "face"
+        sharp = isinstance(part.visual, ColorVisuals) and part.visual.kind == "face"
         faces = np.arange(3 * len(part.faces)).reshape(-1, 3) if sharp else part.faces
         colours = np.zeros((3 * len(part.faces) if sharp else len(part.vertices), 3))
         colours[faces] = paint
         vertices = part.triangles.reshape(-1, 3) if sharp else part.vertices
         colours = np.round(255 * colours).astype(np.uint8)
         whole.append(trimesh.Trimesh(vertices, faces, vertex_colors=colours, process=False))
-    return trimesh.util.concatenate(whole)
+    joined = trimesh.util.concatenate(whole)
+    assert isinstance(joined, trimesh.Trimesh)
+    return joined
 
 
 def corner_colours(mesh: trimesh.Trimesh) -> np.ndarray:
     """(f, 3, 3) float32 at each face's corners: colours, or, where the mesh has a texture, its u, v and 0."""
     visual, shape = mesh.visual, (len(mesh.faces), 3, 3)
-    if texture_of(mesh) is not None:
+    if isinstance(visual, TextureVisuals) and texture_of(mesh) is not None:
         uv = np.asarray(visual.uv, np.float32)[mesh.faces]
         return np.concatenate([uv, np.zeros_like(uv[..., :1])], 2)
-    if visual.kind == "vertex":
+    if isinstance(visual, ColorVisuals) and visual.kind == "vertex":
         return visual.vertex_colors[mesh.faces, :3].astype(np.float32) / 255
-    if visual.kind == "face":
+    if isinstance(visual, ColorVisuals) and visual.kind == "face":
         return np.broadcast_to(visual.face_colors[:, None, :3] / np.float32(255), shape)
     main = getattr(getattr(visual, "material", None), "main_color", None)
-    is_default = main is None or np.array_equal(main[:3], trimesh.visual.DEFAULT_COLOR[:3])
-    return np.broadcast_to(np.float32(CLAY if is_default else np.asarray(main[:3]) / 255), shape)
+    colour = np.array(CLAY)
+    if main is not None and not np.array_equal(main[:3], DEFAULT_COLOR[:3]):
+        colour = np.asarray(main[:3]) / 255
+    return np.broadcast_to(colour.astype(np.float32), shape)
 
 
 def texture_of(mesh: trimesh.Trimesh) -> np.ndarray | None:

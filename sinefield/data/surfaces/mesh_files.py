@@ -6,10 +6,11 @@ import re
 import struct
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import trimesh
+from trimesh.visual import ColorVisuals
 
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
@@ -91,7 +92,10 @@ def _read_scene(path: Path) -> RawShape:
         mirrored = np.linalg.det(matrix[:3, :3]) < 0
         vertices.append(np.asarray(mesh.vertices, np.float64) @ matrix[:3, :3].T + matrix[:3, 3])
         faces.append((corner[:, ::-1] if mirrored else corner) + start)
-        colours.append(mesh.visual.vertex_colors[:, :3] if mesh.visual.kind == "vertex" else None)
+        if isinstance(mesh.visual, ColorVisuals) and mesh.visual.kind == "vertex":
+            colours.append(mesh.visual.vertex_colors[:, :3])
+        else:
+            colours.append(None)
         start += len(mesh.vertices)
     coloured = all(c is not None for c in colours)
     return RawShape(
@@ -110,7 +114,7 @@ def _read_cloud(cloud: trimesh.PointCloud) -> RawShape:
     return RawShape(np.asarray(cloud.vertices, np.float64), None, normals, colours)
 
 
-def _has(data: object, name: str) -> bool:
+def _has(data: Any, name: str) -> bool:
     names = data.dtype.names if isinstance(data, np.ndarray) else data
     return bool(names) and name in names
 

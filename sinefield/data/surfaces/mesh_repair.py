@@ -136,7 +136,7 @@ def _agree(faces: np.ndarray) -> tuple[np.ndarray, int]:
     _, count, balance = _edges(faces)
     if not ((count == 2) & (balance != 0)).any():
         return faces, 0
-    oriented, patch = igl.bfs_orient(faces.astype(np.int64))
+    oriented, patch = (np.asarray(found) for found in igl.bfs_orient(faces.astype(np.int64)))
     differs = (_rotated(oriented) != _rotated(faces)).any(axis=1)
     against = np.bincount(patch, weights=differs) / np.bincount(patch) > 0.5
     turn = differs ^ against[patch]

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 
-def nearest(tree: cKDTree, points: Float[np.ndarray, "n d"], k: int | list[int] = 1) -> tuple[np.ndarray, np.ndarray]:
+def nearest(tree: KDTree, points: Float[np.ndarray, "n d"], k: int | list[int] = 1) -> tuple[np.ndarray, np.ndarray]:
     """Distances and indices as `tree.query(points, k)` gives them.
 
     scipy's own threads (`workers`) go on after Ctrl-C or SIGTERM, in memory that was given back: the process crashes.

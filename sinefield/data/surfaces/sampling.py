@@ -76,7 +76,7 @@ def surface_samples(
     total = np.cumsum(surface.areas)
     chosen = np.searchsorted(total, rng.random(n) * total[-1], side="right").clip(max=len(total) - 1)
     if surface.faces is None:
-        return surface.vertices[chosen], surface.normals[chosen]
+        return surface.vertices[chosen], surface.cloud_normals()[chosen]
     normals = surface.area_vectors[chosen]
     normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
     # Uniform in a triangle: Osada et al., ACM TOG 2002, eq. 1.
@@ -124,14 +124,14 @@ def _key(surface: Surface, normalisation: Normalisation, *parameters: object) ->
     for array in (surface.vertices, surface.faces, surface.normals):
         if array is not None:
             digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
 def _checksum(samples: dict[str, np.ndarray]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in ("points", "values"):
-        digest.update(np.ascontiguousarray(samples[name]))
+        digest.update(np.ascontiguousarray(samples[name]).data)
     return digest.hexdigest()
 
 

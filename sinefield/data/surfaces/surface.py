@@ -13,7 +13,8 @@ from typing import Any
 import igl
 import numpy as np
 from jaxtyping import Float, Int32, UInt8
-from scipy.spatial import cKDTree
+from numpy.typing import ArrayLike
+from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from sinefield.data.surfaces.mesh_files import read_shape
@@ -47,6 +48,18 @@ class Surface:
     source: str
     report: dict[str, Any]
 
+    def mesh_faces(self) -> Int32[np.ndarray, "f 3"]:
+        """The faces of a mesh; raises SinefieldError for a point cloud."""
+        if self.faces is None:
+            raise SinefieldError(f"{self.source}: is a point cloud, without faces; give a mesh")
+        return self.faces
+
+    def cloud_normals(self) -> Float[np.ndarray, "v 3"]:
+        """The normals of a point cloud; raises SinefieldError for a mesh."""
+        if self.normals is None:
+            raise SinefieldError(f"{self.source}: has no normals of its vertices; give an oriented point cloud")
+        return self.normals
+
     @property
     def aabb(self) -> Float[np.ndarray, "6"]:
         """Box as xmin ymin zmin xmax ymax zmax, input units."""
@@ -59,8 +72,8 @@ class Surface:
             a, b, c = (self.vertices[self.faces[:, i]] for i in range(3))
             return np.cross(b - a, c - a) / 2
         neighbours = min(NEIGHBOURS, len(self.vertices) - 1)
-        radius = nearest(cKDTree(self.vertices), self.vertices, [neighbours + 1])[0]
-        return np.pi * radius**2 / neighbours * self.normals
+        radius = nearest(KDTree(self.vertices), self.vertices, [neighbours + 1])[0]
+        return np.pi * radius**2 / neighbours * self.cloud_normals()
 
     @cached_property
     def areas(self) -> Float[np.ndarray, "n"]:
@@ -121,7 +134,8 @@ class Normalisation:
         longest = float((aabb[3:] - aabb[:3]).max())
         if not longest > 0:
             raise SinefieldError(f"box {np.asarray(aabb).tolist()} has no extent; give minimum before maximum")
-        return cls(tuple(float(c) for c in _centre(aabb)), 2 / ((1 + margin) * longest))
+        x, y, z = (float(c) for c in _centre(aabb))
+        return cls((x, y, z), 2 / ((1 + margin) * longest))
 
     def apply(self, x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         """Input coordinates (n, 3) to field coordinates."""
@@ -148,7 +162,7 @@ def winding_number(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[
         faces = surface.faces.astype(np.int64)
         return _chunked(lambda q: igl.fast_winding_number(vertices, faces, unit.apply(q)), surface, points)
     areas = surface.areas * unit.scale**2
-    normals = surface.normals
+    normals = surface.cloud_normals()
     return _chunked(lambda q: igl.fast_winding_number(vertices, normals, areas, unit.apply(q)), surface, points)
 
 
@@ -165,11 +179,11 @@ def signed_distance(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float
     sign = np.where(winding_number(surface, points) > 0.5, -1.0, 1.0)
     if surface.faces is not None:
         return sign * distance_to_mesh(surface, points)
-    tree, radii = cKDTree(surface.vertices), np.sqrt(surface.areas / np.pi)
+    tree, radii, normals = KDTree(surface.vertices), np.sqrt(surface.areas / np.pi), surface.cloud_normals()
 
     def to_disc(q: np.ndarray) -> np.ndarray:
         distance, which = nearest(tree, q)
-        along = np.einsum("ij,ij->i", q - surface.vertices[which], surface.normals[which])
+        along = np.einsum("ij,ij->i", q - surface.vertices[which], normals[which])
         across = np.sqrt(np.maximum(distance**2 - along**2, 0))
         return np.hypot(along, np.maximum(across - radii[which], 0))
 
@@ -178,14 +192,14 @@ def signed_distance(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float
 
 def distance_to_mesh(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
     """Exact distance from points (n, 3) to a mesh, input units, never negative; raises as `signed_distance` does."""
-    tree, faces = igl.AABB(), surface.faces.astype(np.int64)
+    tree, faces = igl.AABB(), surface.mesh_faces().astype(np.int64)
     tree.init(surface.vertices, faces)
     squared = _chunked(lambda q: tree.squared_distance(surface.vertices, faces, q)[0], surface, points)
     return np.sqrt(squared)
 
 
 def _chunked(
-    function: Callable[[np.ndarray], np.ndarray], surface: Surface, points: Float[np.ndarray, "n 3"]
+    function: Callable[[np.ndarray], ArrayLike], surface: Surface, points: Float[np.ndarray, "n 3"]
 ) -> Float[np.ndarray, "n"]:
     """`function` of the points, a chunk at a time, neighbours together: in cache its tree is twice as fast."""
     points = np.ascontiguousarray(points, np.float64)

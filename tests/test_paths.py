@@ -12,15 +12,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from sinefield.cameras.cameras import Cameras, look_at
 from sinefield.cameras.path_files import read_camera_path
-from sinefield.cameras.paths import (
-    Capture,
-    box_depths,
-    choose_cameras,
-    ellipse_path,
-    load_capture,
-    spiral_path,
-    through_path,
-)  # fmt: skip
+from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
+from sinefield.data.photographs.capture import Capture, choose_cameras, load_capture
 from sinefield.errors import SinefieldError
 
 

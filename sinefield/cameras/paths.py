@@ -1,8 +1,6 @@
 """Camera paths drawn from the cameras that took the photographs: around, before and between them."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,10 +11,7 @@ from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras, look_at
 from sinefield.cameras.orbits import look_centre, pinholes, usual_up
-from sinefield.data.photographs.images import frame_cameras, read_header
-from sinefield.data.photographs.listing import read_listing
 from sinefield.errors import SinefieldError
-from sinefield.strict import nearest
 
 Size = tuple[int | None, int | None]
 
@@ -24,39 +19,6 @@ FINE = 4096  # points by which a curve's length is measured
 TURNS = 2  # of the spiral, during which it comes nearer and goes back once
 REACH = 90  # percentile of the cameras' offsets that the spiral's radii are
 FOCUS = 0.75  # between near (0) and far (1) in inverse depth: what the spiral looks at
-
-
-@dataclass(frozen=True, eq=False)
-class Capture:
-    """What paths need to know of a set of photographs.
-
-    Attributes:
-        cameras: of the training views, of the size that training sees.
-        names: their image files.
-        others: names and cameras of the views held out.
-        bounds: nearest and farthest depth in world units, where the data say.
-        source: the file the poses are from.
-    """
-
-    cameras: Cameras
-    names: list[str]
-    others: list[tuple[str, Cameras]]
-    bounds: tuple[float, float] | None
-    source: str
-
-
-def load_capture(path: str, downscale: int = 1, holdout: int = 8) -> Capture:
-    """The cameras of a data set, its images not decoded; arguments and errors as `load_posed` has them."""
-    listing = read_listing(path, holdout=holdout, downscale=downscale)
-    frames = listing.frames["train"]
-    if not frames:
-        raise SinefieldError(f"{listing.source}: no training view has an image file; add the image files")
-    size, downscale = read_header(frames[0])[0], downscale // listing.reduction
-    held_out = [frame for split in ("val", "test") for frame in listing.frames.get(split, [])]
-    others = [(frame.name, frame_cameras([frame], size, downscale)) for frame in held_out]
-    bounds = None if listing.bounds is None else (float(listing.bounds[0]), float(listing.bounds[1]))
-    cameras = frame_cameras(frames, size, downscale)
-    return Capture(cameras, [frame.name for frame in frames], others, bounds, str(listing.source))
 
 
 def ellipse_path(cameras: Cameras, frames: int, size: Size = (None, None)) -> Cameras:
@@ -147,37 +109,6 @@ def through_path(cameras: Cameras, frames: int, size: Size = (None, None)) -> Ca
     return pinholes(poses, torch.from_numpy(focal), (cameras.width, cameras.height), size)
 
 
-def choose_cameras(capture: Capture, chosen: Sequence[str]) -> Cameras:
-    """The cameras of some views: training views by index (from 0), or any view by its file's name, with or without
-    folder and suffix.
-
-    Raises:
-        SinefieldError: no such view, or several of that name.
-    """
-    views = [(name, capture.cameras[i]) for i, name in enumerate(capture.names)]
-    found = []
-    for text in chosen:
-        if text.lstrip("-").isdigit():
-            if not 0 <= int(text) < len(views):
-                raise SinefieldError(f"camera {text}: {capture.source} has training views 0 to {len(views) - 1}")
-            found.append(views[int(text)][1])
-            continue
-        every = [*views, *capture.others]
-        same = [camera for name, camera in every if text in _names(name)]
-        if len(same) != 1:
-            known = [name for name, _ in every]
-            problem = nearest(text, known) if len(known) < 30 or not same else "name it with its folder"
-            what = f"{len(same)} views of that name" if same else "no such view"
-            raise SinefieldError(f"camera {text}: {what} in {capture.source}; {problem}")
-        found += same
-    first = found[0]
-    return Cameras(
-        *(torch.cat([getattr(camera, name) for camera in found]) for name in ("c2w", "focal", "centre", "distortion")),
-        first.width,
-        first.height,
-    )
-
-
 def box_depths(cameras: Cameras, aabb: Float[Tensor, "6"]) -> tuple[float, float]:
     """Nearest and farthest depth of a box's corners before the mean camera, world units; near is positive."""
     box = aabb.double().cpu().view(2, 3)
@@ -186,12 +117,6 @@ def box_depths(cameras: Cameras, aabb: Float[Tensor, "6"]) -> tuple[float, float
     depths = (middle - corners) @ (back / back.norm().clamp(min=1e-9))
     far = float(depths.max())
     return max(float(depths.min()), 0.05 * far), far
-
-
-def _names(name: str) -> set[str]:
-    """What a view's file can be called."""
-    base = name.rsplit("/", 1)[-1]
-    return {name, base, name.rsplit(".", 1)[0], base.rsplit(".", 1)[0]}
 
 
 def _as_cameras(poses: Tensor, cameras: Cameras, size: Size) -> Cameras:

@@ -13,16 +13,9 @@ from tqdm import tqdm
 from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.cameras.orbits import orbit_cameras, pinholes
 from sinefield.cameras.path_files import read_camera_path
-from sinefield.cameras.paths import (
-    Capture,
-    box_depths,
-    choose_cameras,
-    ellipse_path,
-    load_capture,
-    spiral_path,
-    through_path,
-)
+from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
 from sinefield.config import Config, RadianceConfig
+from sinefield.data.photographs.capture import Capture, choose_cameras, load_capture
 from sinefield.data.photographs.images import Views, load_posed, reference
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import load_spatial

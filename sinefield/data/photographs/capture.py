@@ -1,0 +1,85 @@
+"""The cameras of a set of photographs without their pixels, for paths along and around them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sinefield.cameras.cameras import Cameras
+from sinefield.data.photographs.images import frame_cameras, read_header
+from sinefield.data.photographs.listing import read_listing
+from sinefield.errors import SinefieldError
+from sinefield.strict import nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """What paths need to know of a set of photographs.
+
+    Attributes:
+        cameras: of the training views, of the size that training sees.
+        names: their image files.
+        others: names and cameras of the views held out.
+        bounds: nearest and farthest depth in world units, where the data say.
+        source: the file the poses are from.
+    """
+
+    cameras: Cameras
+    names: list[str]
+    others: list[tuple[str, Cameras]]
+    bounds: tuple[float, float] | None
+    source: str
+
+
+def load_capture(path: str, downscale: int = 1, holdout: int = 8) -> Capture:
+    """The cameras of a data set, its images not decoded; arguments and errors as `load_posed` has them."""
+    listing = read_listing(path, holdout=holdout, downscale=downscale)
+    frames = listing.frames["train"]
+    if not frames:
+        raise SinefieldError(f"{listing.source}: no training view has an image file; add the image files")
+    size, downscale = read_header(frames[0])[0], downscale // listing.reduction
+    held_out = [frame for split in ("val", "test") for frame in listing.frames.get(split, [])]
+    others = [(frame.name, frame_cameras([frame], size, downscale)) for frame in held_out]
+    bounds = None if listing.bounds is None else (float(listing.bounds[0]), float(listing.bounds[1]))
+    cameras = frame_cameras(frames, size, downscale)
+    return Capture(cameras, [frame.name for frame in frames], others, bounds, str(listing.source))
+
+
+def choose_cameras(capture: Capture, chosen: Sequence[str]) -> Cameras:
+    """The cameras of some views: training views by index (from 0), or any view by its file's name, with or without
+    folder and suffix.
+
+    Raises:
+        SinefieldError: no such view, or several of that name.
+    """
+    views = [(name, capture.cameras[i]) for i, name in enumerate(capture.names)]
+    found = []
+    for text in chosen:
+        if text.lstrip("-").isdigit():
+            if not 0 <= int(text) < len(views):
+                raise SinefieldError(f"camera {text}: {capture.source} has training views 0 to {len(views) - 1}")
+            found.append(views[int(text)][1])
+            continue
+        every = [*views, *capture.others]
+        same = [camera for name, camera in every if text in _names(name)]
+        if len(same) != 1:
+            known = [name for name, _ in every]
+            problem = nearest(text, known) if len(known) < 30 or not same else "name it with its folder"
+            what = f"{len(same)} views of that name" if same else "no such view"
+            raise SinefieldError(f"camera {text}: {what} in {capture.source}; {problem}")
+        found += same
+    first = found[0]
+    return Cameras(
+        c2w=torch.cat([camera.c2w for camera in found]),
+        focal=torch.cat([camera.focal for camera in found]),
+        centre=torch.cat([camera.centre for camera in found]),
+        distortion=torch.cat([camera.distortion for camera in found]),
+        width=first.width,
+        height=first.height,
+    )
+
+
+def _names(name: str) -> set[str]:
+    """What a view's file can be called."""
+    base = name.rsplit("/", 1)[-1]
+    return {name, base, name.rsplit(".", 1)[0], base.rsplit(".", 1)[0]}

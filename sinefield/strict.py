@@ -109,7 +109,7 @@ def shown(value: Any) -> str:
 
 def _convert(value: Any, kind: Any, where: str, key: str) -> Any:
     name = f"{where}: {key}" if key else where
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _dataclass(value, kind, where, key)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):

@@ -7,7 +7,7 @@ from statistics import median
 import sinefield
 
 LONGEST_FILE, MEDIAN_FUNCTION = 450, 12  # lines, both exclusive
-YET_LONGER = {"config.py": 500, "kernels/cpu/tiles.py": 600}  # what remains to be shortened, and its own limit
+YET_LONGER = {"kernels/cpu/tiles.py": 600}  # what remains to be shortened, and its own limit
 FOLDER = Path(sinefield.__file__).parent
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from captures import names, poses, write_images
 from PIL import Image
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from small import shape_config
 
 from sinefield.cameras.path_files import read_camera_path
@@ -256,7 +256,7 @@ def test_image_bombs(tmp_path, kind):
 
 def test_nearest_points_are_those_of_scipy():
     rng = np.random.default_rng(0)
-    tree, points = cKDTree(rng.random((500, 3))), rng.random((5003, 3))
+    tree, points = KDTree(rng.random((500, 3))), rng.random((5003, 3))
     for k in (1, [4]):
         for found, truth in zip(nearest(tree, points, k), tree.query(points, k), strict=True):
             assert np.array_equal(found, truth)
@@ -266,11 +266,11 @@ def test_an_interruption_waits_for_the_threads():
     """With scipy's own threads, the process crashes in some of these."""
     code = (
         "import os, signal, sys, threading, numpy as np\n"
-        "from scipy.spatial import cKDTree\n"
+        "from scipy.spatial import KDTree\n"
         "from sinefield.data.surfaces.nearest import nearest\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "points = np.random.default_rng(0).random((300_000, 3))\n"
-        "tree = cKDTree(points[:100_000])\n"
+        "tree = KDTree(points[:100_000])\n"
         "threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
         "while True:\n"
         "    nearest(tree, points)\n"

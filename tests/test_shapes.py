@@ -10,7 +10,7 @@ import pytest
 import second_decoder
 import torch
 import trimesh
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from sinefield.commands.cli import main
@@ -92,7 +92,7 @@ def test_a_shape_is_what_its_mesh_encloses(family, generator):
     np.testing.assert_allclose(mesh.bounds.mean(0), 0.0, atol=1e-12)
     points = np.random.default_rng(0).uniform(-0.55, 0.55, (4000, 3))
     # Off the surface by more than the mesh is.
-    clear = cKDTree(mesh.sample(60_000, seed=0)).query(points)[0] > 0.03
+    clear = KDTree(mesh.sample(60_000, seed=0)).query(points)[0] > 0.03
     inside = shape.inside(points)
     assert inside.any() and clear.mean() > 0.3
     np.testing.assert_array_equal(inside[clear], mesh.contains(points)[clear])
@@ -119,7 +119,7 @@ def test_held_out_shapes_are_others():
 def test_a_scan_lies_on_the_surface_but_for_noise():
     shape = solid("vase")
     cloud = scan(shape, 4000, 0.0, seed=0)
-    dense = cKDTree(trimesh.Trimesh(shape.surface.vertices, shape.surface.faces, process=False).sample(200_000, seed=1))
+    dense = KDTree(trimesh.Trimesh(shape.surface.vertices, shape.surface.faces, process=False).sample(200_000, seed=1))
     assert dense.query(cloud)[0].max() < 0.02
     moved = scan(shape, 4000, 0.02, seed=0) - cloud
     assert abs(moved.std() - 0.02) < 1e-3 and abs(moved.mean()) < 1e-3
@@ -132,7 +132,7 @@ def test_labels_are_signed_distances(tmp_path, monkeypatch):
     points, values = found.points[0].double().numpy(), found.values[0].double().numpy()
     shape = entries[0].make()
     mesh = trimesh.Trimesh(shape.surface.vertices, shape.surface.faces, process=False)
-    truth = cKDTree(mesh.sample(400_000, seed=0)).query(points)[0]
+    truth = KDTree(mesh.sample(400_000, seed=0)).query(points)[0]
     assert np.abs(np.abs(values) - truth).max() < 6e-3  # what samples are apart
     off = truth > 0.01
     np.testing.assert_array_equal(values[off] < 0, mesh.contains(points)[off])
@@ -372,7 +372,7 @@ def test_reconstruct(run, tmp_path, capsys):
     mesh = trimesh.load_mesh(out)
     assert report["points"] == 600 and len(mesh.faces) == report["faces"]
     # Where the cloud is: more than half of it within a tenth of its size.
-    near = cKDTree(np.asarray(mesh.vertices)).query(cloud)[0]
+    near = KDTree(np.asarray(mesh.vertices)).query(cloud)[0]
     assert np.median(near) < 0.8
     with pytest.raises(SinefieldError, match="exists already"):
         reconstruct_shape(folder, points, out)

@@ -1,6 +1,6 @@
 """Adapters on a whole model: chosen by name, trained alone, merged and taken off again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -92,11 +92,11 @@ def attach_each(model: nn.Module, specs: dict[str, AdapterSpec], name: str, bf16
 
 def adapted_layers(model: nn.Module) -> dict[str, Adapted]:
     """The adapted layers by their names; one that the model holds at several places comes once, under the first."""
-    seen: dict[int, str] = {}
-    for target, layer in layers_by_name(model).items():
-        if isinstance(layer, Adapted):
-            seen.setdefault(id(layer), target)
-    return {target: layer for target, layer in layers_by_name(model).items() if seen.get(id(layer)) == target}
+    adapted = {target: layer for target, layer in layers_by_name(model).items() if isinstance(layer, Adapted)}
+    first: dict[int, str] = {}
+    for target, layer in adapted.items():
+        first.setdefault(id(layer), target)
+    return {target: layer for target, layer in adapted.items() if first[id(layer)] == target}
 
 
 def set_active(model: nn.Module, names: Sequence[str]) -> None:
@@ -209,7 +209,7 @@ def _fits(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 
-def _replace(model: nn.Module, new: dict[int, nn.Module]) -> None:
+def _replace(model: nn.Module, new: Mapping[int, nn.Module]) -> None:
     """Put `new` in place of the modules with these ids, wherever they occur."""
     for module in list(model.modules()):
         if isinstance(module, Adapted):

@@ -32,6 +32,8 @@ class AdaptedWeight(Weight):
         SinefieldError: a kind with DoRA, whose lengths would mix a row's matrix and bias.
     """
 
+    whole: Tensor
+
     def __init__(self, matrix: Float[Tensor, "out in"], bias: Float[Tensor, "out"], spec: AdapterSpec) -> None:
         super().__init__(*matrix.shape)
         if spec.dora:
@@ -76,6 +78,8 @@ class AdaptedBiases(nn.Module):
 
 class _Frozen(Weight):
     """A matrix that does not train, of a layer that is not adapted."""
+
+    whole: Tensor
 
     def __init__(self, matrix: Float[Tensor, "out in"]) -> None:
         super().__init__(*matrix.shape)
@@ -131,7 +135,7 @@ def adapt_field(field: nn.Module, specs: dict[str, AdapterSpec]) -> None:
     for network in {id(network): network for network, _ in layers.values()}.values():
         with torch.no_grad():
             matrices, biases = [weight.matrix() for weight in network.weights], list(network.biases)
-        made = [_Frozen(matrix) for matrix in matrices]
+        made: list[Weight] = [_Frozen(matrix) for matrix in matrices]
         for name, (owner, i) in layers.items():
             if owner is network and name in specs:
                 made[i] = AdaptedWeight(matrices[i], biases[i], specs[name])
@@ -139,7 +143,8 @@ def adapt_field(field: nn.Module, specs: dict[str, AdapterSpec]) -> None:
         del network.biases
         network.biases = AdaptedBiases(biases, made)
     for module in field.modules():  # what is left, a hash grid's table, is nobody's to train or to round
-        held = {} if isinstance(module, AdaptedWeight) else dict(module._parameters)
+        own = {} if isinstance(module, AdaptedWeight) else module._parameters
+        held = {name: parameter for name, parameter in own.items() if parameter is not None}
         for name, parameter in held.items():
             del module._parameters[name]
             module.register_buffer(name, parameter.detach())
@@ -167,4 +172,6 @@ def settle(field: nn.Module) -> None:
         network.biases = nn.ParameterList(nn.Parameter(b.clone(), requires_grad=False) for b in biases)
     for module in field.modules():
         for name in module.__dict__.pop("_held", []):
-            module.register_parameter(name, nn.Parameter(module._buffers.pop(name), requires_grad=False))
+            values = module.get_buffer(name)
+            del module._buffers[name]
+            module.register_parameter(name, nn.Parameter(values, requires_grad=False))

@@ -85,9 +85,10 @@ def targets_of(model: nn.Module, name: str = "default") -> dict[str, Target]:
     layers = adapted_layers(model)
     for target, layer in layers.items():
         if name in layer.adapters:
-            adapter = layer.adapters[name]
-            values = [None if t is None else t.detach().cpu() for t in (adapter.a, adapter.b, adapter.magnitude)]
-            found[target] = Target(adapter.spec, layer.layout.transposed, *values)
+            adapter = layer.adapter(name)
+            magnitude = None if adapter.magnitude is None else adapter.magnitude.detach().cpu()
+            factors = adapter.a.detach().cpu(), adapter.b.detach().cpu()
+            found[target] = Target(adapter.spec, layer.layout.transposed, *factors, magnitude)
     if not found:
         known = sorted({n for layer in layers.values() for n in layer.adapters})
         raise SinefieldError(f"no adapter named {name}; " + (nearest(name, known) if known else "the model has none"))
@@ -165,7 +166,7 @@ def _targets(settings: dict[str, Any], tensors: dict[str, Tensor], where: str) -
         except SinefieldError as error:
             raise SinefieldError(f"{where}: {name}: {error}") from error
         found[name] = Target(
-            spec, row["transposed"], *(tensors.get(f"{name}.{part}") for part in ("a", "b", "magnitude"))
+            spec, row["transposed"], tensors[f"{name}.a"], tensors[f"{name}.b"], tensors.get(f"{name}.magnitude")
         )
     return found
 
@@ -189,21 +190,22 @@ def restore(model: nn.Module, adapter: str | Path | dict[str, Target], name: str
             raise SinefieldError(
                 f"{where}: the model has no layer {target} that can be adapted; {nearest(target, able)}"
             )
-        layer = layers[target]
+        layer: Any = layers[target]
         layer = layer.base if isinstance(layer, Adapted) else layer
         layout = layout_of(layer)
-        shape = tuple(layout.matrix(layer.weight).shape)
-        if shape != (saved.rows, saved.columns) or layout.transposed != saved.transposed:
+        rows, columns = layout.matrix(layer.weight).shape
+        if (rows, columns) != (saved.rows, saved.columns) or layout.transposed != saved.transposed:
             raise SinefieldError(
                 f"{where}: {target} is for a {_size(saved.rows, saved.columns, saved.transposed)} matrix, the model's "
-                f"is {_size(*shape, layout.transposed)}; use the base model it was trained on"
+                f"is {_size(rows, columns, layout.transposed)}; use the base model it was trained on"
             )
     attach_each(model, {target: saved.spec for target, saved in targets.items()}, name)
     with torch.no_grad():
         for target, saved in targets.items():
-            adapter_ = layers_by_name(model)[target].adapters[name]
+            adapted = layers_by_name(model)[target]
+            assert isinstance(adapted, Adapted)
             for part, value in saved.tensors().items():
-                getattr(adapter_, part).copy_(value)
+                getattr(adapted.adapter(name), part).copy_(value)
     return Attached(name, list(targets), *count(model))
 
 

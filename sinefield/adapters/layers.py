@@ -161,7 +161,11 @@ class Adapted(nn.Module):
         return self.layout.shaped(whole.to(matrix.dtype), self.base.weight)
 
     def _chosen(self) -> list[Adapter]:
-        return [cast(Adapter, self.adapters[name]) for name in self.active]
+        return [self.adapter(name) for name in self.active]
+
+    def adapter(self, name: str) -> Adapter:
+        """The adapter of that name; raises KeyError where there is none."""
+        return cast(Adapter, self.adapters[name])
 
     def make(self, name: str, spec: AdapterSpec) -> Adapter:
         """A new adapter that leaves the layer as it is, for `adapters[name]`; not put there yet.
@@ -186,7 +190,7 @@ class Adapted(nn.Module):
         if self.merged:
             raise SinefieldError("adapters are merged into the weight; unmerge them first")
         active = tuple(name for name in names if name in self.adapters)
-        if len(active) > 1 and any(cast(Adapter, self.adapters[name]).spec.dora for name in active):
+        if len(active) > 1 and any(self.adapter(name).spec.dora for name in active):
             raise SinefieldError(
                 f"DoRA sets the lengths of rows, so it is active alone; not {', '.join(active)} at once"
             )
@@ -335,7 +339,7 @@ class _Folded(torch.autograd.Function):
                             slope = part * scale
                         of_factors[2 * i].addmm_(b[rows].T, slope)
                         torch.mm(slope, a.T, out=of_factors[2 * i + 1][rows])
-                of_weight = layout.shaped(whole.to(weight.dtype), weight) if needs[2] else None
+                of_weight = layout.shaped(whole.to(weight.dtype), weight) if needs[2] and weight is not None else None
                 del small, whole, part  # before the input's gradient, the largest thing here, is made
             if needs[1]:
                 of_x = layout.grad_input(grad, x, effective(matrix, specs, magnitude, pairs, dtype))

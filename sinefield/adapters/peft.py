@@ -5,7 +5,7 @@ merging are used; what changes is the delta. docs/adapters.md says what PEFT lea
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,18 +50,27 @@ class SineLoraConfig(LoraConfig):
         return {**super().to_dict(), "peft_type": NAME}
 
 
-class _Sine:
+if TYPE_CHECKING:
+    _Layer = lora.Linear  # either of the two that it is mixed into
+else:
+    _Layer = object
+
+
+class _Sine(_Layer):
     """What both layers share: the delta, and a forward pass with it folded into the weight."""
 
-    lora_variants = {(): None}  # noqa: RUF012  (PEFT reads it as a property; any variant asked for is an error there)
+    omega: dict[str, float]
+    lora_variants: Any = {(): None}  # noqa: RUF012  (PEFT reads it as a property; any variant asked for is an error there)
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, *, config: SineLoraConfig, **kwargs) -> None:
-        layer = getattr(base_layer, "base_layer", base_layer)
+        layer: Any = getattr(base_layer, "base_layer", base_layer)
         if not layer.weight.is_floating_point() or getattr(layer, "groups", 1) > 1:
             raise SinefieldError(
                 f"{type(layer).__name__} with quantised weights or groups takes no sine adapter in PEFT"
             )
-        self.__dict__["omega"] = {}  # before nn.Module's own initialisation, within which the first adapter comes
+        object.__setattr__(
+            self, "omega", {}
+        )  # before nn.Module's own initialisation, within which the first adapter comes
         super().__init__(base_layer, adapter_name, config=config, **kwargs)
 
     def update_layer(self, adapter_name: str, r: int, lora_alpha: int, config: SineLoraConfig, **kwargs) -> None:
@@ -71,14 +80,15 @@ class _Sine:
         super().update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
 
     def _part(self, adapter: str) -> Part:
-        a, b = (factor[adapter].weight.flatten(1) for factor in (self.lora_A, self.lora_B))
+        factors: Any = self.lora_A, self.lora_B
+        a, b = (factor[adapter].weight.flatten(1) for factor in factors)
         a, b = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (a, b))
         spec = AdapterSpec("sine", len(a), self.scaling[adapter] * len(a), self.omega[adapter])
         return Part(spec, a, b)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """What PEFT adds to the weight in merging and takes off in unmerging."""
-        part, layer = self._part(adapter), self.get_base_layer()
+        part, layer = self._part(adapter), cast(Any, self.get_base_layer())
         return layout_of(layer).shaped(delta(part.spec, part.a, part.b), layer.weight)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -87,7 +97,7 @@ class _Sine:
         parts = [self._part(name) for name in self.active_adapters if name in self.lora_A]
         if self.disable_adapters or self.merged or not parts:
             return super().forward(x, *args, **kwargs)
-        layer = self.get_base_layer()
+        layer: Any = self.get_base_layer()
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else layer.weight.dtype
         bias = None if layer.bias is None else layer.bias.to(dtype)
@@ -108,4 +118,4 @@ class SineConv2d(_Sine, lora.Conv2d):
     """PEFT's layer for `nn.Conv2d`."""
 
 
-PEFT_TYPE_TO_CONFIG_MAPPING[NAME] = SineLoraConfig
+PEFT_TYPE_TO_CONFIG_MAPPING[cast(Any, NAME)] = SineLoraConfig

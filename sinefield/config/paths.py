@@ -4,6 +4,8 @@ import importlib.util
 import os
 from pathlib import Path
 
+from sinefield.errors import SinefieldError
+
 FAMILIES = "families:"
 """What a `data.path` begins with that names no file but procedural families (`data.families`)."""
 
@@ -15,7 +17,10 @@ def data_folder() -> Path:
 
 def skimage_folder() -> Path:
     """Where scikit-image keeps the pictures it brings along; found without importing it."""
-    return Path(importlib.util.find_spec("skimage").origin).parent / "data"
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise SinefieldError("skimage: is not installed; pip install scikit-image, or name a file of your own")
+    return Path(found.origin).parent / "data"
 
 
 FOLDERS = {"$SINEFIELD_DATA": data_folder, "${SINEFIELD_DATA}": data_folder, "skimage:": skimage_folder}

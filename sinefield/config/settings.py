@@ -87,7 +87,7 @@ class ShapeFieldConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive(self, "band")
-        losses = {"distance": ("tanh", "l1"), "occupancy": ("bce", "mse")}[self.represents]
+        losses: Any = {"distance": ("tanh", "l1"), "occupancy": ("bce", "mse")}[self.represents]
         _check(
             self.loss is None or self.loss in losses,
             f"loss {self.loss} does not suit {self.represents}; one of {', '.join(losses)}",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras
-from sinefield.data.photographs.captures import FORWARD
+from sinefield.data.photographs.shared import FORWARD
 from sinefield.errors import SinefieldError
 
 MARGIN = 0.75

@@ -48,7 +48,7 @@ def demo_shape(seed: int = 0, step: float = 0.022) -> trimesh.Trimesh:
 
     def paint(p):
         distance, nearest = tree.query(p)
-        along = _cycle(nearest / len(points) * 3, colours)
+        along = _cycle(np.asarray(nearest) / len(points) * 3, colours)
         ball = np.linalg.norm(p * (1, 1, 1.15), axis=1) - CORE
         colour = _mix(along, TEAL, (distance - TUBE - ball) / 0.03)
         for corner, radius in zip(corners, knobs, strict=True):

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from sinefield.cameras.cameras import LARGEST
-from sinefield.data.photographs.captures import (
+from sinefield.data.photographs.colmap_files import READERS, Image, file_of
+from sinefield.data.photographs.shared import (
     check_bounds,
     check_spread,
     choose_folder,
     image_folders,
     image_names,
 )
-from sinefield.data.photographs.colmap_files import READERS, Image, file_of
 from sinefield.data.photographs.transforms import Frame, Listing, divide, find_image, safe_name
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file

@@ -12,9 +12,9 @@ from scipy.ndimage import laplace
 from tqdm import tqdm
 
 from sinefield.config import RadianceConfig, load_config
-from sinefield.data.photographs.captures import FORWARD, SPREAD, image_folders
 from sinefield.data.photographs.images import decoders, read_header, read_pixels
 from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.shared import FORWARD, SPREAD, image_folders
 from sinefield.data.photographs.transforms import Frame, Listing, check_box
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_path, check_output

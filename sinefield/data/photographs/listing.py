@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sinefield.data.photographs.captures import image_folders
 from sinefield.data.photographs.colmap import find_models, read_colmap
 from sinefield.data.photographs.dtu import find_cameras, read_dtu
 from sinefield.data.photographs.llff import read_llff
+from sinefield.data.photographs.shared import image_folders
 from sinefield.data.photographs.transforms import SPLITS, Listing, has_transforms, read_transforms
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file

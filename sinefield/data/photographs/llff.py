@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sinefield.cameras.cameras import LARGEST, rigid
-from sinefield.data.photographs.captures import (
+from sinefield.data.photographs.shared import (
     check_bounds,
     check_spread,
     choose_folder,

@@ -13,8 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sinefield.data.photographs.captures import image_folders, image_names
 from sinefield.data.photographs.colmap import Model, find_models, read_model
+from sinefield.data.photographs.shared import image_folders, image_names
 from sinefield.errors import SinefieldError
 from sinefield.files import swap, write_error
 

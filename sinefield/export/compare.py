@@ -8,11 +8,12 @@ from typing import Any
 
 from sinefield.config import make_field_config
 from sinefield.errors import SinefieldError
+from sinefield.examples import file_of, is_sine
 from sinefield.fields.base import Kind, kinds
 from sinefield.files import check_output, write_bytes
 from sinefield.metrics import SCORES
 from sinefield.store.run import Run
-from sinefield.store.sine_files import file_of, is_sine, load_packed
+from sinefield.store.sine_files import load_packed
 from sinefield.tables import table
 
 

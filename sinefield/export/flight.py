@@ -13,10 +13,11 @@ from sinefield.config import Config, RadianceConfig, RadianceDataConfig
 from sinefield.data.photographs.capture_cameras import choose_cameras, load_capture
 from sinefield.data.photographs.images import Views, load_posed
 from sinefield.errors import SinefieldError
+from sinefield.examples import is_sine
 from sinefield.fields.base import Field, Painter, kind_of
 from sinefield.store.fields import edited_config
 from sinefield.store.run import Run
-from sinefield.store.sine_files import config_of, is_sine, load_packed
+from sinefield.store.sine_files import config_of, load_packed
 
 MAX_SIDE = 4096
 MAX_FRAMES = 10_000

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from sinefield.compress.container import Packed, encode
+from sinefield.examples import file_of, is_sine
 from sinefield.fields.base import kind_of
 from sinefield.metrics import SCORES
 from sinefield.nn.spectrum import spectrum_report
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
-from sinefield.store.sine_files import file_of, from_packed, is_sine, load_packed
+from sinefield.store.sine_files import from_packed, load_packed
 from sinefield.tables import table
 
 

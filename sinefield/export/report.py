@@ -19,6 +19,7 @@ from PIL import Image
 from sinefield.adapters.edits import load_edit
 from sinefield.adapters.file import describe_adapter
 from sinefield.errors import SinefieldError
+from sinefield.examples import is_sine
 from sinefield.export.flight import Flight
 from sinefield.export.info import describe
 from sinefield.export.mesh import extract_field
@@ -29,7 +30,6 @@ from sinefield.files import check_output, write_text
 from sinefield.metrics import SCORES
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
-from sinefield.store.sine_files import is_sine
 from sinefield.strict import dump_yaml, to_plain
 
 MESH_RESOLUTION = 128

@@ -11,13 +11,14 @@ from typing import Any
 from sinefield.adapters.edits import load_edit
 from sinefield.config import Config
 from sinefield.errors import SinefieldError
+from sinefield.examples import file_of
 from sinefield.fields.base import Field, kind_of, read_data
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.pictures import save_curves
 from sinefield.store.fields import edited_config, load_field
 from sinefield.store.run import Run
-from sinefield.store.sine_files import config_of, file_of, from_packed, load_packed
+from sinefield.store.sine_files import config_of, from_packed, load_packed
 
 
 def evaluate(run: Run, data: Any = None) -> dict[str, Any]:

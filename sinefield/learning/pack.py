@@ -14,6 +14,7 @@ from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
 from sinefield.config import Config, locate
 from sinefield.errors import SinefieldError
+from sinefield.examples import is_sine
 from sinefield.fields.base import kind_of, make_task, read_data, step_generator
 from sinefield.files import check_output, write_bytes
 from sinefield.learning.pack_rounded import pack_rounded
@@ -21,7 +22,7 @@ from sinefield.learning.refine import Budget, allocate, install, refine, sensiti
 from sinefield.nn.backend import hidden_dtype
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
-from sinefield.store.sine_files import is_sine, note_of, save_sine, to_packed
+from sinefield.store.sine_files import note_of, save_sine, to_packed
 from sinefield.tensor_files import load_tensors
 
 HEADROOM = 0.99

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from sinefield.errors import SinefieldError
+from sinefield.examples import is_sine
 from sinefield.fields.base import kind_of
 from sinefield.store.fields import load_field, load_state_field
 from sinefield.store.run import Run
-from sinefield.store.sine_files import is_sine
 
 MAX_SNAPSHOTS = 32
 

@@ -10,6 +10,8 @@ import urllib.request
 import numpy as np
 from PIL import Image
 
+PATIENCE = 120.0
+"""Seconds, on a machine that has much else to do."""
 FLAGS = ["--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
@@ -41,7 +43,7 @@ class Browser:
         self.asked += 1
         self.socket.send(json.dumps({"id": self.asked, "method": method, "params": params}))
         while True:
-            message = json.loads(self.socket.recv(timeout=60))
+            message = json.loads(self.socket.recv(timeout=PATIENCE))
             if message.get("id") == self.asked:
                 assert "error" not in message, message
                 return message["result"]
@@ -49,6 +51,11 @@ class Browser:
     def open(self, url):
         self.do("Page.enable")
         self.do("Page.navigate", url=url)
+
+    def back(self):
+        """To the page before, as the button does."""
+        history = self.do("Page.getNavigationHistory")
+        self.do("Page.navigateToHistoryEntry", entryId=history["entries"][history["currentIndex"] - 1]["id"])
 
     def ask(self, expression):
         answer = self.do("Runtime.evaluate", expression=expression, returnByValue=True)
@@ -77,7 +84,7 @@ class Browser:
         self.socket.close()
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -86,8 +93,8 @@ class Browser:
 KEYS = {"End": 35, "Home": 36, "ArrowRight": 39}
 
 
-def wait_for(condition, seconds=60.0):
-    """The first true value of `condition()`."""
+def wait_for(condition, seconds=PATIENCE):
+    """The first true value of `condition()`; a deadline for what never comes, not for what is slow."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "waited in vain"

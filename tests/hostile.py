@@ -28,7 +28,7 @@ SECONDS = 10  # of the processor's time a try may take
 MEMORY = 2 << 30  # bytes more than the bare process that a try may ask for, and bytes that it may hold
 LARGEST = 1 << 16  # bytes of a damaged file
 CHUNK = 500  # tries a process
-PATIENCE = 120  # seconds on the clock for one try, where it waits instead of working
+PATIENCE = 300  # seconds on the clock for one try, where it waits instead of working
 MESSAGE = 600  # characters of a refusal, its file's name included
 
 # ---- damage

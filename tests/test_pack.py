@@ -40,7 +40,7 @@ def test_sensitivity_of_a_linear_map_is_known():
 
 @pytest.mark.parametrize("limit", [900, 1400, pytest.param(3000, marks=pytest.mark.slow)])
 def test_max_bytes_is_never_exceeded(ball_run, tmp_path, limit):
-    report = pack(ball_run[0], tmp_path / "a.sine", max_bytes=limit, seconds=1.5)
+    report = pack(ball_run[0], tmp_path / "a.sine", max_bytes=limit, steps=100)
     assert report["bytes"] == (tmp_path / "a.sine").stat().st_size <= limit
     assert report["iou"] > (0.8 if limit < 1000 else 0.93)
     assert evaluate_file(tmp_path / "a.sine", ball_path(ball_run))["iou"] == report["iou"]
@@ -50,7 +50,7 @@ def test_the_least_size(ball_run, tmp_path):
     with pytest.raises(SinefieldError) as error:
         pack(ball_run[0], tmp_path / "a.sine", max_bytes=60, seconds=0)
     least = int(re.search(r"more than (\d+)", str(error.value)).group(1))
-    assert pack(ball_run[0], tmp_path / "a.sine", max_bytes=least + 3, seconds=0.3)["bytes"] <= least + 3
+    assert pack(ball_run[0], tmp_path / "a.sine", max_bytes=least + 3, steps=10)["bytes"] <= least + 3
 
 
 def ball_path(run):
@@ -72,7 +72,7 @@ def test_refining_helps_where_rounding_hurts(ball_run, tmp_path):
 
 @pytest.mark.parametrize("quantiser", ["uniform", "kmeans"])
 def test_fixed_bits(ball_run, tmp_path, quantiser):
-    report = pack(ball_run[0], tmp_path / "a.sine", bits=5, quantiser=quantiser, seconds=0.5)
+    report = pack(ball_run[0], tmp_path / "a.sine", bits=5, quantiser=quantiser, steps=20)
     info, text = describe(tmp_path / "a.sine")
     matrices = [t for t in info["tensors"] if len(t["shape"]) == 2]
     assert matrices and all(t["levels"] <= 32 for t in matrices)
@@ -81,7 +81,7 @@ def test_fixed_bits(ball_run, tmp_path, quantiser):
 
 
 def test_default_keeps_the_quality(ball_run, tmp_path):
-    report = pack(ball_run[0], tmp_path / "a.sine", seconds=4)
+    report = pack(ball_run[0], tmp_path / "a.sine", steps=200)
     assert report["iou"] >= report["iou_before"] - 0.006  # 0.003 as judged, on other points
     assert report["bytes"] < report["float_bytes"] / 5
     with pytest.raises(SinefieldError, match="itself has"):

@@ -339,10 +339,10 @@ def test_a_browser_draws_the_mesh(tmp_path):
     command = [CHROMIUM, "--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--hide-scrollbars"]
     command += ["--enable-unsafe-swiftshader", "--window-size=800,1000", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=3000"]
-    dom = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, timeout=120, check=True).stdout
+    dom = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, timeout=300, check=True).stdout
     assert b'<p id="safe">' in dom
     shot = tmp_path / "shot.png"
-    subprocess.run([*command, f"--screenshot={shot}", path.as_uri()], capture_output=True, timeout=120, check=True)
+    subprocess.run([*command, f"--screenshot={shot}", path.as_uri()], capture_output=True, timeout=300, check=True)
     with Image.open(shot) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     red = (pixels[..., 0] > 100) & (pixels[..., 0] > 2 * pixels[..., 2])

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from browser import PATIENCE, wait_for
 from PIL import Image
 from small import CENTRE, RADIUS, radiance_config, shape_config
 from test_video import read
@@ -342,12 +342,9 @@ def test_signals_save_and_say_how_to_resume(ball, tmp_path, signum, code):
     )
     command = [sys.executable, "-m", "sinefield", "train", str(scene), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
+    wait_for((tmp_path / "run" / "metrics.jsonl").exists)
     process.send_signal(signum)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert "--resume" in errors.splitlines()[-1]
     assert (tmp_path / "run" / "state" / "state.safetensors").exists()

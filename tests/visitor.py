@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import viser
+from browser import PATIENCE
 from websockets.sync.client import connect
 
 CAMERA = {
@@ -23,7 +24,9 @@ CAMERA = {
 
 def visit(server, **options):
     """Connect to a `ViserServer`, as its own page does."""
-    options = {"subprotocols": [f"viser-v{viser.__version__}"], "max_size": None, **options}
+    # Everything is received, if not read: who does not answer the server's pings is closed.
+    patient = {"open_timeout": PATIENCE, "ping_interval": None, "max_queue": None, "max_size": None}
+    options = {"subprotocols": [f"viser-v{viser.__version__}"], **patient, **options}
     return connect(f"ws://127.0.0.1:{server.get_port()}/", **options)
 
 
@@ -35,7 +38,7 @@ def say(page, message=None, **changes):
 def finished(page):
     """Read until the server closes; raises ConnectionClosed then, TimeoutError where it does not."""
     while True:
-        page.recv(timeout=20)
+        page.recv(timeout=PATIENCE)
 
 
 def garbage(rng):

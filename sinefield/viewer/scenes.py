@@ -101,12 +101,6 @@ class _Scene:
         self.server, self.panel = server, panel
         self.sent = 0
 
-    def arrived(self, client: Any) -> None:
-        """A page was opened."""
-
-    def left(self, client: Any) -> None:
-        """A page was closed."""
-
     def reset(self, client: Any) -> None:
         """Put a page's camera where it began."""
         start = self.server.initial_camera
@@ -140,17 +134,14 @@ class RadianceScene(_Scene):
         super().__init__(server, panel)
         self._pages: dict[int, _Page] = {}
 
-    def arrived(self, client: Any) -> None:
-        self._pages[client.client_id] = _Page(client)
-
-    def left(self, client: Any) -> None:
-        self._pages.pop(client.client_id, None)
-
     def turn(self, snapshot: Snapshot) -> bool:
         """Render at most one strip for each page; returns whether any page's picture is unfinished."""
+        # The server knows who is there: what it calls out of who came and who went may be heard in the wrong order.
+        clients = self.server.get_clients()
+        self._pages = {number: self._pages.get(number) or _Page(client) for number, client in clients.items()}
         settings = self.panel.settings
         more = False
-        for page in list(self._pages.values()):
+        for page in self._pages.values():
             more |= self._advance(page, snapshot.field, settings)
         return more
 

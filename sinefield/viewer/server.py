@@ -20,6 +20,7 @@ from typing import Any
 from sinefield.errors import SinefieldError
 from sinefield.viewer.follow import Follower, Snapshot
 from sinefield.viewer.guard import guard, is_loopback
+from sinefield.viewer.leaving import end_when_left
 from sinefield.viewer.panel import Panel
 from sinefield.viewer.scenes import REST_SECONDS, RadianceScene, ShapeScene, home
 
@@ -49,10 +50,10 @@ def view(
     """
     begin = time.perf_counter()
     with Viewer(run, host, port, adapters) as viewer:
-        print(f"{run}: look at it on {viewer.url} ({exposure(host)}; Ctrl-C ends)", flush=True)
-        if browser and _has_screen():
-            webbrowser.open(viewer.url)
         with suppress(KeyboardInterrupt):
+            print(f"{run}: look at it on {viewer.url} ({exposure(host)}; Ctrl-C ends)", flush=True)
+            if browser and _has_screen():
+                webbrowser.open(viewer.url)
             viewer.wait()
         newest = viewer.follower.snapshots[-1:]
         return {
@@ -99,7 +100,6 @@ class Viewer:
         self._shown: Snapshot | None = None
         self._wake, self._stop = threading.Event(), threading.Event()
         self.server.on_client_connect(self._arrived)
-        self.server.on_client_disconnect(self._left)
         self._open()
         self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
         self._thread.start()
@@ -132,7 +132,6 @@ class Viewer:
         kind = RadianceScene if field.kind == "radiance" else ShapeScene
         self.scene = kind(self.server, self.panel)
         for client in self.server.get_clients().values():  # who came before there was anything to see
-            self.scene.arrived(client)
             self.scene.reset(client)
 
         @self.panel.reset.on_click
@@ -146,16 +145,15 @@ class Viewer:
             if content is not None:
                 event.client.send_file_download("sinefield.png", content, save_immediately=True)
 
-    def _arrived(self, client: Any) -> None:
+    async def _arrived(self, client: Any) -> None:
+        """On the server's own thread, one page after the other."""
         self.visitors += 1
-        client.camera.on_update(lambda _: self._wake.set())
-        if self.scene is not None:
-            self.scene.arrived(client)
+        end_when_left(client)
+        client.camera.on_update(self._moved)
         self._wake.set()
 
-    def _left(self, client: Any) -> None:
-        if self.scene is not None:
-            self.scene.left(client)
+    async def _moved(self, _: Any) -> None:
+        self._wake.set()
 
     def _work(self) -> None:
         polled = 0.0

@@ -50,7 +50,9 @@ def check_work(shape: Shape, length: int, cells_a_byte: int = CELLS_A_BYTE) -> N
     """Raises ValueError where a block of cells is more work than a file of `length` bytes may ask for."""
     cells, rows = math.prod(shape), shape[0] * (shape[1] + PLANE)
     if cells > max(CELLS, cells_a_byte * length) or rows > max(ROWS, ROWS_A_BYTE * length):
-        raise ValueError(f"its grid of {cells:,} cells in {shape[0]:,} planes is too large for a file of {length:,} bytes")
+        raise ValueError(
+            f"its grid of {cells:,} cells in {shape[0]:,} planes is too large for a file of {length:,} bytes"
+        )
 
 
 def extent_of(cells: Bool[np.ndarray, "x y z"]) -> Extent:

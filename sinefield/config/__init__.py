@@ -1,7 +1,7 @@
 """Scene files: read, checked, and turned into the settings of their kind."""
 
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 from sinefield.config.paths import FAMILIES, FOLDERS, data_folder, locate, portable, skimage_folder
 from sinefield.config.settings import (
@@ -61,7 +61,18 @@ __all__ = [
     "skimage_folder",
 ]
 
-Config = ShapeConfig | RadianceConfig | ImageConfig | ShapesConfig
+
+@runtime_checkable
+class Config(Protocol):
+    """A scene file of any kind."""
+
+    kind: Any
+    seed: int
+    data: Any
+    field: Any
+    training: Any
+
+
 KINDS: dict[str, type[Any]] = {
     "shape": ShapeConfig,
     "radiance": RadianceConfig,

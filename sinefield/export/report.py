@@ -207,8 +207,11 @@ def _picture_parts(run: Run, kind: Kind, left_out: list[str]) -> list[str]:
 def _image_part(field: Any) -> list[str]:
     """What an image field shows, no larger than PICTURE_WIDTH."""
     content = io.BytesIO()
-    Image.fromarray(kind_of(field).picture(field, min(field.width, PICTURE_WIDTH))).save(content, "PNG")
-    size = f"{field.width:,}×{field.height:,} pixels, from the field alone"
+    pixels = kind_of(field).picture(field)
+    size = f"{pixels.shape[1]:,}×{pixels.shape[0]:,} pixels, from the field alone"
+    if pixels.shape[1] > PICTURE_WIDTH:
+        pixels = kind_of(field).picture(field, PICTURE_WIDTH)
+    Image.fromarray(pixels).save(content, "PNG")
     return [
         "<h2>Image</h2>",
         f'<p class="soft">{size}; sinefield image renders it at any size.</p>',

@@ -55,7 +55,7 @@ def test_equal_names_are_told_apart(ball_run, tmp_path):
 
 def test_the_plot_has_a_panel_a_kind_and_names_that_do_not_cover_each_other(ball_run, photo_run, tmp_path, monkeypatch):
     files = [packed(ball_run[0], tmp_path / f"$x_{i}.sine", {"iou": [1.0, 0.9 + 1e-4 * i]}) for i in range(5)]
-    parted, seen, boxes = module._part, [], []
+    parted, seen, boxes = module._push_apart, [], []
 
     def look(labels, canvas):
         parted(labels, canvas)
@@ -63,7 +63,7 @@ def test_the_plot_has_a_panel_a_kind_and_names_that_do_not_cover_each_other(ball
         seen.extend(labels)
         boxes.extend(label.get_window_extent() for label in labels)
 
-    monkeypatch.setattr(module, "_part", look)
+    monkeypatch.setattr(module, "_push_apart", look)
     compare([ball_run[0], photo_run[0], *files], tmp_path / "deep" / "c.png")
     with Image.open(tmp_path / "deep" / "c.png") as image:
         assert image.format == "PNG" and image.width > 1.5 * image.height
@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_is_one_line(ball_run, tmp_path, capfd):
     plain = tmp_path / "plain"
     plain.mkdir()
     (tmp_path / "c.png").write_text("mine")
-    bad = packed(run, tmp_path / "bad.sine", {"iou": [0.9, float("nan")]})
+    bare = packed(run, tmp_path / "bare.sine", {})
 
     def says(*words, arguments):
         assert main(["compare", *map(str, arguments)]) == 2
@@ -96,7 +96,7 @@ def test_what_cannot_be_compared_is_one_line(ball_run, tmp_path, capfd):
     says("report.json", "no such", arguments=[run / "report.json"])
     says("c.png", "--overwrite", arguments=[run, "--out", tmp_path / "c.png"])
     says("c.pdf", ".png", arguments=[run, "--out", tmp_path / "c.pdf"])
-    says("score to draw", arguments=[bad, "--out", tmp_path / "d.png"])
+    says("score to draw", arguments=[bare, "--out", tmp_path / "d.png"])
     (run / "report.json").unlink()
     says(run, "no report.json", "sinefield eval", arguments=[run])
     for content in (

@@ -228,6 +228,10 @@ def test_plain_data_come_back_bit_for_bit():
             assert repr(found) == repr(content)  # −0.0 and 1.0 are not 0 and 1
 
 
+def test_numpy_s_float64_is_a_float():
+    assert note_out({"iou": [np.float64(0.9946), 0.5]}) == note_out({"iou": [0.9946, 0.5]})
+
+
 BAD = [
     ({"steps": 10**400}, "steps is a whole number beyond 64 bits"),
     ({"seed": 2**63}, "beyond 64 bits"),

@@ -38,7 +38,7 @@ def value_out(value: Any, where: str = "value", depth: int = 0) -> bytes:
             raise ValueError(f"{where} is a whole number beyond 64 bits")
         return bytes([_WHOLE]) + signed(value)
     if isinstance(value, float):
-        return _float_out(value, where)
+        return _float_out(float(value), where)  # NumPy's float64 is one, too, and shows itself in other words
     if isinstance(value, str):
         return _text_out(value)
     if depth == MAX_DEPTH:

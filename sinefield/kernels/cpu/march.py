@@ -1,14 +1,55 @@
-"""The compiled, multi-threaded loops behind `march` and `volume`. The torch code there is their definition."""
+"""Rays into samples by compiled, multi-threaded loops; `render.march` and `render.march_nested` have the definitions."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numba
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
-SOLID_DEPTH = 4
-"""Samples a ray may take inside solid cells before it stops."""
+from sinefield.kernels.inputs import SOLID_DEPTH, Grid, March
+
 BLOCK = 4
 """Cells along each side of the blocks that an empty ray leaves at once."""
-MAX_OPTICAL_DEPTH = 700.0
-"""exp(−700) is the smallest step a float64 transmittance can take; more absorption changes nothing."""
+SCRATCH = 1 << 24
+"""Lattice positions that a batch of rays may have room for at once."""
+_COARSE = WeakIdKeyDictionary()
+"""Of grids that were marched through: what they held, the blocks of it and the box around them."""
+
+
+class Cells(NamedTuple):
+    """A grid: its box, the smaller box around what is occupied, occupied cells, blocks of them, and solid cells.
+
+    Where rays end nowhere, `solid` is a single cell.
+    """
+
+    box: np.ndarray
+    inner: np.ndarray
+    occupied: np.ndarray
+    blocks: np.ndarray
+    solid: np.ndarray
+
+
+class NestedCells(NamedTuple):
+    """Nested grids: centre and half sides of the smallest box, and all boxes' cells stacked along x."""
+
+    centre: np.ndarray
+    half: np.ndarray
+    occupied: np.ndarray
+    solid: np.ndarray
+
+
+class Steps(NamedTuple):
+    """The lattice: length of a step, its growth with distance, and where it begins and ends."""
+
+    step: np.float32
+    cone_angle: np.float32
+    near: np.float32
+    far: np.float32
 
 
 @numba.njit(cache=True, inline="always")
@@ -70,8 +111,10 @@ def _leave(cell, size, start, rate, inverse, until):
 
 
 @numba.njit(cache=True)
-def _walk(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, clear, t_starts):
+def _walk(o, d, cells, steps, shift, clear, t_starts):
     """Walk one ray; write its lattice positions into `t_starts`; return how many there are."""
+    box, inner, occupied, blocks, solid = cells
+    step, _, near, far = steps
     t_min, t_max = _span(o, d, box, near, far)
     if not t_min < t_max:
         return 0
@@ -152,37 +195,39 @@ def _pack(rows, packed, step, cone_angle, total):
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def first_steps(o, d, box, inner, occupied, blocks, step, near, far):
+def first_steps(o, d, cells, steps):
     """Where each ray's first lattice position is, infinite where there is none."""
     found = np.full(len(o), np.inf, np.float32)
-    nothing = np.zeros((1, 1, 1), np.bool_)
     for r in numba.prange(len(o)):
         row = np.empty(1, np.float32)
-        if _walk(o[r], d[r], box, inner, occupied, blocks, nothing, np.float32(0), step, near, far, near, row):
+        if _walk(o[r], d[r], cells, steps, np.float32(0), steps[2], row):
             found[r] = row[0]
     return found
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def walk_rays(o, d, box, inner, occupied, blocks, solid, shift, clear, step, near, far, most, room, first):
+def walk_rays(o, d, cells, steps, shift, clear, most, room, first):
     """Samples of some rays, each of which has at most `most`; see `_pack` for what comes back.
 
     Args:
+        cells, steps: `Cells` and `Steps` as plain tuples, which is what parallel loops pass on.
         clear: before it a ray meets no occupied cell; one for each, or none.
         room, first: see `_kept`.
     """
     counts = np.empty(len(o), np.int64)
     rows = np.empty((len(o), most), np.float32)
     for r in numba.prange(len(o)):
-        before = clear[r] if len(clear) else near
-        counts[r] = _walk(o[r], d[r], box, inner, occupied, blocks, solid, shift[r], step, near, far, before, rows[r])
+        before = clear[r] if len(clear) else steps[2]
+        counts[r] = _walk(o[r], d[r], cells, steps, shift[r], before, rows[r])
     packed, total = _kept(counts, room, first)
-    return _pack(rows, packed, step, np.float32(0), total)
+    return _pack(rows, packed, steps[0], steps[1], total)
 
 
 @numba.njit(cache=True)
-def _walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, near, far, t_starts):
+def _walk_nested(o, d, cells, steps, shift, t_starts):
     """Walk one ray through nested boxes, whose cells are stacked along x; as `_walk`."""
+    centre, half, occupied, solid = cells
+    step, cone_angle, near, far = steps
     r = occupied.shape[1]
     levels = occupied.shape[0] // r
     stops = solid.shape[0] == occupied.shape[0]
@@ -242,41 +287,19 @@ def _walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, n
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, near, far, most, room, first):
-    """As `walk_rays`."""
+def walk_nested(o, d, cells, steps, shift, most, room, first):
+    """As `walk_rays`, with `NestedCells`."""
     counts = np.empty(len(o), np.int64)
     rows = np.empty((len(o), most), np.float32)
     for r in numba.prange(len(o)):
-        counts[r] = _walk_nested(
-            o[r], d[r], centre, half, occupied, solid, shift[r], step, cone_angle, near, far, rows[r]
-        )
+        counts[r] = _walk_nested(o[r], d[r], cells, steps, shift[r], rows[r])
     packed, total = _kept(counts, room, first)
-    return _pack(rows, packed, step, cone_angle, total)
-
-
-@numba.njit(cache=True, error_model="numpy", nogil=True)
-def rays_through(plane, cameras, c2w):
-    """Origins and unit directions of rays that leave cameras through points of the plane before them.
-
-    As the last lines of `Cameras.rays`, whose many small operations cost more than their arithmetic.
-    """
-    n, one = len(plane), np.float32(1)
-    rays_o, rays_d = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
-    for r in range(n):
-        pose, x, y = c2w[cameras[r]], plane[r, 0], plane[r, 1]
-        length = np.float32(0)
-        for a in range(3):
-            value = pose[a, 0] * x - pose[a, 1] * y - pose[a, 2]
-            rays_o[r, a], rays_d[r, a] = pose[a, 3], value
-            length += value * value
-        inverse = one / np.sqrt(length)
-        for a in range(3):
-            rays_d[r, a] *= inverse
-    return rays_o, rays_d
+    return _pack(rows, packed, steps[0], steps[1], total)
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def sample_points(o, d, ray_indices, t_starts, t_ends):
+def middles(o, d, ray_indices, t_starts, t_ends):
+    """Points halfway between the ends of samples."""
     out = np.empty((len(ray_indices), 3), np.float32)
     for i in numba.prange(len(ray_indices)):
         r, middle = ray_indices[i], (t_starts[i] + t_ends[i]) * np.float32(0.5)
@@ -285,65 +308,114 @@ def sample_points(o, d, ray_indices, t_starts, t_ends):
     return out
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
-def composite_forward(sigmas, colours, lengths, middle, packed):
-    rays, channels = len(packed), colours.shape[1]
-    out = np.zeros((rays, channels), np.float32)
-    opacity = np.zeros(rays, np.float32)
-    depth = np.zeros(rays, np.float32)
-    for r in numba.prange(rays):
-        total = np.zeros(channels, np.float64)
-        trans, distance = 1.0, 0.0
-        for i in range(packed[r, 0], packed[r, 0] + packed[r, 1]):
-            left = trans * np.exp(-min(np.float64(sigmas[i]) * lengths[i], MAX_OPTICAL_DEPTH))
-            weight = trans - left
-            trans = left
-            distance += weight * middle[i]
-            for c in range(channels):
-                total[c] += weight * colours[i, c]
-        out[r] = total
-        opacity[r] = 1.0 - trans
-        depth[r] = distance
-    return out, opacity, depth
+Found = tuple[Tensor, Tensor, Tensor, Tensor]
+"""ray_indices, t_starts, t_ends and packed_info; see `inputs.FlatSamples`."""
 
 
-@numba.njit(cache=True)
-def transmittances(sigmas, lengths, first, count, trans):
-    """What is left of a ray's light before each of its samples, and after the last."""
-    trans[0] = 1.0
-    for i in range(count):
-        s = first + i
-        trans[i + 1] = trans[i] * np.exp(-min(np.float64(sigmas[s]) * lengths[s], MAX_OPTICAL_DEPTH))
+def march(
+    rays_o: Tensor, rays_d: Tensor, grid: Grid, settings: March, jitter: Tensor | None = None, clear: Tensor | None = None
+) -> Found:
+    """Samples of rays in a grid of one level; see `render.march.march`."""
+    o, d = _arrays(rays_o, rays_d)
+    shift = np.zeros(len(o), np.float32) if jitter is None else jitter.numpy()
+    known = np.empty(0, np.float32) if clear is None else clear.numpy()
+    cells, steps = _cells(grid), _steps(settings)
+    diagonal = math.dist(cells.box[:3], cells.box[3:])
+    most = max(int(min(diagonal, settings.far_plane - settings.near_plane) / settings.render_step_size) + 2, 1)
+
+    def walk(part: slice, room: int, first: bool) -> tuple[np.ndarray, ...]:
+        return walk_rays(o[part], d[part], tuple(cells), tuple(steps), shift[part], known[part], most, room, first)
+
+    return _gather(walk, len(o), most, settings.max_samples)
 
 
-@numba.njit(cache=True)
-def ray_backward(
-    colours, lengths, middle, first, count, trans, grad_colour, grad_opacity, grad_depth, grad_sigmas, grad_colours
-):
-    """Gradients of one ray's samples, from `transmittances` and those of its pixel."""
-    # w_i = T_i − T_{i+1}, hence dL/dσ_i = δ_i (T_{i+1} G_i − Σ_{j>i} w_j G_j) with G_i = dL/dw_i.
-    behind = 0.0
-    for i in range(count - 1, -1, -1):
-        s = first + i
-        weight = trans[i] - trans[i + 1]
-        g = np.float64(grad_opacity) + np.float64(grad_depth) * middle[s]
-        for c in range(colours.shape[1]):
-            g += np.float64(grad_colour[c]) * colours[s, c]
-            grad_colours[s, c] = weight * grad_colour[c]
-        grad_sigmas[s] = lengths[s] * (trans[i + 1] * g - behind)
-        behind += weight * g
+def march_nested(
+    rays_o: Tensor, rays_d: Tensor, grid: Grid, settings: March, jitter: Tensor | None = None, clear: Tensor | None = None
+) -> Found:
+    """Samples of rays in nested grids; see `render.march_nested`. `clear` is of no use here."""
+    o, d = _arrays(rays_o, rays_d)
+    shift = np.zeros(len(o), np.float32) if jitter is None else jitter.numpy()
+    box = grid.aabb.numpy().astype(np.float32)
+    cells = NestedCells((box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2, grid.binaries.numpy(), _solid(grid))
+    steps, most = _steps(settings), _most_nested(rays_o, grid, settings)
+
+    def walk(part: slice, room: int, first: bool) -> tuple[np.ndarray, ...]:
+        return walk_nested(o[part], d[part], tuple(cells), tuple(steps), shift[part], most, room, first)
+
+    return _gather(walk, len(o), most, settings.max_samples)
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
-def composite_backward(sigmas, colours, lengths, middle, packed, grad_colour, grad_opacity, grad_depth):
-    grad_sigmas = np.empty_like(sigmas)
-    grad_colours = np.empty_like(colours)
-    for r in numba.prange(len(packed)):
-        first, count = packed[r]
-        trans = np.empty(count + 1, np.float64)
-        transmittances(sigmas, lengths, first, count, trans)
-        ray_backward(
-            colours, lengths, middle, first, count, trans, grad_colour[r], grad_opacity[r], grad_depth[r], grad_sigmas,
-            grad_colours,
-        )  # fmt: skip
-    return grad_sigmas, grad_colours
+def first_meeting(rays_o: Tensor, rays_d: Tensor, grid: Grid, settings: March) -> Tensor:
+    """Where the first sample of each ray begins without jitter; see `render.march.first_meeting`."""
+    cells = _cells(grid._replace(solid=None))
+    return torch.from_numpy(first_steps(*_arrays(rays_o, rays_d), tuple(cells), tuple(_steps(settings))))
+
+
+def sample_points(rays_o: Tensor, rays_d: Tensor, ray_indices: Tensor, t_starts: Tensor, t_ends: Tensor) -> Tensor:
+    """The middles of samples on rays."""
+    given = rays_o, rays_d, ray_indices, t_starts, t_ends
+    return torch.from_numpy(middles(*(x.contiguous().numpy() for x in given)))
+
+
+def _arrays(*rays: Tensor) -> tuple[np.ndarray, ...]:
+    return tuple(np.ascontiguousarray(x.detach().numpy(), np.float32) for x in rays)
+
+
+def _steps(settings: March) -> Steps:
+    return Steps(*(np.float32(x) for x in (settings.render_step_size, settings.cone_angle, settings.near_plane, settings.far_plane)))
+
+
+def _solid(grid: Grid) -> np.ndarray:
+    return np.zeros((1, 1, 1), np.bool_) if grid.solid is None else grid.solid.numpy()
+
+
+def _cells(grid: Grid) -> Cells:
+    """A grid as `walk_rays` takes it; what is found about its occupied cells is held until these change."""
+    box, occupied = grid.aabb.numpy().astype(np.float32), grid.binaries.numpy()
+    state = grid.binaries._version, box.tobytes()
+    held = _COARSE.get(grid.binaries)
+    if held is None or held[0] != state:
+        blocks = coarsen(occupied)
+        _COARSE[grid.binaries] = held = state, blocks, inner_box(blocks, box, occupied.shape)
+    return Cells(box, held[2], occupied, held[1], _solid(grid))
+
+
+def _most_nested(rays_o: Tensor, grid: Grid, settings: March) -> int:
+    """Lattice positions until no ray can be in the largest box."""
+    if len(rays_o) == 0:
+        return 1
+    centre, half = (grid.aabb[:3] + grid.aabb[3:]) / 2, (grid.aabb[3:] - grid.aabb[:3]) / 2
+    reach = float((rays_o - centre).norm(dim=1).max() + half.norm() * 2 ** (grid.levels - 1))
+    farthest, most, t = min(reach, settings.far_plane), 2, np.float32(settings.near_plane)
+    while t < farthest:
+        t += max(np.float32(settings.cone_angle) * t, np.float32(settings.render_step_size))
+        most += 1
+    return most
+
+
+def _gather(
+    walk: Callable[[slice, int, bool], tuple[np.ndarray, ...]], n_rays: int, most: int, max_samples: int
+) -> Found:
+    """Samples of all rays, part by part, as scratch allows, until the cap is reached.
+
+    Args:
+        walk: from which rays, how many samples at most and whether a ray's may be cut off for it, to ray_indices,
+            t_starts, t_ends and packed_info of the rays whose samples all fit, from the first on.
+        most: how many samples a ray can have.
+    """
+    parts, start, room = [], 0, max_samples
+    while start < n_rays:
+        asked = slice(start, min(start + max(SCRATCH // most, 1), n_rays))
+        index, t0, t1, packed = walk(asked, room, not parts)
+        if parts:
+            index += start
+            packed[:, 0] += max_samples - room
+        parts.append((index, t0, t1, packed))
+        start, room = start + len(packed), room - len(t0)
+        if start < asked.stop:
+            break
+    if len(parts) != 1:
+        empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), np.empty((0, 2), np.int64))
+        parts = [tuple(np.concatenate(x) for x in zip(empty, *parts, strict=True))]
+    index, t0, t1, packed = (torch.from_numpy(x) for x in parts[0])
+    return index, t0, t1, packed

@@ -102,6 +102,10 @@ class FlatSamples(NamedTuple):
     t_ends: Float[Tensor, "n_samples"]
     packed_info: Int[Tensor, "n_rays 2"]
 
+    @property
+    def n_rays(self) -> int:
+        return len(self.packed_info)
+
 
 class Lines(NamedTuple):
     """Where samples lie, for a network that sees the frequency encoding of (point − centre) / half."""

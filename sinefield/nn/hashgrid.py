@@ -55,9 +55,14 @@ class HashGrid(nn.Module):
         chosen = choose("hashgrid", x.device, gradients=1, asked=self.backend)
         if chosen.function is None:
             return self.reference(x).to(self.dtype)
-        out = chosen.function(x, self.table, Levels(self.resolutions, self.sizes, self.offsets, tuple(self.levels)))
+        out = chosen.function(x, self.table, self.given)
         # float32 from tinycudann, so that no gradient passes through fp16 unscaled.
         return out if chosen.name == "tinycudann" else out.to(self.dtype)
+
+    @property
+    def given(self) -> Levels:
+        """The levels as operations take them."""
+        return Levels(self.resolutions, self.sizes, self.offsets, tuple(self.levels))
 
     def reference(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
         """The encoding in plain torch, on any device, float32."""

@@ -29,10 +29,6 @@ class Samples(FlatSamples):
 
     __slots__ = ()
 
-    @property
-    def n_rays(self) -> int:
-        return len(self.packed_info)
-
     def points(self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"]) -> Float[Tensor, "n_samples 3"]:
         """Midpoint of each sample, in the rays' coordinates."""
         learns = rays_o.requires_grad or rays_d.requires_grad

@@ -14,8 +14,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, which reads it once
 os.environ.setdefault("SINEFIELD_CACHE", str(ROOT / ".pytest_cache" / "sinefield"))
-# Not the rest of kernels.cpu, which is numba's, nor export.video_files and export.video: the checker takes frames from their
-# streams.
+# Not the rest of kernels.cpu, which is numba's, nor export.video_files and export.video: the checker takes frames from
+# their streams.
 CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "encodings", "hashgrid", "spectrum", "points")]
 CHECKED += [f"kernels.cuda.{name}" for name in ("attention", "hashgrid", "nerfacc", "rays", "tinycudann")]
 CHECKED += ["transformers", "kernels.cpu.layers", "fields", "metrics", "data", "cameras", "meshing"]

@@ -11,9 +11,9 @@ from small import radiance_config, shape_config
 from sinefield.config import make_config
 from sinefield.fields.radiance.training import RadianceTask, load_scene
 from sinefield.fields.shape.training import ShapeTask, load_shape
-from sinefield.learning.loop import make_optimizers, step_generator
 from sinefield.kernels.cuda import nerfacc, tinycudann
 from sinefield.kernels.cuda import rays as tritons
+from sinefield.learning.loop import make_optimizers, step_generator
 from sinefield.learning.train import train
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP

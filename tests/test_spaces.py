@@ -14,9 +14,9 @@ from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import export_mesh
 from sinefield.fields.radiance.training import load_scene, make_field
+from sinefield.kernels.cpu.march import march_nested
 from sinefield.learning.train import train
 from sinefield.render.march import Grid, March, Samples, march, march_reference
-from sinefield.kernels.cpu.march import march_nested
 from sinefield.render.march_nested import lattice, locate, march_nested_reference
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.spaces import contract, forward_frame, from_ndc, ndc_box, points_to_ndc, to_ndc

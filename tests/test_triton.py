@@ -103,9 +103,7 @@ def test_rays_that_are_none_end(monkeypatch):
     o[1, 0] = d[2, 0] = math.nan
     o[3] = d[3] = 0.0
     cells = torch.ones(3, 3, 3, dtype=torch.bool)
-    full, empty = (
-        march_triton(o, d, Grid(BOX, c), March(0.2)).packed_info[:, 1].tolist() for c in (cells, ~cells)
-    )
+    full, empty = (march_triton(o, d, Grid(BOX, c), March(0.2)).packed_info[:, 1].tolist() for c in (cells, ~cells))
     assert full == [9, 0, 0, 20] and empty == [0, 0, 0, 0]
 
 

@@ -42,9 +42,9 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.radiance.training import RadianceTask, load_scene, render_view
 from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.files import write_text
+from sinefield.kernels.cuda import tinycudann
 from sinefield.machine import describe_machine
 from sinefield.metrics.images import psnr
-from sinefield.kernels.cuda import tinycudann
 from sinefield.nn.backend import use_backend
 from sinefield.nn.mlp import count_parameters
 from sinefield.store.run import Run

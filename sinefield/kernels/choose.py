@@ -125,7 +125,8 @@ OPERATIONS: dict[str, Operation] = {
         "render.march_nested.march_nested_reference",
     ),
     "first_meeting": Operation(
-        (Implementation("numba", "cpu", "cpu.march:first_meeting", gradients=0),), "render.march.first_meeting_reference"
+        (Implementation("numba", "cpu", "cpu.march:first_meeting", gradients=0),),
+        "render.march.first_meeting_reference",
     ),
     "sample_points": Operation(
         (Implementation("numba", "cpu", "cpu.march:sample_points", FLOAT32, gradients=0),),

@@ -51,7 +51,7 @@ def march_nested_reference(
     jitter: Float[Tensor, "r"] | None = None,
     clear: Float[Tensor, "r"] | None = None,
 ) -> FlatSamples:
-    """Samples in nested grids in plain torch, on any device: every lattice position is looked up, memory rays × steps."""
+    """Samples in nested grids in plain torch, on any device: every lattice position is looked up."""
     r, levels, binaries = grid.binaries.shape[1], grid.levels, grid.binaries
     step, cone_angle, near, far = (
         settings.render_step_size, settings.cone_angle, settings.near_plane, settings.far_plane,

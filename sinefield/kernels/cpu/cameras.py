@@ -1,4 +1,4 @@
-"""The compiled twin of the last lines of `Cameras.rays`, whose many small operations cost more than their arithmetic."""
+"""The compiled twin of what `Cameras.rays` ends with, whose many small operations cost more than their arithmetic."""
 
 import numba
 import numpy as np

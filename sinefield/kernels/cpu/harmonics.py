@@ -1,4 +1,7 @@
-"""The compiled twin of `nn.encodings.SphericalHarmonics.reference`, whose many small operations cost more than their arithmetic."""
+"""The compiled twin of `nn.encodings.SphericalHarmonics.reference`.
+
+There many small operations cost more than their arithmetic.
+"""
 
 import numba
 import numpy as np

@@ -1,4 +1,4 @@
-"""The compiled, multi-threaded twin of `nn.hashgrid.HashGrid.reference`: the same sums whatever the number of threads."""
+"""The compiled twin of `nn.hashgrid.HashGrid.reference`: the same sums whatever the number of threads."""
 
 from collections.abc import Sequence
 
@@ -79,9 +79,7 @@ def scatter(x, grad, resolutions, sizes, offsets, total):
 
 def hashgrid(x: Tensor, table: Tensor, levels: Levels) -> Tensor:
     """Interpolated features of points, float32; the gradient reaches the table."""
-    points, *grids = (
-        v.detach().contiguous().numpy() for v in (x, levels.resolutions, levels.sizes, levels.offsets)
-    )
+    points, *grids = (v.detach().contiguous().numpy() for v in (x, levels.resolutions, levels.sizes, levels.offsets))
 
     def step(wanted: Sequence[bool], table: Tensor) -> tuple[Tensor, Pull]:
         entries = len(table)

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sinefield.kernels.workspace import ROUND, Workspace, rounded_up
 from sinefield.kernels.inputs import BETA, LEAK, Activation, Network
 from sinefield.kernels.shell import Pull, differentiable
+from sinefield.kernels.workspace import ROUND, Workspace, rounded_up
 
 FUSED_LINEAR = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether torch was built with oneDNN's product that adds the bias and applies the activation on its way out."""

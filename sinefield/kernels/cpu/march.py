@@ -1,6 +1,5 @@
-"""Rays into samples by compiled, multi-threaded loops; `render.march` and `render.march_nested` have the definitions."""
+"""Rays into samples by compiled loops on all threads; `render.march` and `render.march_nested` have the definitions."""
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -313,7 +312,12 @@ Found = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def march(
-    rays_o: Tensor, rays_d: Tensor, grid: Grid, settings: March, jitter: Tensor | None = None, clear: Tensor | None = None
+    rays_o: Tensor,
+    rays_d: Tensor,
+    grid: Grid,
+    settings: March,
+    jitter: Tensor | None = None,
+    clear: Tensor | None = None,
 ) -> Found:
     """Samples of rays in a grid of one level; see `render.march.march`."""
     o, d = _arrays(rays_o, rays_d)
@@ -330,7 +334,12 @@ def march(
 
 
 def march_nested(
-    rays_o: Tensor, rays_d: Tensor, grid: Grid, settings: March, jitter: Tensor | None = None, clear: Tensor | None = None
+    rays_o: Tensor,
+    rays_d: Tensor,
+    grid: Grid,
+    settings: March,
+    jitter: Tensor | None = None,
+    clear: Tensor | None = None,
 ) -> Found:
     """Samples of rays in nested grids; see `render.march_nested`. `clear` is of no use here."""
     o, d = _arrays(rays_o, rays_d)
@@ -362,7 +371,8 @@ def _arrays(*rays: Tensor) -> tuple[np.ndarray, ...]:
 
 
 def _steps(settings: March) -> Steps:
-    return Steps(*(np.float32(x) for x in (settings.render_step_size, settings.cone_angle, settings.near_plane, settings.far_plane)))
+    given = settings.render_step_size, settings.cone_angle, settings.near_plane, settings.far_plane
+    return Steps(*(np.float32(x) for x in given))
 
 
 def _solid(grid: Grid) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache, partial
+from itertools import pairwise
 from math import ceil
 
 import numba
@@ -57,7 +58,7 @@ class LaidOut:
         half = len(parameters) // 2
         self.sizes = [n_in, *(len(w) for w in parameters[:half])]
         filled = [ceil(size / LANES) * LANES for size in self.sizes]
-        self.shapes = list(zip(filled, filled[1:], strict=False))
+        self.shapes = list(pairwise(filled))
         self.hidden, self.learned = sum(filled[1:-1]), sum((a + ROWS) * b for a, b in self.shapes)
         weights, biases = (
             torch.cat([p.detach().reshape(-1) for p in some]).numpy() for some in (parameters[:half], parameters[half:])
@@ -72,7 +73,7 @@ class LaidOut:
         """Gradients of the matrices (out, in), then of the biases, from where `tile_backward` left them."""
         parts = learned.split([(a + ROWS) * b for a, b in self.shapes])
         both = [part.view(-1, b) for part, (_, b) in zip(parts, self.shapes, strict=True)]
-        sizes = list(zip(self.sizes, self.sizes[1:], strict=False))
+        sizes = list(pairwise(self.sizes))
         matrices = [m[:n_in, :n_out].t() for m, (n_in, n_out) in zip(both, sizes, strict=True)]
         return matrices + [m[-ROWS, :n_out] for m, (_, n_out) in zip(both, sizes, strict=True)]
 

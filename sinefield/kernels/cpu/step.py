@@ -1,16 +1,17 @@
 """The compiled step: a source of rows, through networks tile by tile, to a head.
 
-A source hands a tile's rows to the first network: rows that lie in memory (`sources.Rows`), or samples along rays, which
-it encodes (`sources.Along`). A head takes what the network gives (`heads`): it keeps it (`Outputs`), or makes an error
+A source hands a tile's rows to the network: rows that lie in memory (`sources.Rows`), or samples along rays, which it
+encodes (`sources.Along`). A head takes what the network gives (`heads`): it stores it (`Outputs`), or makes an error
 and its gradient of it (`Points`, `Pixels`), or brings the gradient along (`Slopes`). What is between the two is here
-once: rows go forward and back in groups that the head chooses, so that what a group keeps is met again in the cache, and
-each thread adds to gradients of its own, so that no sum depends on a race.
+once: rows go forward and back in groups that the head chooses, so that what a group keeps is met again in the cache.
+Each thread adds to gradients of its own, so that no sum depends on a race.
 
 Numba compiles `step` for each pair of source and head, from the functions that `varied` has for their kinds. Literals
 are never passed on: a function is compiled anew for each that it is given.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -151,14 +152,15 @@ def _share(thread, threads, source, net, head, learned, of_x):
     return loss
 
 
-def compiled(Source: type, Head: type) -> Callable[..., Any]:  # noqa: N803
+def compiled(Source: type, Head: type) -> Callable[..., Any]:
     """The step of a source and a head.
 
-    Its arguments are the fields of the source, of the network, as `tiles.Net` has them, and of the head as plain tuples,
-    which is what parallel loops pass on; `learned`, zeros (threads, …) that each thread adds its gradients to, as
+    Its arguments are the fields of the source, of the network (`tiles.Net`), and of the head as plain tuples, which is
+    what parallel loops pass on; `learned`, zeros (threads, …) that each thread adds its gradients to, as
     `tile_backward` says; and `of_x`, the gradient of the source's rows, or empty where it is not asked for. It returns
     the loss.
     """
+    written = _written()
 
     @numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)
     def step(source, net, head, learned, of_x):
@@ -168,6 +170,14 @@ def compiled(Source: type, Head: type) -> Callable[..., Any]:  # noqa: N803
             losses[thread] = _share(
                 np.int64(thread), threads, Source(*source), Net(*net), Head(*head), learned[thread], of_x
             )
-        return losses.sum()
+        return losses.sum() if written else 0.0
 
     return step
+
+
+def _written() -> int:
+    """When the files that a step is made of were last written.
+
+    A step that uses the number is compiled anew when one of them changes; numba by itself looks at this file only.
+    """
+    return max(path.stat().st_mtime_ns for path in Path(__file__).parent.glob("*.py"))

@@ -56,8 +56,8 @@ class Room(NamedTuple):
     """What a tile's passes through one network write to.
 
     Attributes:
-        even, odd, third, fourth: what is between two layers, of the kind of the network's numbers. Before `tile_backward`
-            the gradient of the output is in `even`, rows of its filled up size with zeros wherever there is none.
+        even, odd, third, fourth: what is between two layers, of the kind of the network's numbers. `tile_backward`
+            finds the gradient of the output in `even`: rows of its filled up size, zeros wherever there is none.
         result: float32 rows of the output's filled up size.
         ones: as many ones as a step of a product takes.
     """

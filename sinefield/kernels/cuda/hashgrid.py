@@ -15,9 +15,7 @@ def _corners(device: torch.device) -> Tensor:
     return torch.tensor([[c & 1, c >> 1 & 1, c >> 2 & 1] for c in range(8)], device=device)
 
 
-def hashgrid(
-    x: Float[Tensor, "n 3"], table: Float[Tensor, "entries f"], levels: Levels
-) -> Float[Tensor, "n e"]:
+def hashgrid(x: Float[Tensor, "n 3"], table: Float[Tensor, "entries f"], levels: Levels) -> Float[Tensor, "n e"]:
     """Interpolated features of points, float32; differentiable by torch."""
     corners, n = _corners(x.device), levels.resolutions[:, None]
     unit = (x.float() * 0.5 + 0.5).clamp(0, 1)

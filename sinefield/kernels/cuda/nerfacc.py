@@ -85,7 +85,7 @@ def _before_solid(middle: Tensor, ray_indices: Tensor, counts: Tensor, grid: Gri
 
 
 def pack_info(counts: Int[Tensor, "r"], max_samples: int) -> tuple[Int[Tensor, "n_rays 2"], int]:
-    """`packed_info` of rays with so many samples each, cut as `March.max_samples` says, and how many samples are left."""
+    """`packed_info` of rays with so many samples each, cut as `March.max_samples` says, and how many are left."""
     keep = int((counts.cumsum(0) <= max_samples).sum())
     if keep == 0 and len(counts):
         keep, counts = 1, counts[:1].clamp(max=max_samples)

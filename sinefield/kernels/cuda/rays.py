@@ -1,9 +1,9 @@
 """Marching and compositing in Triton, for CUDA without nvcc: what launches the kernels, and whether they run.
 
 The marcher goes through the grid twice: it counts samples, then fills them in. Compositing has one program a ray, which
-scans it by itself, so that no running sum over the batch can cancel and float32 is enough: the optical depth in front of
-a sample that still receives light is small, and so is its rounding. Written against the definitions in `render.march`
-and `render.volume`; docs/results/gpu.md says what of this has run on a GPU.
+scans it by itself, so that no running sum over the batch can cancel and float32 is enough: the optical depth in front
+of a sample that still receives light is small, and so is its rounding. Written against `render.march` and
+`render.volume`; docs/results/gpu.md says what of this has run on a GPU.
 """
 
 from collections.abc import Sequence

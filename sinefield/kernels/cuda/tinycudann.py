@@ -17,6 +17,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -183,7 +184,7 @@ def _try_on(device: torch.device) -> None:
     _tinycudann()
     generator = torch.Generator().manual_seed(0)
     sizes, act = (20, 15, 15, 15, 3), Activation("relu", 1.0, 1.0)
-    matrices = [(torch.rand(b, a, generator=generator) * 2 - 1) / a**0.5 for a, b in zip(sizes, sizes[1:], strict=False)]
+    matrices = [(torch.rand(b, a, generator=generator) * 2 - 1) / a**0.5 for a, b in pairwise(sizes)]
     biases = [torch.rand(n, generator=generator) * 0.5 - 0.25 for n in sizes[1:]]
     x, half = torch.rand(300, 20, generator=generator) * 2 - 1, len(matrices)
 

@@ -31,7 +31,7 @@ from sinefield.fields.shape.training import ShapeTask, load_shape
 from sinefield.files import write_text
 from sinefield.kernels import choose
 from sinefield.kernels.cpu import network as tiled
-from sinefield.kernels.cpu.heads import ray_error
+from sinefield.kernels.cpu.pixels import ray_error
 from sinefield.learning.loop import make_optimizers, optimise, step_generator
 from sinefield.machine import describe_machine
 from sinefield.nn.backend import hidden_dtype

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sinefield.kernels.cpu.heads import Outputs, Pixels, Points, Slopes
+from sinefield.kernels.cpu.heads import Outputs, Points, Slopes
+from sinefield.kernels.cpu.pixels import Pixels
 from sinefield.kernels.cpu.products import LANES, ROWS, TILE
 from sinefield.kernels.cpu.sources import Along, Rows
 from sinefield.kernels.cpu.step import compiled

@@ -10,15 +10,13 @@ import numpy as np
 
 from sinefield.kernels.cpu.products import LANES, TILE, narrow
 from sinefield.kernels.cpu.step import (
-    ahead,
-    behind,
+    back,
+    forth,
     group_of,
     kept_for,
-    kept_row,
     lead,
-    most_of,
+    pass_through,
     receive,
-    settle,
     share_of,
     work_for,
 )
@@ -55,35 +53,10 @@ class Points(NamedTuple):
 # What goes tile by tile.
 
 
-@ahead.of(Outputs, Points)
-def _(head):
-    return True
-
-
-@ahead.of(Slopes)
-def _(head):
-    return False
-
-
-@behind.of(Slopes, Points)
-def _(head):
-    return True
-
-
-@behind.of(Outputs)
-def _(head):
-    return False
-
-
 @share_of.of(Outputs, Slopes, Points)
 def _(head, n, thread, threads):
     tiles = (n + TILE - 1) // TILE
-    return tiles * thread // threads, tiles * (thread + 1) // threads
-
-
-@most_of.of(Outputs, Slopes, Points)
-def _(head, unit, end):
-    return np.int64(TILE)
+    return tiles * thread // threads, tiles * (thread + 1) // threads, np.int64(TILE)
 
 
 @group_of.of(Outputs, Slopes, Points)
@@ -96,38 +69,34 @@ def _(head, thread, most):
     return None
 
 
-@settle.of(Outputs, Slopes, Points)
-def _(head, unit, end, at, work, loss):
-    return loss
-
-
 # Outputs, and gradients that come from outside: what is kept between them holds all rows.
 
 
 @kept_for.of(Outputs)
 def _(head, size, like):
-    return head.kept, head.keeps
+    return head.kept, head.keeps, True
 
 
 @kept_for.of(Slopes)
 def _(head, size, like):
-    return head.kept, True
+    return head.kept, True, True
 
 
-@kept_row.of(Outputs, Slopes)
-def _(head, at, t):
-    return at
+@pass_through.of(Outputs)
+def _(head, unit, group, source, net, memory, learned, of_x, loss):
+    return forth(head, group, source, net, memory, loss)
+
+
+@pass_through.of(Slopes)
+def _(head, unit, group, source, net, memory, learned, of_x, loss):
+    back(head, group, source, net, memory, learned, of_x)
+    return loss
 
 
 @receive.of(Outputs)
 def _(head, at, t, rows, net, room, work, loss):
     n_out = net.sizes[-1]
     give(room.result, filled_up(n_out), rows, head.out, at * n_out, n_out)
-    return loss
-
-
-@receive.of(Slopes)
-def _(head, at, t, rows, net, room, work, loss):
     return loss
 
 
@@ -142,12 +111,14 @@ def _(head, at, t, rows, net, room, work):
 
 @kept_for.of(Points)
 def _(head, size, like):
-    return np.empty(size, like.dtype), True
+    return np.empty(size, like.dtype), True, False
 
 
-@kept_row.of(Points)
-def _(head, at, t):
-    return t
+@pass_through.of(Points)
+def _(head, unit, group, source, net, memory, learned, of_x, loss):
+    loss = forth(head, group, source, net, memory, loss)
+    back(head, group, source, net, memory, learned, of_x)
+    return loss
 
 
 @receive.of(Points)
@@ -169,11 +140,6 @@ def _(head, at, t, rows, net, room, work, loss):
 def _(head, at, t, rows, net, room, work):
     for j in range(0, TILE * filled_up(net.sizes[-1]), LANES):
         narrow(room.result, j, room.even, j)
-
-
-@lead.of(Outputs)
-def _(head, at, t, rows, net, room, work):
-    pass
 
 
 @numba.njit(error_model="numpy")

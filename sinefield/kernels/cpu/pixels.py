@@ -11,15 +11,13 @@ import numpy as np
 from sinefield.kernels.cpu.composite import ray_backward, transmittances
 from sinefield.kernels.cpu.products import LANES, TILE, narrow
 from sinefield.kernels.cpu.step import (
-    ahead,
-    behind,
+    back,
+    forth,
     group_of,
     kept_for,
-    kept_row,
     lead,
-    most_of,
+    pass_through,
     receive,
-    settle,
     share_of,
     whole,
     work_for,
@@ -93,20 +91,23 @@ class PixelsWork(NamedTuple):
     lined: np.ndarray
 
 
-@ahead.of(Pixels)
-@behind.of(Pixels)
-def _(head):
-    return True
-
-
 @kept_for.of(Pixels)
 def _(head, size, like):
-    return np.empty(size, like.dtype), True
+    return np.empty(size, like.dtype), True, False
 
 
-@kept_row.of(Pixels)
-def _(head, at, t):
-    return t
+@pass_through.of(Pixels)
+def _(head, unit, group, source, net, memory, learned, of_x, loss):
+    """Errors of pixels come between the two ways."""
+    first, _, end = group
+    loss, work = forth(head, group, source, net, memory, loss), memory.work
+    for k in range(unit, end):
+        loss += ray_error(
+            head.packed_info[k, 0] - first, head.packed_info[k, 1], work.sigmas, work.lengths, work.middle,
+            work.colours, head.background[k], head.target[k], work.trans, work.grad_sigmas, work.grad_colours,
+        )  # fmt: skip
+    back(head, group, source, net, memory, learned, of_x)
+    return loss
 
 
 @numba.njit(error_model="numpy")
@@ -127,15 +128,10 @@ def _(head, n, thread, threads):
             else:
                 high = middle
         ends[i] = low if thread + i < threads else len(packed)
-    return (ends[0] if thread else 0), ends[1]
-
-
-@most_of.of(Pixels)
-def _(head, unit, end):
-    most = head.group
+    unit, end, most = (ends[0] if thread else 0), ends[1], head.group
     for r in range(unit, end):
-        most = max(most, head.packed_info[r, 1])
-    return (most + TILE - 1) // TILE * TILE
+        most = max(most, packed[r, 1])
+    return unit, end, (most + TILE - 1) // TILE * TILE
 
 
 @group_of.of(Pixels)
@@ -192,16 +188,6 @@ def _densities(head, at, t, rows, last, result, work):
             narrow(result, q * last + 1 + j, seen, line + j)
         for j in range(n_directions):
             seen[line + features + j] = head.directions[head.ray_indices[s] * n_directions + j]
-
-
-@settle.of(Pixels)
-def _(head, unit, end, at, work, loss):
-    for k in range(unit, end):
-        loss += ray_error(
-            head.packed_info[k, 0] - at, head.packed_info[k, 1], work.sigmas, work.lengths, work.middle, work.colours,
-            head.background[k], head.target[k], work.trans, work.grad_sigmas, work.grad_colours,
-        )  # fmt: skip
-    return loss
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -10,16 +10,17 @@ Numba compiles `step` for each pair of source and head, from the functions that 
 are never passed on: a function is compiled anew for each that it is given.
 """
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba.extending import overload
 
 from sinefield.kernels.cpu.products import ROWS, TILE
-from sinefield.kernels.cpu.tiles import Net, filled_up, give, room_for, tile_backward, tile_forward, widths
+from sinefield.kernels.cpu.tiles import Net, Room, filled_up, give, room_for, tile_backward, tile_forward, widths
 
 
 def varied(function: Callable) -> Callable:
@@ -63,12 +64,8 @@ def columns_of(source, net, at, t, rows, sight):
 
 @varied
 def share_of(head, n, thread, threads):
-    """First of a thread's units, tiles or rays, and first of the next one's, of `n` rows in all."""
-
-
-@varied
-def most_of(head, unit, end):
-    """Rows of the largest group."""
+    """A thread's units, tiles or rays, of `n` rows in all: the first, the first of the next thread's, and the rows of
+    the largest group."""
 
 
 @varied
@@ -83,12 +80,12 @@ def work_for(head, thread, most):
 
 @varied
 def kept_for(head, size, like):
-    """Where hidden layers are left, and whether they are."""
+    """Where hidden layers are left, whether they are, and whether there is room for all rows or for a group's."""
 
 
 @varied
-def kept_row(head, at, t):
-    """Which row of that a tile begins with."""
+def pass_through(head, unit, group, source, net, memory, learned, of_x, loss):
+    """A group's way: `forth`, `back`, or both. Returns the loss with what the group adds."""
 
 
 @varied
@@ -97,23 +94,46 @@ def receive(head, at, t, rows, net, room, work, loss):
 
 
 @varied
-def settle(head, unit, end, at, work, loss):
-    """Do what a group's outputs together allow; returns the loss with what that adds."""
-
-
-@varied
 def lead(head, at, t, rows, net, room, work):
     """Put the gradient of a tile's output where `tile_backward` takes it from."""
 
 
-@varied
-def ahead(head):
-    """Whether rows go forward."""
+class Memory(NamedTuple):
+    """What a thread writes to: of the source, the head and the network; and the hidden layers that are kept."""
+
+    sight: NamedTuple
+    work: NamedTuple
+    room: Room
+    kept: np.ndarray
+    keeps: bool
+    keeps_all: bool
 
 
-@varied
-def behind(head):
-    """Whether gradients go back."""
+@numba.njit(error_model="numpy")
+def forth(head, group, source, net, memory, loss):
+    """A group's rows through the network to the head, tile by tile."""
+    first, m, _ = group
+    hidden, begin = widths(net.sizes)[0], first if memory.keeps_all else 0
+    for t in range(0, m, TILE):
+        rows = min(TILE, m - t)
+        given = rows_of(source, net, first + t, t, rows, memory.sight)
+        tile_forward(whole(rows), given, net, memory.keeps, memory.kept, (begin + t) * hidden, memory.room)
+        loss = receive(head, first + t, t, rows, net, memory.room, memory.work, loss)
+    return loss
+
+
+@numba.njit(error_model="numpy")
+def back(head, group, source, net, memory, learned, of_x):
+    """The gradients of a group's outputs through the network, to its matrices and to the source's rows."""
+    first, m, _ = group
+    hidden, begin, n_in = widths(net.sizes)[0], first if memory.keeps_all else 0, net.sizes[0]
+    for t in range(0, m, TILE):
+        at, rows = first + t, min(TILE, m - t)
+        lead(head, at, t, rows, net, memory.room, memory.work)
+        seen, kept_end = columns_of(source, net, at, t, rows, memory.sight), (begin + t + TILE) * hidden
+        g = tile_backward(whole(rows), seen, net, memory.kept, kept_end, learned, len(of_x) > 0, memory.room)
+        if len(of_x):
+            give(g, filled_up(n_in), rows, of_x, at * n_in, n_in)
 
 
 @numba.njit(error_model="numpy")
@@ -124,31 +144,16 @@ def whole(rows):
 
 @numba.njit(error_model="numpy")
 def _share(thread, threads, source, net, head, learned, of_x):
-    """One thread's groups, one after another, each forward and back."""
-    n, n_in, hidden = count(source, net), net.sizes[0], widths(net.sizes)[0]
-    unit, end = share_of(head, n, thread, threads)
-    most = most_of(head, unit, end)
+    """One thread's groups, one after another."""
+    n = count(source, net)
+    unit, end, most = share_of(head, n, thread, threads)
+    kept, keeps, keeps_all = kept_for(head, most * widths(net.sizes)[0], net.forth)
     sight, work, room = sight_for(source, net, most), work_for(head, thread, most), room_for(net)
-    kept, keeps = kept_for(head, most * hidden, net.forth)
-    loss, wanted = 0.0, len(of_x) > 0
+    memory, loss = Memory(sight, work, room, kept, keeps, keeps_all), 0.0
     while unit < end:
-        first, m, following = group_of(head, n, unit, end)
-        if ahead(head):
-            for t in range(0, m, TILE):
-                at, rows = first + t, min(TILE, m - t)
-                given = rows_of(source, net, at, t, rows, sight)
-                tile_forward(whole(rows), given, net, keeps, kept, kept_row(head, at, t) * hidden, room)
-                loss = receive(head, at, t, rows, net, room, work, loss)
-            loss = settle(head, unit, following, first, work, loss)
-        if behind(head):
-            for t in range(0, m, TILE):
-                at, rows = first + t, min(TILE, m - t)
-                lead(head, at, t, rows, net, room, work)
-                seen, kept_end = columns_of(source, net, at, t, rows, sight), (kept_row(head, at, t) + TILE) * hidden
-                g = tile_backward(whole(rows), seen, net, kept, kept_end, learned, wanted, room)
-                if wanted:
-                    give(g, filled_up(n_in), rows, of_x, at * n_in, n_in)
-        unit = following
+        group = group_of(head, n, unit, end)
+        loss = pass_through(head, unit, group, source, net, memory, learned, of_x, loss)
+        unit = group[2]
     return loss
 
 
@@ -165,19 +170,21 @@ def compiled(Source: type, Head: type) -> Callable[..., Any]:
     @numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)
     def step(source, net, head, learned, of_x):
         threads = len(learned)
-        losses = np.zeros(threads)
+        losses, total = np.zeros(threads), 0.0
         for thread in numba.prange(threads):
             losses[thread] = _share(
                 np.int64(thread), threads, Source(*source), Net(*net), Head(*head), learned[thread], of_x
             )
-        return losses.sum() if written else 0.0
+        for thread in range(threads):
+            total += losses[thread]
+        return total if written else 0.0
 
     return step
 
 
 def _written() -> int:
-    """When the files that a step is made of were last written.
+    """A number of what the files say that a step is made of.
 
-    A step that uses the number is compiled anew when one of them changes; numba by itself looks at this file only.
+    A step that uses it is compiled anew when one of them changes; numba by itself looks at this file only.
     """
-    return max(path.stat().st_mtime_ns for path in Path(__file__).parent.glob("*.py"))
+    return 1 + zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))

@@ -91,7 +91,9 @@ def room_for(net):
     """Memory for a network's passes."""
     size, kind = TILE * widths(net.sizes)[1], net.forth.dtype
     result = np.empty(TILE * filled_up(net.sizes[-1]) + LANES, np.float32)  # a little more: whole vectors are read
-    ones = np.full(np.int64(per_step_of(net.forth)), one_of(net.forth), kind)
+    ones = np.empty(np.int64(per_step_of(net.forth)), kind)
+    for i in range(len(ones)):
+        ones[i] = one_of(net.forth)
     return Room(np.empty(size, kind), np.empty(size, kind), np.empty(size, kind), np.empty(size, kind), result, ones)
 
 

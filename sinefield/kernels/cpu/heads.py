@@ -15,9 +15,9 @@ from sinefield.kernels.cpu.step import (
     group_of,
     kept_for,
     lead,
-    pass_through,
     receive,
     share_of,
+    way,
     work_for,
 )
 from sinefield.kernels.cpu.tiles import filled_up, give, take
@@ -82,12 +82,12 @@ def _(head, size, like):
     return head.kept, True, True
 
 
-@pass_through.of(Outputs)
+@way(Outputs)
 def _(head, unit, group, source, net, memory, learned, of_x, loss):
     return forth(head, group, source, net, memory, loss)
 
 
-@pass_through.of(Slopes)
+@way(Slopes)
 def _(head, unit, group, source, net, memory, learned, of_x, loss):
     back(head, group, source, net, memory, learned, of_x)
     return loss
@@ -114,7 +114,7 @@ def _(head, size, like):
     return np.empty(size, like.dtype), True, False
 
 
-@pass_through.of(Points)
+@way(Points)
 def _(head, unit, group, source, net, memory, learned, of_x, loss):
     loss = forth(head, group, source, net, memory, loss)
     back(head, group, source, net, memory, learned, of_x)

@@ -16,9 +16,9 @@ from sinefield.kernels.cpu.step import (
     group_of,
     kept_for,
     lead,
-    pass_through,
     receive,
     share_of,
+    way,
     whole,
     work_for,
 )
@@ -96,7 +96,7 @@ def _(head, size, like):
     return np.empty(size, like.dtype), True, False
 
 
-@pass_through.of(Pixels)
+@way(Pixels)
 def _(head, unit, group, source, net, memory, learned, of_x, loss):
     """Errors of pixels come between the two ways."""
     first, _, end = group

@@ -84,11 +84,6 @@ def kept_for(head, size, like):
 
 
 @varied
-def pass_through(head, unit, group, source, net, memory, learned, of_x, loss):
-    """A group's way: `forth`, `back`, or both. Returns the loss with what the group adds."""
-
-
-@varied
 def receive(head, at, t, rows, net, room, work, loss):
     """Take what the network gave for a tile, and return the loss with what it adds."""
 
@@ -109,7 +104,7 @@ class Memory(NamedTuple):
     keeps_all: bool
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(error_model="numpy", inline="always")
 def forth(head, group, source, net, memory, loss):
     """A group's rows through the network to the head, tile by tile."""
     first, m, _ = group
@@ -122,7 +117,7 @@ def forth(head, group, source, net, memory, loss):
     return loss
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(error_model="numpy", inline="always")
 def back(head, group, source, net, memory, learned, of_x):
     """The gradients of a group's outputs through the network, to its matrices and to the source's rows."""
     first, m, _ = group
@@ -142,19 +137,36 @@ def whole(rows):
     return (rows + ROWS - 1) // ROWS * ROWS
 
 
-@numba.njit(error_model="numpy")
-def _share(thread, threads, source, net, head, learned, of_x):
-    """One thread's groups, one after another."""
-    n = count(source, net)
-    unit, end, most = share_of(head, n, thread, threads)
-    kept, keeps, keeps_all = kept_for(head, most * widths(net.sizes)[0], net.forth)
-    sight, work, room = sight_for(source, net, most), work_for(head, thread, most), room_for(net)
-    memory, loss = Memory(sight, work, room, kept, keeps, keeps_all), 0.0
-    while unit < end:
-        group = group_of(head, n, unit, end)
-        loss = pass_through(head, unit, group, source, net, memory, learned, of_x, loss)
-        unit = group[2]
-    return loss
+@varied
+def share(head, thread, threads, source, net, learned, of_x):
+    """One thread's groups, one after another; returns the loss."""
+
+
+def way(head: type) -> Callable:
+    """Register how a group of a head's goes: `forth`, `back`, or both, and what is between; it returns the loss.
+
+    It is inlined, as `forth` and `back` are: all that a function calls is optimised once more with it, level by level.
+    """
+
+    def add(function: Callable) -> Callable:
+        go = numba.njit(error_model="numpy", inline="always")(function)
+
+        @share.of(head)
+        def _(head, thread, threads, source, net, learned, of_x):
+            n = count(source, net)
+            unit, end, most = share_of(head, n, thread, threads)
+            kept, keeps, keeps_all = kept_for(head, most * widths(net.sizes)[0], net.forth)
+            sight, work, room = sight_for(source, net, most), work_for(head, thread, most), room_for(net)
+            memory, loss = Memory(sight, work, room, kept, keeps, keeps_all), 0.0
+            while unit < end:
+                group = group_of(head, n, unit, end)
+                loss = go(head, unit, group, source, net, memory, learned, of_x, loss)
+                unit = group[2]
+            return loss
+
+        return function
+
+    return add
 
 
 def compiled(Source: type, Head: type) -> Callable[..., Any]:
@@ -172,8 +184,8 @@ def compiled(Source: type, Head: type) -> Callable[..., Any]:
         threads = len(learned)
         losses, total = np.zeros(threads), 0.0
         for thread in numba.prange(threads):
-            losses[thread] = _share(
-                np.int64(thread), threads, Source(*source), Net(*net), Head(*head), learned[thread], of_x
+            losses[thread] = share(
+                Head(*head), np.int64(thread), threads, Source(*source), Net(*net), learned[thread], of_x
             )
         for thread in range(threads):
             total += losses[thread]

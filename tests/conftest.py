@@ -14,12 +14,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, which reads it once
 os.environ.setdefault("SINEFIELD_CACHE", str(ROOT / ".pytest_cache" / "sinefield"))
-# Not kernels.cpu, which is numba's, nor export.video_files and export.video: the checker takes frames from their
-# streams.
-CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "fused", "encodings", "hashgrid", "spectrum", "tcnn")]
-CHECKED += ["transformers", "kernels.cuda.attention", "fields", "metrics", "data", "cameras", "meshing"]
-CHECKED += ["render.march", "render.volume", "render.occupancy", "render.surface", "render.channels"]
-CHECKED += ["nn.point_error", "render.ray_error", "render.march_triton", "render.composite_triton"]
+# Not the rest of kernels.cpu, which is numba's, nor export.video_files and export.video: the checker takes frames from
+# their streams.
+CHECKED = [f"nn.{name}" for name in ("weights", "mlp", "encodings", "hashgrid", "spectrum", "points")]
+CHECKED += [f"kernels.cuda.{name}" for name in ("attention", "hashgrid", "nerfacc", "rays", "tinycudann")]
+CHECKED += ["transformers", "kernels.cpu.layers", "fields", "metrics", "data", "cameras", "meshing"]
+CHECKED += ["render.march", "render.march_nested", "render.volume", "render.occupancy", "render.surface"]
+CHECKED += ["nn.point_error", "render.ray_error", "render.channels"]
 CHECKED += ["export.mesh", "export.report", "export.page", "export.image"]
 CHECKED += ["viewer.picture", "adapters", "compress.adapter_table"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import sinefield.transformers.attention as ours
 from sinefield.errors import SinefieldError
+from sinefield.kernels import choose
 from sinefield.kernels.cuda import attention as tritons
 from sinefield.transformers.attention import Attention, attention, attention_matrix, choose_method
 from sinefield.transformers.norms import attention_norms, bounds, condition_number
@@ -267,13 +268,16 @@ def test_auto_on_cuda_asks_whether_triton_runs(monkeypatch):
         q = torch.empty(1, 2, 196, 64, device="cuda", dtype=torch.float16)
         half, single = (torch.empty(1, 2, 196, 100, device="cuda", dtype=x) for x in (torch.float16, torch.float32))
         double = q.double()
-    monkeypatch.setattr(tritons, "why_not_triton", lambda: None)
+    monkeypatch.setattr(tritons, "why_not", lambda dtype: None)
+    choose.forget()
     assert choose_method(q, q, q, 3) == choose_method(q, q, q, 3, masked=True) == "triton"
     assert choose_method(q, q, q, 3, biased=True) == choose_method(double, double, double, 3) == "quadratic"
     assert choose_method(half, half, half, 3) == "triton" and choose_method(single, single, single, 3) == "quadratic"
     assert choose_method(q, q, q, 1) == "linear"
-    monkeypatch.setattr(tritons, "why_not_triton", lambda: "no")
+    monkeypatch.setattr(tritons, "why_not", lambda dtype: "no")
+    choose.forget()
     assert choose_method(q, q, q, 3) == "quadratic"
+    choose.forget()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

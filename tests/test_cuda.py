@@ -13,17 +13,14 @@ from sinefield.data.surfaces.surface import load_surface
 from sinefield.fields.base import step_generator
 from sinefield.fields.radiance.training import RadianceTask, load_scene
 from sinefield.fields.shape.training import ShapeTask
+from sinefield.kernels.cuda import nerfacc, tinycudann
+from sinefield.kernels.cuda import rays as tritons
 from sinefield.learning.loop import make_optimizers
 from sinefield.learning.train import train
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP
-from sinefield.nn.tcnn import TinyGrid, TinyNetwork, why_not_tinycudann
 from sinefield.nn.weights import WeightSpec
-from sinefield.render.composite_triton import composite_triton
-from sinefield.render.march import march
-from sinefield.render.march_cuda import why_not_nerfacc
-from sinefield.render.march_triton import why_not_triton
-from sinefield.render.occupancy import marcher
+from sinefield.render.march import Grid, March, march
 from sinefield.render.volume import composite, composite_reference
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -36,7 +33,7 @@ def rays(generator, n=500):
 
 
 def need(which):
-    if why := {"nerfacc": why_not_nerfacc, "triton": why_not_triton}.get(which, lambda: None)():
+    if why := {"nerfacc": nerfacc.why_not, "triton": tritons.why_not}.get(which, lambda: None)():
         pytest.skip(f"{which}: {why}")
 
 
@@ -46,10 +43,9 @@ def test_marchers_agree_with_the_cpu(generator, which):
     o, d = rays(generator)
     box, jitter = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.rand(len(o), generator=generator)
     cells = torch.rand(16, 16, 16, generator=generator) < 0.3
-    truth = march(o, d, box, cells, 0.03, jitter=jitter)
-    ours = marcher(torch.device("cuda"), which)(
-        o.cuda(), d.cuda(), box.cuda(), cells.cuda(), 0.03, jitter=jitter.cuda()
-    )
+    truth = march(o, d, Grid(box, cells), March(0.03), jitter)
+    there = Grid(box.cuda(), cells.cuda())
+    ours = march(o.cuda(), d.cuda(), there, March(0.03), jitter.cuda(), asked=which)
     counts, expected = ours.packed_info[:, 1].cpu(), truth.packed_info[:, 1]
     # Rounding moves single samples across cell walls.
     assert (counts - expected).abs().max() <= 2 and (counts == expected).float().mean() > 0.9
@@ -64,14 +60,14 @@ def test_compositing_gradients_agree_with_the_cpu(generator, which):
     need(which)
     o, d = rays(generator, 50)
     box, cells = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.ones(4, 4, 4, dtype=torch.bool)
-    samples = march(o, d, box, cells, 0.05)
+    samples = march(o, d, Grid(box, cells), March(0.05))
     sigmas, colours = torch.rand(len(samples.t_starts), generator=generator), torch.rand(len(samples.t_starts), 3)
     grads = []
-    on_cuda = composite_triton if which == "triton" else composite_reference
+    on_cuda = tritons.composite if which == "triton" else composite_reference
     for device, function in (("cpu", composite), ("cuda", on_cuda)):
         s, c = (x.detach().to(device).requires_grad_() for x in (sigmas, colours))
-        pixels = function(s, c, type(samples)(*(x.to(device) for x in samples)))
-        (pixels.colours.square().sum() + pixels.opacities.sum() + pixels.depths.sum()).backward()
+        seen, opacities, depths = function(s, c, type(samples)(*(x.to(device) for x in samples)))
+        (seen.square().sum() + opacities.sum() + depths.sum()).backward()
         grads.append((s.grad.cpu(), c.grad.cpu()))
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -197,33 +193,32 @@ def test_hash_grids_agree_with_the_cpu(generator):
 
 
 @pytest.fixture
-def tinycudann():
-    if why := why_not_tinycudann():
+def tiny():
+    if why := tinycudann.why_not():
         pytest.skip(f"tinycudann: {why}")
 
 
 @pytest.mark.parametrize("kind", ["sine", "lowrank", "dense"])
 @pytest.mark.parametrize(("inputs", "width", "depth"), [(33, 15, 3), (32, 63, 4), (51, 127, 2), (48, 200, 3)])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
-def test_tinycudann_networks_agree_with_torch(tinycudann, kind, inputs, width, depth, activation):
+def test_tinycudann_networks_agree_with_torch(tiny, kind, inputs, width, depth, activation):
     torch.manual_seed(0)
     net = MLP(inputs, 4, width, depth, WeightSpec(kind, rank=4), activation).cuda()
-    tiny = TinyNetwork(net)
     x = torch.randn(5000, inputs, device="cuda", requires_grad=True)
     found = []
-    for out in (tiny(x, [w() for w in net.weights], list(net.biases)), net.reference(x)):
+    for out in (tinycudann.network(x, net.tensors()), net.reference(x)):
         found.append([out.detach(), *torch.autograd.grad(out.square().mean(), [x, *net.parameters()])])
     for a, b in zip(*found, strict=True):
         # fp16 moves single points across a kink.
         assert float((a - b).norm() / b.norm()) < 0.03
 
 
-def test_tinycudann_grids_agree_with_torch(tinycudann):
+def test_tinycudann_grids_agree_with_torch(tiny):
     torch.manual_seed(0)
     grid = HashGrid(levels=6, log2_table=12, coarsest=4, finest=300).cuda()
     x = torch.rand(5000, 3, device="cuda") * 2 - 1
     found = []
-    for out in (TinyGrid(grid)(x, grid.table), grid.reference(x)):
+    for out in (tinycudann.hashgrid(x, grid.table, grid.given), grid.reference(x)):
         found.append([out.detach(), *torch.autograd.grad(out.square().sum(), [grid.table])])
     for a, b in zip(*found, strict=True):
         assert float((a - b).norm() / b.norm()) < 1e-3
@@ -234,7 +229,7 @@ def test_tinycudann_grids_agree_with_torch(tinycudann):
 @pytest.mark.parametrize("kind", ["shape", "radiance"])
 def test_fields_are_learned_on_the_device(kind, encoding, backend, ball, photographs, tmp_path, request):
     if backend == "tinycudann":
-        request.getfixturevalue("tinycudann")
+        request.getfixturevalue("tiny")
     settings = {"steps": 250, "device": "cuda", "backend": backend}
     config = shape_config(ball, **settings) if kind == "shape" else radiance_config(photographs, **settings)
     config.field = dataclasses.replace(config.field, activation="relu", **(HASHED if encoding == "hash" else {}))

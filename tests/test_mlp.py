@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sinefield.errors import SinefieldError
-from sinefield.nn import tiled
+from sinefield.kernels import choose
+from sinefield.kernels.cpu import network as tiled
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP, count_parameters
@@ -64,16 +65,24 @@ def gradients(net, call, x, grad):
     return [t.grad.double().clone() for t in (x, *net.parameters())]
 
 
+def runs(dtype):
+    """Whether tiles of a dtype can run here at all, be something else faster or not."""
+    return (tiled.why_not(dtype) or "AMX").find("AMX") >= 0
+
+
 NO_TILES = "this processor has no AVX512-BF16, or something better"
 
 
 @pytest.fixture(params=["tiled", "layers"])
 def path(request, monkeypatch):
     """Each way through a bf16 network in turn."""
-    if request.param == "tiled" and not tiled.works(torch.bfloat16):
+    if request.param == "tiled" and not runs(torch.bfloat16):
         pytest.skip(NO_TILES)
-    monkeypatch.setattr(tiled, "works", lambda dtype: request.param == "tiled")
-    return request.param
+    monkeypatch.setattr(tiled, "why_not", lambda dtype: None if request.param == "tiled" else "not now")
+    choose.forget()
+    yield request.param
+    monkeypatch.undo()
+    choose.forget()
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
@@ -98,7 +107,7 @@ def test_fused_network_in_bf16_is_as_near_to_float64_as_autograd_in_bf16(activat
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("sizes", [(5, 130, 1), (33, 40, 3), (64, 64, 16), (1, 16, 2)])
 def test_tiled_network_is_exact_where_every_number_is(sizes, dtype):
-    if not tiled.works(dtype):
+    if tiled.why_not(dtype):
         pytest.skip(NO_TILES)
     n_in, width, n_out = sizes
     torch.manual_seed(0)
@@ -275,7 +284,7 @@ def test_hash_grid_slopes_come_from_the_plain_one():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_fused_error_is_that_of_what_the_network_gives(kind, outputs, dtype):
-    if not tiled.works(dtype):
+    if tiled.why_not(dtype):
         pytest.skip("networks of this precision do not go by tiles here")
     torch.manual_seed(0)
     net = MLP(10, outputs, 40, 3, activation="leaky_relu")

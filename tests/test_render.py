@@ -10,10 +10,10 @@ from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.config import RadianceFieldConfig
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance.field import RadianceField
-from sinefield.nn import tiled
-from sinefield.render.march import Samples, first_meeting, march, march_reference
-from sinefield.render.march_cuda import march_nerfacc
-from sinefield.render.march_triton import march_triton
+from sinefield.kernels import choose
+from sinefield.kernels.cpu import network as tiled
+from sinefield.kernels.cuda import nerfacc
+from sinefield.render.march import Grid, March, Samples, first_meeting, march, march_reference
 from sinefield.render.occupancy import OccupancyGrid, marcher, visual_hull
 from sinefield.render.ray_error import fused_error
 from sinefield.render.volume import composite, composite_reference, render_weights
@@ -43,11 +43,11 @@ def test_compiled_marcher_is_the_reference(fill, with_solid, cap, corner, monkey
     cells = torch.rand(13, 17, 11, generator=g) < fill
     if corner:  # what is occupied fills one corner of the box; and rays go in batches
         cells[5:] = cells[:, :9] = cells[..., 3:] = False
-        monkeypatch.setattr("sinefield.render.march.SCRATCH", 5000)
+        monkeypatch.setattr("sinefield.kernels.cpu.march.SCRATCH", 5000)
     solid = cells & (torch.rand(13, 17, 11, generator=g) < 0.2) if with_solid else None
     jitter = torch.rand(600, generator=g)
-    settings = {"near_plane": 0.3, "far_plane": 4.0, "jitter": jitter, "solid": solid, "max_samples": cap}
-    ours, truth = (f(o, d, BOX, cells, 0.021, **settings) for f in (march, march_reference))
+    grid, settings = Grid(BOX, cells, solid), March(0.021, near_plane=0.3, far_plane=4.0, max_samples=cap)
+    ours, truth = (f(o, d, grid, settings, jitter) for f in (march, march_reference))
     for a, b in zip(ours, truth, strict=True):
         assert torch.equal(a, b)
     assert len(ours.t_starts) <= cap
@@ -57,7 +57,7 @@ def test_samples_are_all_and_only_those_in_occupied_cells():
     """Brute force in float64, one ray and one lattice position at a time."""
     o, d = rays(60, seed=3)
     cells = torch.rand(6, 5, 7, generator=torch.Generator().manual_seed(2)) < 0.4
-    found = march(o, d, BOX, cells, 0.05)
+    found = march(o, d, Grid(BOX, cells), March(0.05))
     low, high = BOX[:3].double().numpy(), BOX[3:].double().numpy()
     near_face = 0
     for r in range(60):
@@ -88,7 +88,7 @@ def test_samples_are_all_and_only_those_in_occupied_cells():
 
 def test_samples_stay_in_the_box_and_in_order():
     o, d = rays(300)
-    s = march(o, d, BOX, torch.ones(4, 4, 4, dtype=torch.bool), 0.03, jitter=torch.rand(300))
+    s = march(o, d, Grid(BOX, torch.ones(4, 4, 4, dtype=torch.bool)), March(0.03), torch.rand(300))
     x = s.points(o, d)
     assert ((x >= BOX[:3] - 1e-5) & (x <= BOX[3:] + 1e-5)).all()
     same = s.ray_indices[1:] == s.ray_indices[:-1]
@@ -98,15 +98,15 @@ def test_samples_stay_in_the_box_and_in_order():
 
 def test_no_rays_and_rays_that_miss():
     cells = torch.ones(2, 2, 2, dtype=torch.bool)
-    none = march(torch.zeros(0, 3), torch.zeros(0, 3), BOX, cells, 0.1)
+    none = march(torch.zeros(0, 3), torch.zeros(0, 3), Grid(BOX, cells), March(0.1))
     assert none.n_rays == 0 and len(none.t_starts) == 0 and list(none.split(10)) == []
-    miss = march(torch.tensor([[9.0, 9, 9]]), torch.tensor([[0.0, 0, 1]]), BOX, cells, 0.1)
+    miss = march(torch.tensor([[9.0, 9, 9]]), torch.tensor([[0.0, 0, 1]]), Grid(BOX, cells), March(0.1))
     assert miss.n_rays == 1 and len(miss.t_starts) == 0
 
 
 def test_split_loses_nothing():
     o, d = rays(500)
-    s = march(o, d, BOX, torch.rand(9, 9, 9) < 0.3, 0.02)
+    s = march(o, d, Grid(BOX, torch.rand(9, 9, 9) < 0.3), March(0.02))
     for chunk in (1, 64, 1000, 10**9):
         rays_seen, samples_seen = 0, 0
         for first, part in s.split(chunk):
@@ -161,7 +161,7 @@ def test_a_million_samples_lose_nothing(function):
 
 def test_gradients_against_float64_autograd():
     o, d = rays(200)
-    samples = march(o, d, BOX, torch.rand(9, 9, 9) < 0.5, 0.05)
+    samples = march(o, d, Grid(BOX, torch.rand(9, 9, 9) < 0.5), March(0.05))
     g = torch.Generator().manual_seed(0)
     sigmas = (torch.rand(len(samples.t_starts), generator=g) * 40).requires_grad_()
     colours = torch.rand(len(sigmas), 3, generator=g).requires_grad_()
@@ -296,32 +296,39 @@ class Traversal:
 
 @pytest.mark.parametrize("cap", [2**31, 40, 3])
 def test_nerfacc_behind_the_marchers_call(generator, monkeypatch, cap):
-    monkeypatch.setattr("sinefield.render.march_cuda._estimator", lambda *_: Traversal())
+    monkeypatch.setattr(nerfacc, "_estimator", lambda *_: Traversal())
     o = torch.nn.functional.normalize(torch.randn(12, 3, generator=generator), dim=1) * 3
     d = torch.nn.functional.normalize(torch.rand(12, 3, generator=generator) - 0.5 - o, dim=1)
     o[3], d[3] = torch.tensor([5.0, 5, 5]), torch.tensor([0.0, 0, 1])  # misses the box
     box, jitter = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.rand(12, generator=generator)
     cells = torch.rand(6, 6, 6, generator=generator) < 0.6
     solid = cells & (torch.rand(6, 6, 6, generator=generator) < 0.5)
-    ours, truth = (
-        f(o, d, box, cells, 0.09, jitter=jitter, solid=solid, max_samples=cap) for f in (march_nerfacc, march_reference)
-    )
+    grid, settings = Grid(box, cells, solid), March(0.09, max_samples=cap)
+    ours, truth = (f(o, d, grid, settings, jitter) for f in (nerfacc.march, march_reference))
     assert torch.equal(ours.packed_info, truth.packed_info) and torch.equal(ours.ray_indices, truth.ray_indices)
     torch.testing.assert_close(ours.t_starts, truth.t_starts, rtol=0, atol=1e-5)
 
 
 def test_which_marcher(monkeypatch):
+    from sinefield.kernels.cuda import rays as tritons
+
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     missing = {}
-    for name in ("nerfacc", "triton"):
-        monkeypatch.setattr(f"sinefield.render.occupancy.why_not_{name}", lambda name=name: missing.get(name))
-    assert marcher(cpu) is marcher(cpu, "numba") is march
-    assert marcher(cpu, "reference") is marcher(cuda, "reference") is march_reference
-    assert marcher(cuda) is march_nerfacc and marcher(cuda, "triton") is march_triton
-    missing["nerfacc"] = "it needs nvcc"
-    assert marcher(cuda) is march_triton
-    missing["triton"] = "not installed"
-    assert marcher(cuda) is march_reference
+    for module, name in ((nerfacc, "nerfacc"), (tritons, "triton")):
+        monkeypatch.setattr(module, "why_not", lambda dtype, name=name: missing.get(name))
+
+    def chosen(device, asked="auto", **absent):
+        missing.clear()
+        missing.update(absent)
+        choose.forget()
+        return marcher(device, asked).name
+
+    assert chosen(cpu) == chosen(cpu, "numba") == "numba"
+    assert chosen(cpu, "reference") == chosen(cuda, "reference") == "reference"
+    assert chosen(cuda) == "nerfacc" and chosen(cuda, "triton") == "triton"
+    assert chosen(cuda, nerfacc="it needs nvcc") == "triton"
+    neither = {"nerfacc": "it needs nvcc", "triton": "not installed"}
+    assert chosen(cuda, **neither) == "reference"
     for device, asked, why in (
         (cuda, "nerfacc", "it needs nvcc"),
         (cuda, "triton", "not installed"),
@@ -329,15 +336,16 @@ def test_which_marcher(monkeypatch):
         (cpu, "triton", "triton is for CUDA"),
     ):
         with pytest.raises(SinefieldError, match=f"training.marcher is {asked}.*{why}.*use auto") as caught:
-            marcher(device, asked)
+            chosen(device, asked, **neither)
         assert "\n" not in str(caught.value)
+    choose.forget()
 
 
 def test_a_grid_uses_the_marcher_it_was_given(monkeypatch):
     grid = OccupancyGrid(torch.tensor([-1.0, -1, -1, 1, 1, 1]), 8)
     expected = grid.sampling(*rays(50), 0.1)
     grid.marcher = "reference"
-    monkeypatch.setattr("sinefield.render.occupancy.march", None)
+    monkeypatch.setattr("sinefield.kernels.cpu.march.walk_rays", None)
     assert torch.equal(grid.sampling(*rays(50), 0.1).t_starts, expected.t_starts)
 
 
@@ -347,15 +355,16 @@ def test_rays_that_meet_a_grid_are_those_with_samples(generator):
     rays_o = torch.randn(500, 3, generator=generator)
     rays_o *= 4 / rays_o.norm(dim=1, keepdim=True)
     rays_d = torch.nn.functional.normalize(torch.randn(500, 3, generator=generator) - rays_o, dim=1)
-    first = first_meeting(rays_o, rays_d, box, cells, 0.02, near_plane=0.5)
-    samples = march_reference(rays_o, rays_d, box, cells, 0.02, near_plane=0.5)
+    grid, settings = Grid(box, cells), March(0.02, near_plane=0.5)
+    first = first_meeting(rays_o, rays_d, grid, settings)
+    samples = march_reference(rays_o, rays_d, grid, settings)
     some = samples.packed_info[:, 1] > 0
     assert torch.equal(first.isfinite(), some) and 0 < int(some.sum()) < 500
     torch.testing.assert_close(first[some], samples.t_starts[samples.packed_info[some, 0]])
     # Nothing is missed by looking from there on only.
     clear = first.nan_to_num(posinf=1e9) - 0.02
-    known = march(rays_o, rays_d, box, cells, 0.02, near_plane=0.5, clear=clear)
-    plain = march(rays_o, rays_d, box, cells, 0.02, near_plane=0.5)
+    known = march(rays_o, rays_d, grid, settings, clear=clear)
+    plain = march(rays_o, rays_d, grid, settings)
     assert all(torch.equal(a, b) for a, b in zip(known, plain, strict=True))
 
 
@@ -364,7 +373,7 @@ def test_rays_that_meet_a_grid_are_those_with_samples(generator):
 @pytest.mark.parametrize("space", ["box", "contracted"])
 def test_fused_error_is_that_of_pixels_under_autograd(dtype, changes, space, monkeypatch, generator):
     """One kernel from samples to gradients against marching, networks and compositing as separate functions."""
-    if not tiled.works(dtype):
+    if tiled.why_not(dtype):
         pytest.skip("networks of this precision do not go by tiles here")
     torch.manual_seed(0)
     levels = 3 if space == "contracted" else 1

@@ -14,9 +14,10 @@ from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
 from sinefield.export.mesh import export_mesh
 from sinefield.fields.radiance.training import load_scene, make_field
+from sinefield.kernels.cpu.march import march_nested
 from sinefield.learning.train import train
-from sinefield.render.march import march_reference
-from sinefield.render.march_nested import lattice, locate, march_nested, march_nested_reference
+from sinefield.render.march import Grid, March, Samples, march, march_reference
+from sinefield.render.march_nested import lattice, locate, march_nested_reference
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.spaces import contract, forward_frame, from_ndc, ndc_box, points_to_ndc, to_ndc
 from sinefield.store.fields import load_field
@@ -152,9 +153,9 @@ def test_the_compiled_march_is_the_reference(cone, levels):
     binaries = torch.rand(levels * 8, 8, 8, generator=generator) < 0.4
     solid = binaries & (torch.rand(binaries.shape, generator=generator) < 0.05)
     o, d, jitter = rays(300, 2)
-    settings = {"cone_angle": cone, "near_plane": 0.1, "far_plane": 7.0, "jitter": jitter, "solid": solid}
-    fast = march_nested(o, d, aabb, binaries, 0.03, **settings)
-    slow = march_nested_reference(o, d, aabb, binaries, 0.03, **settings)
+    grid = Grid(aabb, binaries, solid, levels)
+    given = o, d, grid, March(0.03, cone_angle=cone, near_plane=0.1, far_plane=7.0), jitter
+    fast, slow = Samples(*march_nested(*given)), march_nested_reference(*given)
     # A midpoint on a wall may fall either way by rounding; nearly all rays agree, and to the last digits.
     same = fast.packed_info[:, 1] == slow.packed_info[:, 1]
     assert float(same.float().mean()) > 0.97 and len(slow.t_starts) > 500
@@ -167,8 +168,8 @@ def test_one_level_without_a_cone_sees_what_the_plain_march_sees():
     binaries = torch.rand(8, 8, 8, generator=torch.Generator().manual_seed(3)) < 0.3
     aabb = torch.tensor([-1.0, -1, -1, 1, 1, 1])
     o, d, _ = rays(200, 4, spread=2.0)
-    nested = march_nested(o, d, aabb, binaries, 0.01)
-    plain = march_reference(o, d, aabb, binaries, 0.01)
+    nested = Samples(*march_nested(o, d, Grid(aabb, binaries), March(0.01)))
+    plain = march_reference(o, d, Grid(aabb, binaries), March(0.01))
     # The lattices are shifted against each other: lengths of the occupied stretches agree to a step or two a stretch.
     length = torch.zeros(2, len(o))
     for row, samples in enumerate((nested, plain)):
@@ -182,7 +183,8 @@ def test_samples_grow_with_distance_and_leave_no_gap():
     torch.testing.assert_close(steps, (0.05 * t[:-1]).clamp(min=0.02), rtol=1e-3, atol=1e-5)
     full = torch.ones(24, 8, 8, dtype=torch.bool)
     o, d, jitter = rays(50, 5, spread=0.1)
-    samples = march_nested(o, d, torch.tensor([-1.0, -1, -1, 1, 1, 1]), full, 0.02, 0.05, 0.1, jitter=jitter)
+    grid = Grid(torch.tensor([-1.0, -1, -1, 1, 1, 1]), full, levels=3)
+    samples = march(o, d, grid, March(0.02, cone_angle=0.05, near_plane=0.1), jitter)
     for ray in range(50):
         own = samples.ray_indices == ray
         torch.testing.assert_close(samples.t_starts[own][1:], samples.t_ends[own][:-1])
@@ -196,9 +198,10 @@ def test_the_cap_drops_whole_rays():
     o, d, _ = rays(40, 6, spread=0.1)
     full = torch.ones(16, 8, 8, dtype=torch.bool)
     aabb = torch.tensor([-1.0, -1, -1, 1, 1, 1])
-    for march in (march_nested, march_nested_reference):
-        every = march(o, d, aabb, full, 0.05, 0.02)
-        capped = march(o, d, aabb, full, 0.05, 0.02, max_samples=500)
+    grid, settings = Grid(aabb, full, levels=2), March(0.05, cone_angle=0.02)
+    for function in (march, march_nested_reference):
+        every = function(o, d, grid, settings)
+        capped = function(o, d, grid, settings._replace(max_samples=500))
         assert 0 < capped.n_rays < 40 and len(capped.t_starts) <= 500
         torch.testing.assert_close(capped.packed_info, every.packed_info[: capped.n_rays])
 

@@ -14,11 +14,8 @@ import pytest
 import torch
 from test_render import BOX, rays
 
-from sinefield.render import composite_triton as compositing
-from sinefield.render import march_triton as marching
-from sinefield.render.composite_triton import composite_triton
-from sinefield.render.march import Samples, march_reference
-from sinefield.render.march_triton import march_triton
+from sinefield.kernels.cuda import rays as launching
+from sinefield.render.march import Grid, March, Samples, march_reference
 from sinefield.render.volume import composite_reference
 
 triton = pytest.importorskip("triton", reason="Triton is not installed; it has wheels for Linux")
@@ -30,18 +27,27 @@ pytestmark = [pytest.mark.cuda] if DEVICE.type == "cuda" else []
 def large_programs(monkeypatch):
     """The interpreter's time goes by operations, however many lanes each has."""
     if DEVICE.type == "cpu":
-        monkeypatch.setattr(marching, "RAYS", 1024)
-        monkeypatch.setattr(compositing, "CHUNK", 64)
+        monkeypatch.setattr(launching, "RAYS", 1024)
+        monkeypatch.setattr(launching, "CHUNK", 64)
 
 
 def on_device(x):
     return x.to(DEVICE) if isinstance(x, torch.Tensor) else x
 
 
-def both(*arguments, **settings):
-    """The reference's samples on the CPU, and Triton's."""
-    ours = march_triton(*map(on_device, arguments), **{name: on_device(x) for name, x in settings.items()})
-    return Samples(*(x.cpu() for x in ours)), march_reference(*arguments, **settings)
+def march_triton(o, d, grid, settings, jitter=None):
+    there = Grid(*map(on_device, grid))
+    return Samples(*launching.march(on_device(o), on_device(d), there, settings, on_device(jitter)))
+
+
+def composite_triton(sigmas, colours, samples):
+    return launching.composite(sigmas, colours, samples)
+
+
+def both(o, d, cells, step, jitter=None, solid=None, **settings):
+    """Triton's samples in a grid over `BOX`, and the reference's on the CPU."""
+    given = o, d, Grid(BOX, cells, solid), March(step, **settings), jitter
+    return Samples(*(x.cpu() for x in march_triton(*given))), march_reference(*given)
 
 
 def assert_same(ours, truth):
@@ -59,9 +65,7 @@ def test_marcher_is_the_reference(fill, with_solid, cap):
     cells = torch.rand(13, 17, 11, generator=g) < fill
     solid = cells & (torch.rand(13, 17, 11, generator=g) < 0.4) if with_solid else None
     jitter = torch.rand(600, generator=g)
-    ours, truth = both(
-        o, d, BOX, cells, 0.061, near_plane=0.3, far_plane=3.0, jitter=jitter, solid=solid, max_samples=cap
-    )
+    ours, truth = both(o, d, cells, 0.061, jitter, solid, near_plane=0.3, far_plane=3.0, max_samples=cap)
     assert_same(ours, truth)
     assert len(ours.t_starts) <= cap and (len(ours.t_starts) > 0) == (fill > 0)
 
@@ -70,23 +74,23 @@ def test_rays_along_the_axes_and_on_the_walls():
     along = torch.cat([torch.eye(3), -torch.eye(3)]).repeat_interleave(4, 0)
     o = torch.tensor([[0.1, 0.0, 0.0], [-1.0, -1.2, -0.8], [1.0, 1.0, 1.0], [-1.0, 0.3, 1.7]]).repeat(6, 1)
     cells = torch.rand(9, 6, 7, generator=torch.Generator().manual_seed(4)) < 0.6
-    ours, truth = both(o, along, BOX, cells, 0.11)
+    ours, truth = both(o, along, cells, 0.11)
     assert_same(ours, truth)
     assert len(ours.t_starts) > 50
 
 
 def test_many_programs(monkeypatch):
     """More rays than one program walks, the last program not full."""
-    monkeypatch.setattr(marching, "RAYS", 16)
+    monkeypatch.setattr(launching, "RAYS", 16)
     o, d = rays(40, seed=5)
-    assert_same(*both(o, d, BOX, torch.ones(5, 5, 5, dtype=torch.bool), 0.41))
+    assert_same(*both(o, d, torch.ones(5, 5, 5, dtype=torch.bool), 0.41))
 
 
 def test_no_rays_and_rays_that_miss():
     cells = torch.ones(2, 2, 2, dtype=torch.bool)
-    none, truth = both(torch.zeros(0, 3), torch.zeros(0, 3), BOX, cells, 0.1)
+    none, truth = both(torch.zeros(0, 3), torch.zeros(0, 3), cells, 0.1)
     assert none.n_rays == 0 and [x.shape for x in none] == [x.shape for x in truth]
-    miss, truth = both(torch.tensor([[9.0, 9, 9]]), torch.tensor([[0.0, 0, 1]]), BOX, cells, 0.1)
+    miss, truth = both(torch.tensor([[9.0, 9, 9]]), torch.tensor([[0.0, 0, 1]]), cells, 0.1)
     assert_same(miss, truth)
     assert miss.n_rays == 1 and len(miss.t_starts) == 0
 
@@ -94,14 +98,12 @@ def test_no_rays_and_rays_that_miss():
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_rays_that_are_none_end(monkeypatch):
     """Not a number: no sample. A direction of length zero: an end, if not a sensible one."""
-    monkeypatch.setattr(marching, "MAX_STEPS", 20)
+    monkeypatch.setattr(launching, "MAX_STEPS", 20)
     o, d = torch.tensor([[0.0, 0, -3]]).repeat(4, 1), torch.tensor([[0.0, 0, 1]]).repeat(4, 1)
     o[1, 0] = d[2, 0] = math.nan
     o[3] = d[3] = 0.0
     cells = torch.ones(3, 3, 3, dtype=torch.bool)
-    full, empty = (
-        march_triton(*map(on_device, (o, d, BOX, c)), 0.2).packed_info[:, 1].tolist() for c in (cells, ~cells)
-    )
+    full, empty = (march_triton(o, d, Grid(BOX, c), March(0.2)).packed_info[:, 1].tolist() for c in (cells, ~cells))
     assert full == [9, 0, 0, 20] and empty == [0, 0, 0, 0]
 
 
@@ -117,9 +119,9 @@ def pixels_and_gradients(function, sigmas, colours, samples, outer, dtype):
 def test_pixels_and_gradients_against_float64(channels):
     """Rays without samples, with fewer and with more than are taken at once; nothing, fog and walls."""
     o, d = rays(30)
-    samples = march_reference(o, d, BOX, torch.ones(9, 9, 9, dtype=torch.bool), 0.02)
+    samples = march_reference(o, d, Grid(BOX, torch.ones(9, 9, 9, dtype=torch.bool)), March(0.02))
     counts = samples.packed_info[:, 1]
-    assert counts.min() == 0 and counts.max() > compositing.CHUNK
+    assert counts.min() == 0 and counts.max() > launching.CHUNK
     g = torch.Generator().manual_seed(0)
     density = 10 ** (torch.rand(30, generator=g) * 4 - 1)
     sigmas = torch.rand(len(samples.t_starts), generator=g) * density[samples.ray_indices]
@@ -134,7 +136,7 @@ def test_pixels_and_gradients_against_float64(channels):
 
 def test_long_rays_lose_nothing_in_float32(monkeypatch):
     """Thousands of thin samples, then thousands of dense ones in front of a ray of eight."""
-    monkeypatch.setattr(compositing, "CHUNK", 512)
+    monkeypatch.setattr(launching, "CHUNK", 512)
     g = torch.Generator().manual_seed(0)
     counts = torch.tensor([20_000, 20_000, 8])
     first = counts.cumsum(0) - counts
@@ -162,12 +164,12 @@ def test_no_samples_and_no_rays():
 
 
 def test_the_trial_tells_right_from_wrong(monkeypatch):
-    assert marching._try_on(DEVICE) is None
+    assert launching._try_on(DEVICE) is None
     with monkeypatch.context() as patch:
-        patch.setattr(compositing, "MAX_DEPTH", 0.01)
-        assert "pixels or gradients" in marching._try_on(DEVICE)
-    monkeypatch.setattr(marching, "MAX_STEPS", 3)
-    assert "samples" in marching._try_on(DEVICE)
+        patch.setattr(launching, "MAX_DEPTH", 0.01)
+        assert "pixels or gradients" in launching._try_on(DEVICE)
+    monkeypatch.setattr(launching, "MAX_STEPS", 3)
+    assert "samples" in launching._try_on(DEVICE)
 
 
 COMPILE = """
@@ -214,9 +216,9 @@ def test_what_is_launched_compiles_without_a_gpu(monkeypatch, tmp_path):
 
     for name in ("walk", "composite_forward", "composite_backward"):
         record(name)
-    monkeypatch.setattr(marching, "RAYS", 32)
-    monkeypatch.setattr(compositing, "CHUNK", 32)
-    assert marching._try_on(DEVICE) is None
+    monkeypatch.setattr(launching, "RAYS", 32)
+    monkeypatch.setattr(launching, "CHUNK", 32)
+    assert launching._try_on(DEVICE) is None
     assert [name for name, *_ in launches] == ["walk", "walk", "composite_forward", "composite_backward"]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(

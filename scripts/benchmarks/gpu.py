@@ -44,11 +44,11 @@ from sinefield.fields.radiance.scores import render_view
 from sinefield.fields.radiance.training import RadianceTask, load_scene
 from sinefield.fields.shape.training import ShapeTask
 from sinefield.files import write_text
+from sinefield.kernels.cuda import tinycudann
 from sinefield.machine import describe_machine
 from sinefield.metrics.images import psnr
 from sinefield.nn.backend import use_backend
 from sinefield.nn.mlp import count_parameters
-from sinefield.nn.tcnn import why_not_tinycudann
 from sinefield.store.run import Run
 from sinefield.tables import table
 
@@ -204,7 +204,7 @@ def steps(options: argparse.Namespace) -> dict:
 def kinds(dry: bool) -> list[tuple[str, int]]:
     """Backends and widths; a network of tinycudann has one unit more than ours."""
     found = [("torch", width) for width in ((16,) if dry else (64, 128, 256))]
-    if not dry and why_not_tinycudann() is None:
+    if not dry and tinycudann.why_not() is None:
         found += [("tinycudann", 63), ("tinycudann", 127), ("tinycudann", 255)]
     return found
 

@@ -16,8 +16,8 @@ from sinefield.fields.radiance.field import MAX_LOG_DENSITY, RadianceField
 from sinefield.fields.radiance.training import lengthened
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
 from sinefield.nn.hashgrid import PRIMES
-from sinefield.render import march as marching
 from sinefield.render import volume
+from sinefield.render.march import Grid, March, Samples, march, march_reference
 from sinefield.render.occupancy import OccupancyGrid, visual_hull
 
 
@@ -89,7 +89,7 @@ class PlainRadiance(nn.Module):
         self.trunk = relu_network(self.encoding.out_features, field.width, field.depth, 1 + field.features)
         self.head = relu_network(field.features + 16, field.head_width, field.head_depth, 3)
         self.grid = OccupancyGrid(scene.aabb, field.grid)
-        self.march = marching.march if compiled else marching.march_reference
+        self.march = march if compiled else march_reference
         self.composite = volume.composite if compiled else volume.composite_reference
         self.batch, self.n_rays, self.index = batch, batch // 16, 0
         self.coarse, self.progress = coarse, 0.0
@@ -129,9 +129,8 @@ class PlainRadiance(nn.Module):
         rays_o, rays_d = self.cameras.rays(chosen // (width * height), places)
         jitter = torch.rand(len(rays_o), generator=generator)
         length = self.step_size * lengthened(self.progress, self.coarse)
-        grid = (self.grid.aabb, self.grid.binaries, length)
-        most = 2 * self.batch
-        samples = self.march(rays_o, rays_d, *grid, jitter=jitter, solid=self.grid.solid, max_samples=most)
+        grid = Grid(self.grid.aabb, self.grid.binaries, self.grid.solid)
+        samples = Samples(*self.march(rays_o, rays_d, grid, March(length, max_samples=2 * self.batch), jitter))
         growth = min(max(self.batch / max(len(samples.t_starts), 1), 0.5), 2.0)
         self.n_rays = int(min(max(samples.n_rays * growth, 64), self.batch))
         if len(samples.t_starts) == 0:

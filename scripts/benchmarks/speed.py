@@ -30,11 +30,12 @@ from sinefield.fields.base import step_generator
 from sinefield.fields.radiance.training import WARM_UPDATES, RadianceTask, load_scene
 from sinefield.fields.shape.training import ShapeTask
 from sinefield.files import write_text
-from sinefield.kernels.cpu.rays import ray_error
+from sinefield.kernels import choose
+from sinefield.kernels.cpu import network as tiled
+from sinefield.kernels.cpu.pixels import ray_error
 from sinefield.learning.loop import make_optimizers, optimise
 from sinefield.machine import describe_machine
-from sinefield.nn import tiled
-from sinefield.nn.backend import has_fast_bf16, hidden_dtype
+from sinefield.nn.backend import hidden_dtype
 from sinefield.nn.mlp import MLP
 from sinefield.render.march import Samples
 from sinefield.store.run import Run
@@ -48,7 +49,7 @@ WIDTHS = (256, 128, 64)
 def ceiling() -> dict[str, float]:
     """GFLOP/s of square matrix products by precision; bf16 without hardware for it takes minutes, and is left out."""
     found = {}
-    for dtype in (torch.float32, torch.bfloat16) if has_fast_bf16() else (torch.float32,):
+    for dtype in (torch.float32, torch.bfloat16) if choose.why_not_bf16("cpu") is None else (torch.float32,):
         best = 0.0
         for n in (1024, 2048):
             a, b = torch.randn(n, n).to(dtype), torch.randn(n, n).to(dtype)
@@ -155,8 +156,8 @@ def pixels(threads, packed, sigmas, lengths, middle, colours, background, target
         trans = np.empty(len(sigmas) + 1, np.float64)
         for r in range(len(packed) * thread // threads, len(packed) * (thread + 1) // threads):
             ray_error(
-                packed[r, 0], packed[r, 1], sigmas, lengths, middle, colours, background[r], target[r], np.float32(1),
-                trans, grad_sigmas, grad_colours,
+                packed[r, 0], packed[r, 1], sigmas, lengths, middle, colours, background[r], target[r], trans,
+                grad_sigmas, grad_colours,
             )  # fmt: skip
 
 
@@ -164,16 +165,18 @@ def network_times(width: int, dtype: torch.dtype, peak: float, repeats: int) -> 
     """Forward and backward of Lego's trunk alone on 32,768 points, layer by layer and by tiles, in turns."""
     net, n = MLP(51, 16, width, activation="relu"), 1 << 15
     net.dtype = dtype
-    x, grad, best, kept = torch.randn(n, 51).to(dtype), torch.randn(n, 16), {}, tiled.works
+    x, grad, best, kept = torch.randn(n, 51).to(dtype), torch.randn(n, 16), {}, tiled.why_not
 
     def step() -> None:
         torch.autograd.grad(net(x), list(net.parameters()), grad)
 
     for _ in range(repeats):
-        for name, works in {"layers ms": lambda dtype: False, "tiles ms": kept}.items():
-            tiled.works = works
+        for name, why in {"layers ms": lambda dtype: "compared", "tiles ms": kept}.items():
+            tiled.why_not = why
+            choose.forget()
             best[name] = min(best.get(name, float("inf")), 1e3 * fastest(step, 2, 4))
-    tiled.works = kept
+    tiled.why_not = kept
+    choose.forget()
     share = flops(net) * n / best["tiles ms"] / 1e6 / peak
     return {"network": str(dtype).removeprefix("torch."), "width": width, **best, "tiles share": share}
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sinefield.errors import SinefieldError
-from sinefield.kernels.cpu.march import rays_through
+from sinefield.kernels.choose import choose
 
 Number = float | int
 Vector = Sequence[Number] | Tensor | np.ndarray
@@ -77,11 +77,10 @@ class Cameras:
         plane = (pixels - self.centre[camera_indices]) / self.focal[camera_indices]
         if self._is_distorted:
             plane = undistort(plane, self.distortion[camera_indices])
-        floats = plane.dtype == self.c2w.dtype == torch.float32 and plane.ndim == 2
-        if floats and plane.device.type == "cpu" and not (plane.requires_grad or self.c2w.requires_grad):
-            given = (x.contiguous().numpy() for x in (plane, camera_indices, self.c2w))
-            rays_o, rays_d = rays_through(*given)
-            return torch.from_numpy(rays_o), torch.from_numpy(rays_d)
+        learns = plane.requires_grad or self.c2w.requires_grad
+        run = choose("camera_rays", plane.device, plane.dtype, int(learns)).function
+        if run is not None and plane.ndim == 2 and self.c2w.dtype == plane.dtype:
+            return run(plane, camera_indices, self.c2w)
         return self._rays_through(plane, camera_indices)
 
     def _rays_through(self, plane: Tensor, camera_indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,14 @@
 
 import argparse
 import importlib.metadata
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from sinefield import __version__
 from sinefield.commands.command import Answer, Command
+
+if TYPE_CHECKING:
+    from sinefield.kernels.choose import Row
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -19,6 +22,7 @@ def examine() -> Answer:
     Each row: name, found, works (a tiny problem was solved and its answer compared), version, used or why not.
     """
     from sinefield.config import data_folder
+    from sinefield.kernels.choose import choices
     from sinefield.machine import describe_machine
 
     rows = _try_all()
@@ -28,6 +32,7 @@ def examine() -> Answer:
         "data_folder": str(data_folder()),
         "data_folder_exists": data_folder().is_dir(),
         "backends": rows,
+        "kernels": [row._asdict() for row in choices()],
     }
     lines = [
         f"sinefield {__version__}, Python {report['python']}, torch {report['torch']}, {report['cores']} cores, "
@@ -37,6 +42,7 @@ def examine() -> Answer:
     for row in rows:
         state = "works" if row["works"] else ("found, fails" if row["found"] else "absent")
         lines.append(f"  {row['name']:<31}{state:<14}{row['version'] or '':<12}{row['note']}")
+    lines += ["what runs each operation, and why not what would be faster:", *_table(choices())]
     return report, "\n".join(lines)
 
 
@@ -60,6 +66,15 @@ def _try_all() -> list[dict[str, Any]]:
             "adapters in PEFT", _peft, "used by sinefield.adapters.peft", "optional: pip install 'sinefield[adapters]'"
         ),
         _try("LPIPS", _lpips, "used by eval", "optional; scores say null without it"),
+    ]
+
+
+def _table(rows: "Iterable[Row]") -> list[str]:
+    """A line for each choice of a kernel."""
+    return [
+        f"  {row.op:<17}{row.device:<6}{row.dtype:<10}{row.chosen:<12}"
+        + "; ".join(f"{name}: {why}" for name, why in row.passed.items())
+        for row in rows
     ]
 
 
@@ -90,11 +105,11 @@ def _version(package: str) -> str | None:
 def _numba() -> str | None:
     import torch
 
-    from sinefield.render.march import march, march_reference
+    from sinefield.render.march import Grid, March, march, march_reference
 
     rays_o, rays_d = torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]])
-    box, cells = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.ones(2, 2, 2, dtype=torch.bool)
-    ours, truth = (f(rays_o, rays_d, box, cells, 0.1).t_starts for f in (march, march_reference))
+    grid = Grid(torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.ones(2, 2, 2, dtype=torch.bool))
+    ours, truth = (f(rays_o, rays_d, grid, March(0.1)).t_starts for f in (march, march_reference))
     if not torch.equal(ours, truth):
         raise RuntimeError("the compiled marcher disagrees with the reference")
     return _version("numba")
@@ -103,18 +118,17 @@ def _numba() -> str | None:
 def _tiles() -> str | None:
     import torch
 
-    from sinefield.nn import tiled
-    from sinefield.nn.backend import has_fast_bf16
+    from sinefield.kernels.choose import why_not_bf16
     from sinefield.nn.mlp import MLP
 
     net, dtypes = MLP(5, 2, width=24, depth=2, activation="relu"), [torch.float32]
-    if has_fast_bf16():
+    if why_not_bf16("cpu") is None:
         dtypes.append(torch.bfloat16)
     with torch.no_grad():
         for net.dtype in dtypes:
-            if not tiled.works(net.dtype):
-                name = str(net.dtype).removeprefix("torch.")
-                raise _Absent(f"not for {name}: numba is told of another processor or off, or oneDNN has AMX")
+            chosen = net.choice("network", net.dtype, torch.device("cpu"))
+            if chosen.name != "tiles":
+                raise _Absent(f"not for {str(net.dtype).removeprefix('torch.')}: {chosen.passed['tiles']}")
             x = torch.linspace(-1, 1, 500).view(100, 5).to(net.dtype)
             if not torch.allclose(net(x), net.reference(x), atol=0.01):
                 raise RuntimeError("the compiled network disagrees with torch")
@@ -122,10 +136,10 @@ def _tiles() -> str | None:
 
 
 def _bf16() -> str | None:
-    from sinefield.nn.backend import has_fast_bf16
+    from sinefield.kernels.choose import why_not_bf16
 
-    if not has_fast_bf16():
-        raise _Absent("this processor has no bf16 dot products")
+    if why := why_not_bf16("cpu"):
+        raise _Absent(why)
     return None
 
 
@@ -189,25 +203,25 @@ def _cuda() -> str | None:
 
 
 def _nerfacc() -> str | None:
-    from sinefield.render.march_cuda import why_not_nerfacc
+    from sinefield.kernels.cuda import nerfacc
 
-    if why := why_not_nerfacc():
+    if why := nerfacc.why_not():
         raise (_Absent if why.startswith("not installed") else RuntimeError)(why)
     return _version("nerfacc")
 
 
 def _triton() -> str | None:
-    from sinefield.render.march_triton import why_not_triton
+    from sinefield.kernels.cuda import rays
 
-    if why := why_not_triton():
+    if why := rays.why_not():
         raise (_Absent if why.startswith("not installed") else RuntimeError)(why)
     return _version("triton")
 
 
 def _tinycudann() -> str | None:
-    from sinefield.nn.tcnn import why_not_tinycudann
+    from sinefield.kernels.cuda import tinycudann
 
-    if why := why_not_tinycudann():
+    if why := tinycudann.why_not():
         raise (_Absent if why.startswith("not installed") else RuntimeError)(why)
     return _version("tinycudann")
 

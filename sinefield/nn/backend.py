@@ -5,9 +5,9 @@ from torch import nn
 
 from sinefield.config import Config, TrainingConfig
 from sinefield.errors import SinefieldError
+from sinefield.kernels.choose import choose, why_not_bf16
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP
-from sinefield.nn.tcnn import TinyGrid, TinyNetwork, why_not_network, why_not_tinycudann
 
 
 def check_backend(config: Config) -> None:
@@ -21,16 +21,21 @@ def check_backend(config: Config) -> None:
     device = training_device(training.device)
     if training.backend != "tinycudann":
         return
-    if config.kind == "shapes":
+    if not hasattr(field, "encoding"):
         raise SinefieldError("training.backend is tinycudann, which has no transformers; use torch or auto")
-    bare = field.encoding == "frequency" and field.frequencies == 0
-    why = why_not_network(field.activation, field.skips, bare, getattr(training, "eikonal", 0) > 0)
-    if why is None and training.precision != "auto":
-        why = f"it computes in fp16, not training.precision {training.precision}"
-    if why is None and device.type != "cuda":
-        why = "training runs on the CPU"
-    if why := why or why_not_tinycudann():
-        raise SinefieldError(f"training.backend is tinycudann, but {why}; use torch or auto")
+    if field.encoding == "frequency" and field.frequencies == 0:
+        raise SinefieldError(
+            "training.backend is tinycudann, whose fp16 is too coarse for bare coordinates; "
+            "set field.frequencies or field.encoding, or use torch or auto"
+        )
+    if training.precision != "auto":
+        raise SinefieldError(
+            f"training.backend is tinycudann, which computes in fp16, not training.precision {training.precision}; "
+            "use torch or auto"
+        )
+    needs = frozenset({field.activation, *(["skips"] if field.skips else [])})
+    gradients = 2 if getattr(training, "eikonal", 0) > 0 else 1
+    choose("network", device, torch.float16, gradients, training.backend, needs)
 
 
 def use_backend(field: nn.Module, config: TrainingConfig) -> None:
@@ -38,10 +43,8 @@ def use_backend(field: nn.Module, config: TrainingConfig) -> None:
     if config.backend != "tinycudann":
         return
     for module in field.modules():
-        if isinstance(module, MLP):
-            module.accelerated = TinyNetwork(module)
-        elif isinstance(module, HashGrid):
-            module.accelerated = TinyGrid(module)
+        if isinstance(module, MLP | HashGrid):
+            module.backend = config.backend
 
 
 def training_device(asked: str) -> torch.device:
@@ -61,15 +64,8 @@ def training_device(asked: str) -> torch.device:
 def hidden_dtype(precision: str, device: torch.device) -> torch.dtype:
     """bf16 where asked for or, with "auto", where the processor multiplies it in hardware."""
     if precision == "auto":
-        fast = has_fast_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
+        return torch.float32 if why_not_bf16(device.type) else torch.bfloat16
     return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def has_fast_bf16() -> bool:
-    """Whether this processor has bf16 dot products (AVX512-BF16 or AMX)."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def chunk_for(width: int, device: torch.device) -> int:

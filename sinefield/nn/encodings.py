@@ -2,14 +2,12 @@
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sinefield.config import NetworkConfig
-from sinefield.kernels.cpu.frequency import encode
-from sinefield.kernels.cpu.harmonics import harmonics
+from sinefield.kernels.choose import choose
 from sinefield.nn.hashgrid import HashGrid
 
 
@@ -33,11 +31,8 @@ class Frequency(nn.Module):
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
         if len(self.scales) == 0:
             return x.float()
-        if x.device.type != "cpu" or x.requires_grad:
-            return self.reference(x)
-        out = np.empty((len(x), self.out_features), np.float32)
-        encode(x.float().contiguous().numpy(), len(self.scales), out)
-        return torch.from_numpy(out).to(self.dtype)
+        run = choose("encoding", x.device, gradients=int(x.requires_grad)).function
+        return self.reference(x) if run is None else run(x, len(self.scales)).to(self.dtype)
 
     def reference(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
         """The same in plain torch, differentiable, on any device."""
@@ -62,9 +57,8 @@ class SphericalHarmonics(nn.Module):
     out_features = 16
 
     def forward(self, d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 16"]:
-        if d.device.type != "cpu" or d.requires_grad:
-            return self.reference(d)
-        return torch.from_numpy(harmonics(d.float().contiguous().numpy()))
+        run = choose("harmonics", d.device, gradients=int(d.requires_grad)).function
+        return self.reference(d) if run is None else run(d)
 
     def reference(self, d: Float[Tensor, "n 3"]) -> Float[Tensor, "n 16"]:
         """The same in plain torch, differentiable, on any device."""

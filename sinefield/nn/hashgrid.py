@@ -1,18 +1,15 @@
 """Multi-resolution hash encoding: fast to train, large to store (Müller et al., ACM TOG 2022, §3)."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from sinefield.kernels.cpu.hashgrid import look_up, scatter
+from sinefield.kernels.choose import choose
+from sinefield.kernels.inputs import PRIMES, Levels
 
-PRIMES = (1, 2654435761, 805459861)
-"""Müller et al., eq. 4; products and exclusive or modulo 2³²."""
 FEATURES = 2
 START = 1e-4
 
@@ -24,13 +21,12 @@ class HashGrid(nn.Module):
     corners fit into 2^`log2_table` entries has one for each, others share entries by a hash. Points outside the box are
     moved to its wall.
 
-    On the CPU compiled loops on several threads, the same sums in the same order whatever their number; for gradients
-    of the coordinates the plain torch of `reference`; elsewhere `at_once`, or `accelerated` where that was set.
+    Gradients of the coordinates come from the plain torch of `reference`.
 
     Attributes:
         table: (entries, 2), starts uniform in ±1e-4.
         levels: cells along each side, entries, and first entry of each level.
-        accelerated: called with points and table in place of `at_once`; see nn.tcnn.
+        backend: "tinycudann" where that is to look features up on CUDA.
     """
 
     def __init__(self, levels: int, log2_table: int, coarsest: int, finest: int) -> None:
@@ -42,7 +38,7 @@ class HashGrid(nn.Module):
         offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
         self.out_features = FEATURES * levels
         self.dtype = torch.float32
-        self.accelerated: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.backend = "auto"
         self.register_buffer("resolutions", torch.tensor(resolutions), persistent=False)
         self.register_buffer("sizes", torch.tensor(sizes), persistent=False)
         self.register_buffer("offsets", torch.tensor(offsets), persistent=False)
@@ -56,11 +52,17 @@ class HashGrid(nn.Module):
         x = x.float()
         if x.requires_grad:
             return self.reference(x).to(self.dtype)
-        if self.accelerated is not None:
-            return self.accelerated(x, self.table)  # float32, so that no gradient passes through fp16 unscaled
-        if x.device.type != "cpu":
-            return self.at_once(x).to(self.dtype)
-        return _Lookup.apply(x, self.table, self.resolutions, self.sizes, self.offsets).to(self.dtype)
+        chosen = choose("hashgrid", x.device, gradients=1, asked=self.backend)
+        if chosen.function is None:
+            return self.reference(x).to(self.dtype)
+        out = chosen.function(x, self.table, self.given)
+        # float32 from tinycudann, so that no gradient passes through fp16 unscaled.
+        return out if chosen.name == "tinycudann" else out.to(self.dtype)
+
+    @property
+    def given(self) -> Levels:
+        """The levels as operations take them."""
+        return Levels(self.resolutions, self.sizes, self.offsets, tuple(self.levels))
 
     def reference(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
         """The encoding in plain torch, on any device, float32."""
@@ -83,33 +85,3 @@ class HashGrid(nn.Module):
                 total = total + weight[:, None] * self.table[offset + entry]
             parts.append(total)
         return torch.cat(parts, dim=1)
-
-    def at_once(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
-        """`reference` with all levels and corners in one lookup: some 20 kernels on a GPU instead of thousands."""
-        n = self.resolutions[:, None]
-        unit = (x.float() * 0.5 + 0.5).clamp(0, 1)
-        position = unit[:, None] * n
-        cell = torch.minimum(position.detach().long(), n - 1)
-        part = position - cell
-        i, j, k = (cell[:, :, None] + self.corners).unbind(-1)
-        hashed = ((i * PRIMES[0]) ^ (j * PRIMES[1]) ^ (k * PRIMES[2])) & (self.sizes[:, None] - 1)
-        entry = torch.where(self.sizes[:, None] == (n + 1) ** 3, (i * (n + 1) + j) * (n + 1) + k, hashed)
-        entry = entry + self.offsets[:, None]
-        weight = torch.where(self.corners.bool(), part[:, :, None], 1 - part[:, :, None]).prod(-1)
-        found = self.table.index_select(0, entry.flatten()).view(*entry.shape, FEATURES)
-        return (weight[..., None] * found).sum(2).flatten(1)
-
-
-class _Lookup(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, table, resolutions, sizes, offsets):
-        arrays = [v.detach().contiguous().numpy() for v in (x, resolutions, sizes, offsets)]
-        ctx.arrays, ctx.entries = arrays, len(table)
-        return torch.from_numpy(look_up(arrays[0], table.detach().numpy(), *arrays[1:]))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, *levels = ctx.arrays
-        found = scatter(x, grad.detach().contiguous().numpy(), *levels, ctx.entries)
-        return None, torch.from_numpy(found), None, None, None

@@ -1,7 +1,7 @@
 """A multilayer perceptron over any kind of weight."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from sinefield.config import NetworkConfig
 from sinefield.errors import SinefieldError
-from sinefield.nn.fused import Activation, FusedNetwork
+from sinefield.kernels.choose import Choice, choose
+from sinefield.kernels.inputs import BETA, LEAK, Activation, Network
+from sinefield.kernels.workspace import Pool
 from sinefield.nn.weights import Dense, Weight, WeightSpec
 
-ACTIVATIONS = Activation.NAMES
+ACTIVATIONS = ("relu", "leaky_relu", "gaussian", "sine", "softplus")
 
 
 class MLP(nn.Module):
@@ -26,9 +28,9 @@ class MLP(nn.Module):
     (in + 1)·width + (depth − 1)·(2·k·width + width) + (width + 1)·out parameters.
 
     The first layer runs in the dtype of its input (bare coordinates do not survive bf16, a frequency encoding
-    does); the hidden layers run in `dtype`; the output is float32. On the CPU the network runs in reused buffers and is
-    differentiable once; set `twice_differentiable` where a loss contains gradients. Where `accelerated` is set, it runs
-    the network while `dtype` is float16 (see nn.tcnn); in other dtypes the network stays plain torch.
+    does); the hidden layers run in `dtype`; the output is float32. `reference` is the definition; what runs instead of
+    it may be differentiable once only: set `twice_differentiable` where a loss contains gradients. `backend` is
+    "tinycudann" where that is to run the network while `dtype` is float16, which is its own.
 
     Args:
         activation: "relu", "leaky_relu" (slope 0.01), "softplus" (β=100), "gaussian" exp(−x²/2σ²) or
@@ -66,9 +68,10 @@ class MLP(nn.Module):
         spec = weights or WeightSpec()
         self.skips = frozenset(skips)
         self.activation = Activation(activation, sigma, omega0)
-        self.fused = FusedNetwork(self.activation, self.skips)
+        self.needs = frozenset({activation, "skips"} if skips else {activation})
+        self.pool = Pool()
         self.twice_differentiable = False
-        self.accelerated: Callable[[Tensor, list[Tensor], list[Tensor]], Tensor] | None = None
+        self.backend = "auto"
         self.dtype = torch.float32
         siren = activation == "sine"
         layers: list[Weight] = [Dense(width, in_features, bound=1 / in_features if siren else None)]
@@ -82,32 +85,53 @@ class MLP(nn.Module):
 
     @property
     def input_dtype(self) -> torch.dtype:
-        """What trained inputs are to be given in: where `accelerated` is set it rounds them, their gradient scaled."""
-        return self.dtype if self.accelerated is None else torch.float32
+        """What trained inputs are to be given in: tinycudann rounds them, their gradient scaled."""
+        return self.dtype if self.backend == "auto" else torch.float32
+
+    def choice(self, op: str, x_dtype: torch.dtype, device: torch.device) -> Choice:
+        """The implementation of an operation on this network, whose input is of a dtype, on a device."""
+        asked = self.backend if self.dtype == torch.float16 else "auto"
+        mixed = asked == "auto" and x_dtype != self.dtype
+        needs = self.needs | {"layers of two dtypes"} if mixed else self.needs
+        return choose(op, device, self.dtype, 1 + self.twice_differentiable, asked, needs)
+
+    def tensors(self) -> Network:
+        """All layers as operations take them."""
+        matrices = [weight() for weight in self.weights]
+        return Network(matrices, list(self.biases), self.activation, self.skips, self.dtype, self.pool)
 
     def forward(self, x: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
-        matrices = [weight() for weight in self.weights]
-        if self.accelerated is not None and self.dtype == torch.float16:
-            return self.accelerated(x, matrices, list(self.biases))
-        if x.device.type == "cpu" and not self.twice_differentiable:
-            return self.fused(x, matrices, list(self.biases), self.dtype)
-        return self.reference(x, matrices)
+        net, run = self.tensors(), self.choice("network", x.dtype, x.device).function
+        return self.reference(x, net.matrices) if run is None else run(x, net)
 
     def reference(self, x: Float[Tensor, "n in"], matrices: Sequence[Tensor] | None = None) -> Float[Tensor, "n out"]:
         """The network in plain torch, for any device and any number of derivatives."""
         matrices = [weight() for weight in self.weights] if matrices is None else matrices
         h = F.linear(x, matrices[0].to(x.dtype), self.biases[0].to(x.dtype))
-        h = self.activation(h).to(self.dtype)
+        h = activate(h, self.activation).to(self.dtype)
         inputs = x.to(self.dtype) if self.skips else None
         for i in range(1, len(matrices) - 1):
             if i in self.skips:
                 h = torch.cat([h, inputs], dim=1)
-            h = self.activation(F.linear(h, matrices[i].to(self.dtype), self.biases[i].to(self.dtype)))
+            h = activate(F.linear(h, matrices[i].to(self.dtype), self.biases[i].to(self.dtype)), self.activation)
         return F.linear(h, matrices[-1].to(self.dtype), self.biases[-1].to(self.dtype)).float()
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Matrices among the parameters of the hidden weights: the ones Muon takes."""
         return [p for w in list(self.weights)[1:-1] for p in w.parameters() if p.dim() == 2]
+
+
+def activate(x: Float[Tensor, "*n"], activation: Activation) -> Float[Tensor, "*n"]:
+    """The activation of every number."""
+    if activation.name == "relu":
+        return F.relu(x)
+    if activation.name == "leaky_relu":
+        return F.leaky_relu(x, LEAK)
+    if activation.name == "softplus":
+        return F.softplus(x, beta=BETA)
+    if activation.name == "gaussian":
+        return torch.exp(x * x * (-0.5 / activation.sigma**2))
+    return torch.sin(activation.omega0 * x)
 
 
 def count_parameters(module: nn.Module) -> int:

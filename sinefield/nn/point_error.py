@@ -1,17 +1,14 @@
 """How far a network is from what it should say of points, and the gradient of that."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from sinefield.machine import keep_freed_memory
-from sinefield.nn import tiled
+from sinefield.kernels.inputs import ERRORS as KINDS
 from sinefield.nn.mlp import MLP
 
-KINDS = "tanh", "l1", "bce", "mse"
+__all__ = ["KINDS", "error_sum", "errors"]
 
 
 def errors(
@@ -35,49 +32,8 @@ def errors(
 def error_sum(
     network: MLP, x: Float[Tensor, "n in"], target: Float[Tensor, "n out"], kind: str, sharpness: float = 1.0
 ) -> Float[Tensor, ""]:
-    """Sum of `errors` of a network's output; where the network goes by tiles, in one kernel and differentiable once."""
-    plain = network.accelerated is None and not network.twice_differentiable and not network.skips
-    slope = tiled.SLOPES.get(network.activation.name)
-    by_tiles = plain and slope is not None and x.device.type == "cpu" and x.dtype == network.dtype
-    if not (by_tiles and tiled.works(x.dtype)):
+    """Sum of `errors` of a network's output, differentiable once where one kernel computes it."""
+    run = network.choice("point_error", x.dtype, x.device).function if network.backend == "auto" else None
+    if run is None:
         return errors(network(x), target, kind, sharpness).sum()
-    matrices = [weight() for weight in network.weights]
-    return _PointError.apply(slope, target, KINDS.index(kind), sharpness, x, *matrices, *network.biases)
-
-
-class _PointError(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, slope, target, kind, sharpness, x, *parameters):
-        import numba
-
-        from sinefield.kernels.cpu.points import point_errors
-
-        keep_freed_memory()
-        net = tiled.lay_out(x.shape[1], x.dtype, parameters)
-        learned = torch.zeros(numba.get_num_threads(), net.layout.learned)
-        of_x = torch.empty(len(x) if ctx.needs_input_grad[4] else 0, x.shape[1], dtype=x.dtype)
-        error = point_errors(
-            tiled.flat(x),
-            len(x),
-            tiled.flat(target.float()),
-            kind,
-            np.float32(sharpness),
-            net.layout.sizes,
-            net.forth,
-            net.biases,
-            net.back,
-            np.float32(slope),
-            learned.numpy(),
-            tiled.flat(of_x),
-        )
-        ctx.found = net, learned, of_x
-        return torch.tensor(error, dtype=torch.float32)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        if ctx.found is None:
-            raise RuntimeError("the gradient of a fused error was asked for twice; it is gone after the first")
-        (net, learned, of_x), ctx.found = ctx.found, None
-        matrices, biases = net.layout.unpack(learned.sum(0) * grad)
-        return (None,) * 4 + (of_x * grad.to(of_x.dtype) if ctx.needs_input_grad[4] else None, *matrices, *biases)
+    return run(x, target, network.tensors(), kind, sharpness)

@@ -1,10 +1,10 @@
 """A few points that cover many."""
 
-import numba
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from sinefield.kernels.choose import choose
 
 
 def farthest_points(points: Float[Tensor, "b n 3"], k: int) -> Int[Tensor, "b k"]:
@@ -13,32 +13,17 @@ def farthest_points(points: Float[Tensor, "b n 3"], k: int) -> Int[Tensor, "b k"
     The first is the one farthest from the mean, so that the points chosen do not depend on the order they come in, ties
     and rounding aside. (Farthest point sampling: Gonzalez, 1985.) On the CPU whatever the device of the points.
     """
-    chosen = np.empty((len(points), k), np.int64)
-    _farthest(np.ascontiguousarray(points.detach().float().cpu().numpy()), chosen)
-    return torch.from_numpy(chosen).to(points.device)
+    here = points.detach().float().cpu()
+    run = choose("farthest_points", here.device).function or farthest_points_reference
+    return run(here, k).to(points.device)
 
 
-@numba.njit(cache=True, parallel=True, fastmath=True)
-def _farthest(points, chosen):
-    b, n, _ = points.shape
-    for i in numba.prange(b):
-        mean = np.zeros(3)
-        for j in range(n):
-            for a in range(3):
-                mean[a] += points[i, j, a] / n
-        nearest = np.full(n, np.inf, np.float32)
-        x, y, z = np.float32(mean[0]), np.float32(mean[1]), np.float32(mean[2])
-        for place in range(chosen.shape[1]):
-            best, far = 0, np.float32(-1.0)
-            for j in range(n):
-                dx, dy, dz = points[i, j, 0] - x, points[i, j, 1] - y, points[i, j, 2] - z
-                # The mean is no point: it only says where to begin.
-                d = dx * dx + dy * dy + dz * dz
-                if place > 1:
-                    d = min(d, nearest[j])
-                if place > 0:
-                    nearest[j] = d
-                if d > far:
-                    best, far = j, d
-            chosen[i, place] = best
-            x, y, z = points[i, best, 0], points[i, best, 1], points[i, best, 2]
+def farthest_points_reference(points: Float[Tensor, "b n 3"], k: int) -> Int[Tensor, "b k"]:
+    """The definition in plain torch."""
+    chosen = [(points - points.double().mean(1, keepdim=True)).square().sum(2).argmax(1)]
+    nearest = torch.full_like(points[..., 0], torch.inf)
+    for _ in range(k - 1):
+        last = points.gather(1, chosen[-1][:, None, None].expand(-1, 1, 3))
+        nearest = torch.minimum(nearest, (points - last).square().sum(2))
+        chosen.append(nearest.argmax(1))
+    return torch.stack(chosen[:k], 1)

@@ -3,16 +3,14 @@
 Names and conventions are those of `march`. The lattice differs: it is the same for all rays, but for jitter, and starts
 at the near plane, t₀ = near + jitter · δ(near), tₖ₊₁ = tₖ + δ(tₖ), where δ(t) = max(step, cone_angle · t) is the length
 of the sample that starts at t (Müller et al., SIGGRAPH 2022, appendix E.1). A point is looked up in the smallest box
-that holds it. `march_nested_reference` is that in plain torch; `march_nested` is its compiled twin.
+that holds it. `march_nested_reference` is that in plain torch.
 """
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sinefield.kernels.cpu.march import SOLID_DEPTH, walk_nested
-from sinefield.render.march import Samples, flatten, gather
+from sinefield.kernels.inputs import SOLID_DEPTH, FlatSamples, Grid, March
 
 
 def locate(
@@ -48,66 +46,40 @@ def _farthest(rays_o: Tensor, aabb: Tensor, levels: int, far_plane: float) -> fl
 def march_nested_reference(
     rays_o: Float[Tensor, "r 3"],
     rays_d: Float[Tensor, "r 3"],
-    aabb: Float[Tensor, "6"],
-    binaries: Bool[Tensor, "lx y z"],
-    render_step_size: float,
-    cone_angle: float = 0.0,
-    near_plane: float = 0.0,
-    far_plane: float = 1e10,
+    grid: Grid,
+    settings: March,
     jitter: Float[Tensor, "r"] | None = None,
-    solid: Bool[Tensor, "lx y z"] | None = None,
-    max_samples: int = 2**31,
-) -> Samples:
-    """`march_nested` in plain torch, on any device: every lattice position is looked up, memory rays × steps."""
-    r = binaries.shape[1]
-    levels = len(binaries) // r
+    clear: Float[Tensor, "r"] | None = None,
+) -> FlatSamples:
+    """Samples in nested grids in plain torch, on any device: every lattice position is looked up."""
+    r, levels, binaries = grid.binaries.shape[1], grid.levels, grid.binaries
+    step, cone_angle, near, far = (
+        settings.render_step_size, settings.cone_angle, settings.near_plane, settings.far_plane,
+    )  # fmt: skip
     shift = torch.zeros_like(rays_o[:, 0]) if jitter is None else jitter
-    first = near_plane + shift * max(render_step_size, cone_angle * near_plane)
-    t = lattice(first, _farthest(rays_o, aabb, levels, far_plane), render_step_size, cone_angle)
-    length = (cone_angle * t).clamp(min=render_step_size)
+    first = near + shift * max(step, cone_angle * near)
+    t = lattice(first, _farthest(rays_o, grid.aabb, levels, far), step, cone_angle)
+    length = (cone_angle * t).clamp(min=step)
     middle = t + length / 2
-    place, level = locate(rays_o[:, None] + middle[..., None] * rays_d[:, None], aabb, levels)
+    place, level = locate(rays_o[:, None] + middle[..., None] * rays_d[:, None], grid.aabb, levels)
     cell = (place * r).long().clamp(0, r - 1)
     row = cell[..., 0] + level.clamp(max=levels - 1) * r
-    hit = (level < levels) & (middle < far_plane) & binaries[row, cell[..., 1], cell[..., 2]]
-    if solid is not None:
-        hit &= (hit & solid[row, cell[..., 1], cell[..., 2]]).cumsum(1) <= SOLID_DEPTH
-    return flatten(hit, t, t + length, max_samples)
+    hit = (level < levels) & (middle < far) & binaries[row, cell[..., 1], cell[..., 2]]
+    if grid.solid is not None:
+        hit &= (hit & grid.solid[row, cell[..., 1], cell[..., 2]]).cumsum(1) <= SOLID_DEPTH
+    return flatten(hit, t, t + length, settings.max_samples)
 
 
-def march_nested(
-    rays_o: Float[Tensor, "r 3"],
-    rays_d: Float[Tensor, "r 3"],
-    aabb: Float[Tensor, "6"],
-    binaries: Bool[Tensor, "lx y z"],
-    render_step_size: float,
-    cone_angle: float = 0.0,
-    near_plane: float = 0.0,
-    far_plane: float = 1e10,
-    jitter: Float[Tensor, "r"] | None = None,
-    solid: Bool[Tensor, "lx y z"] | None = None,
-    max_samples: int = 2**31,
-) -> Samples:
-    """Samples of the given rays in the occupied cells of nested grids; arguments as of `march`, and:
-
-    Args:
-        aabb: the smallest box; each further one is twice as large about the same centre.
-        binaries: the levels' cells stacked along x; a level is as long as it is wide.
-        cone_angle: a sample that starts at t is max(render_step_size, cone_angle · t) long.
-    """
-    o, d = (np.ascontiguousarray(x.detach().numpy(), np.float32) for x in (rays_o, rays_d))
-    box = aabb.numpy().astype(np.float32)
-    shift = np.zeros(len(o), np.float32) if jitter is None else jitter.numpy()
-    blocked = np.zeros((1, 1, 1), np.bool_) if solid is None else solid.numpy()
-    step, cone = np.float32(render_step_size), np.float32(cone_angle)
-    farthest = _farthest(rays_o, aabb, len(binaries) // binaries.shape[1], far_plane)
-    start = torch.tensor([near_plane])
-    most = lattice(start, farthest, render_step_size, cone_angle).shape[1] + 1
-    centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2
-    settings = (step, cone, np.float32(near_plane), np.float32(far_plane))
-
-    def walk(part: slice, room: int, first: bool) -> tuple[np.ndarray, ...]:
-        grid = centre, half, binaries.numpy(), blocked
-        return walk_nested(o[part], d[part], *grid, shift[part], *settings, most, room, first)
-
-    return gather(walk, len(o), most, max_samples)
+def flatten(
+    hit: Bool[Tensor, "r k"], t_starts: Float[Tensor, "r k"], t_ends: Float[Tensor, "r k"], max_samples: int
+) -> FlatSamples:
+    """The chosen ones of every ray's lattice positions, capped as `March.max_samples` says."""
+    counts = hit.sum(1)
+    keep = int((counts.cumsum(0) <= max_samples).sum())
+    if keep == 0 and len(hit):
+        keep, counts = 1, counts[:1].clamp(max=max_samples)
+        hit = hit[:1] & (hit[:1].cumsum(1) <= max_samples)
+    counts, hit = counts[:keep], hit[:keep]
+    ray_indices = torch.arange(keep, device=hit.device)[:, None].expand_as(hit)[hit]
+    packed = torch.stack([counts.cumsum(0) - counts, counts], dim=1)
+    return FlatSamples(ray_indices, t_starts[:keep][hit], t_ends[:keep][hit], packed)

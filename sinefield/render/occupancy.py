@@ -7,11 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from sinefield.errors import SinefieldError
-from sinefield.render.march import Samples, march, march_reference
-from sinefield.render.march_cuda import march_nerfacc, why_not_nerfacc
-from sinefield.render.march_nested import locate, march_nested, march_nested_reference
-from sinefield.render.march_triton import march_triton, why_not_triton
+from sinefield.kernels.choose import Choice, choose
+from sinefield.render.march import Grid, March, Samples, march
+from sinefield.render.march_nested import locate
 
 SOLID_ALPHA_DEPTH = 2.5
 """Optical depth of one step above which a cell counts as solid; with `SOLID_DEPTH` steps exp(−10) is left."""
@@ -148,65 +146,19 @@ class OccupancyGrid(nn.Module):
         far_plane: float = 1e10,
         clear: Float[Tensor, "r"] | None = None,
     ) -> Samples:
-        """Samples of the rays in occupied cells; see `march`, and `march_nested` where there are several levels.
-
-        Only `march` itself makes use of `clear`.
-        """
-        if self.levels > 1 or self.cone_angle > 0:
-            nested = march_nested if rays_o.device.type == "cpu" else march_nested_reference
-            return nested(
-                rays_o,
-                rays_d,
-                self.aabb,
-                self.binaries,
-                render_step_size,
-                self.cone_angle,
-                near_plane,
-                far_plane,
-                jitter,
-                self.solid,
-                max_samples,
-            )
-        chosen = marcher(rays_o.device, self.marcher)
-        return chosen(
-            rays_o,
-            rays_d,
-            self.aabb,
-            self.binaries,
-            render_step_size,
-            near_plane,
-            far_plane,
-            jitter,
-            self.solid,
-            max_samples,
-            **({"clear": clear} if chosen is march else {}),
-        )
+        """Samples of the rays in occupied cells; see `march`."""
+        grid = Grid(self.aabb, self.binaries, self.solid, self.levels)
+        settings = March(render_step_size, near_plane, far_plane, self.cone_angle, max_samples)
+        return march(rays_o, rays_d, grid, settings, jitter, clear, self.marcher)
 
 
-def marcher(device: torch.device, asked: str = "auto") -> Callable[..., Samples]:
-    """The `march` of a device: "numba" on the CPU; "nerfacc" on CUDA, "triton", else "reference", the first that works.
-
-    Args:
-        asked: one of these by name, or "auto".
+def marcher(device: torch.device, asked: str = "auto") -> Choice:
+    """What marches through a grid of one box on a device, where `training.marcher` is `asked`.
 
     Raises:
-        SinefieldError: what was asked for does not work on the device.
+        SinefieldError: what was asked for does not work there.
     """
-    # In order of preference.
-    known = {
-        "numba": ("cpu", march, lambda: None),
-        "nerfacc": ("cuda", march_nerfacc, why_not_nerfacc),
-        "triton": ("cuda", march_triton, why_not_triton),
-        "reference": (device.type, march_reference, lambda: None),
-    }
-    for name in known if asked == "auto" else [asked]:
-        where, function, why_not = known[name]
-        why = why_not() if where == device.type else f"{name} is for {'the CPU' if where == 'cpu' else 'CUDA'}"
-        if why is None:
-            return function
-    raise SinefieldError(
-        f"training.marcher is {asked}, which does not work here: {why}; use auto, or see `sinefield doctor`"
-    )
+    return choose("march", device, asked=asked)
 
 
 def visual_hull(

@@ -3,7 +3,7 @@
 With α_i = 1 − exp(−σ_i δ_i) and T_i = Π_{j<i} (1 − α_j), a sample weighs w_i = T_i α_i
 (Max, 1995; Mildenhall et al., ECCV 2020, eq. 3). Scans run in float64, ray by ray, so that a batch of a million
 samples loses nothing to the cancellation of a running sum. `composite_reference` is the definition
-in plain torch; `composite` picks the compiled twin on the CPU, and Triton's on CUDA where it works.
+in plain torch; `composite` is what runs in its place.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sinefield.kernels.cpu.march import MAX_OPTICAL_DEPTH, composite_backward, composite_forward
+from sinefield.kernels.choose import choose
+from sinefield.kernels.inputs import MAX_OPTICAL_DEPTH
 from sinefield.render.march import Samples
 
 
@@ -66,28 +67,6 @@ def composite(sigmas: Float[Tensor, "n_samples"], colours: Float[Tensor, "n_samp
 
     Rays without samples give zeros. Gradients reach `sigmas` and `colours`.
     """
-    if sigmas.device.type == "cuda" and sigmas.dtype == colours.dtype == torch.float32:
-        from sinefield.render.composite_triton import composite_triton
-        from sinefield.render.march_triton import why_not_triton
-
-        if why_not_triton() is None:
-            return composite_triton(sigmas, colours, samples)
-    if sigmas.device.type != "cpu" or sigmas.dtype != torch.float32:
-        return composite_reference(sigmas, colours, samples)
-    lengths = samples.t_ends - samples.t_starts
-    middle = (samples.t_starts + samples.t_ends) / 2
-    return Pixels(*_Composite.apply(sigmas, colours, lengths, middle, samples.packed_info))
-
-
-class _Composite(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, sigmas, colours, lengths, middle, packed_info):
-        ctx.save_for_backward(sigmas, colours, lengths, middle, packed_info)
-        arrays = (x.detach().contiguous().numpy() for x in (sigmas, colours, lengths, middle, packed_info))
-        return tuple(torch.from_numpy(x) for x in composite_forward(*arrays))
-
-    @staticmethod
-    def backward(ctx, *grads):
-        arrays = [x.detach().contiguous().numpy() for x in (*ctx.saved_tensors, *grads)]
-        grad_sigmas, grad_colours = composite_backward(*arrays)
-        return torch.from_numpy(grad_sigmas), torch.from_numpy(grad_colours), None, None, None
+    dtype = sigmas.dtype if sigmas.dtype == colours.dtype else torch.float64
+    run = choose("composite", sigmas.device, dtype, gradients=1).function
+    return composite_reference(sigmas, colours, samples) if run is None else Pixels(*run(sigmas, colours, samples))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sinefield.errors import SinefieldError
+from sinefield.kernels.choose import choose
 
 METHODS = ("auto", "quadratic", "linear", "triton")
 POWERS = (1, 2, 3)
@@ -76,9 +77,9 @@ def attention(
         raise SinefieldError("the Triton kernel takes no bias and no float64; use method auto")
     factor = _factor(k, keys, divisor)
     if method == "triton":
-        from sinefield.kernels.cuda.attention import attention_triton
+        from sinefield.kernels.cuda import attention as kernels  # asked for by name, also where it was not tried
 
-        return attention_triton(q, k, v, factor, power, _joined(mask, keys), causal, scale)
+        return kernels.attention(q, k, v, factor, power, _joined(mask, keys), causal, scale)
     kind = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
         wide = q.to(kind) * scale, k.to(kind), v.to(kind) * factor.to(kind)[:, None, None, None]
@@ -112,11 +113,8 @@ def choose_method(
     if not masked and not biased and linear < quadratic:
         return "linear"
     widest = 128 if {q.dtype, k.dtype, v.dtype} == {torch.float16} else 64
-    if not biased and q.device.type == "cuda" and q.dtype != torch.float64 and max(d, c) <= widest:
-        from sinefield.kernels.cuda.attention import why_not_triton
-
-        if why_not_triton() is None:
-            return "triton"
+    if not biased and max(d, c) <= widest and choose("attention", q.device, q.dtype, gradients=1).name == "triton":
+        return "triton"
     return "quadratic"
 
 

@@ -18,7 +18,7 @@ from sinefield.fields.radiance.view_fit import ViewFit
 from sinefield.metrics.images import psnr
 from sinefield.nn.backend import chunk_for, training_device
 from sinefield.nn.weights import materialised
-from sinefield.render.march import Samples, first_meeting
+from sinefield.render.march import Grid, March, Samples, first_meeting
 from sinefield.render.occupancy import marcher, visual_hull
 from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 
@@ -133,7 +133,8 @@ class RadianceTask(Task):
         """Draw only pixels whose rays can have samples, unless that is none of them."""
         step = self.field.render_step_size / 4  # a ray through less of a cell than that is not missed
         rays = (views.cameras.view(i) for i in range(len(views.cameras)))
-        found = [first_meeting(o, d, self.field.aabb, allowed, step, self.field.near_plane) for o, d in rays]
+        grid, settings = Grid(self.field.aabb, allowed), March(step, self.field.near_plane)
+        found = [first_meeting(o, d, grid, settings) for o, d in rays]
         first = torch.cat(found)
         chosen = first.isfinite().nonzero()[:, 0]
         if len(chosen):

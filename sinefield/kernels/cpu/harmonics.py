@@ -1,7 +1,12 @@
-"""The compiled twin of `encodings.SphericalHarmonics`, whose many small operations cost more than their arithmetic."""
+"""The compiled twin of `nn.encodings.SphericalHarmonics.reference`.
+
+There many small operations cost more than their arithmetic.
+"""
 
 import numba
 import numpy as np
+import torch
+from torch import Tensor
 
 ONE = np.float32(1)
 THREE, FIVE = np.float32(3), np.float32(5)
@@ -13,7 +18,7 @@ A, B, C, D, E, F, G, H, K, L = (
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
-def harmonics(d):
+def _harmonics(d):
     out = np.empty((len(d), 16), np.float32)
     for r in range(len(d)):
         x, y, z = d[r, 0], d[r, 1], d[r, 2]
@@ -28,3 +33,8 @@ def harmonics(d):
         row[13], row[14] = -H * x * (FIVE * zz - ONE), L * z * (xx - yy)
         row[15] = -F * x * (xx - THREE * yy)
     return out
+
+
+def harmonics(d: Tensor) -> Tensor:
+    """16 numbers of each unit direction, float32."""
+    return torch.from_numpy(_harmonics(d.float().contiguous().numpy()))

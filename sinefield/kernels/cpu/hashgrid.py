@@ -1,7 +1,14 @@
-"""The compiled, multi-threaded loops behind `HashGrid`; its `reference` is their definition."""
+"""The compiled twin of `nn.hashgrid.HashGrid.reference`: the same sums whatever the number of threads."""
+
+from collections.abc import Sequence
 
 import numba
 import numpy as np
+import torch
+from torch import Tensor
+
+from sinefield.kernels.inputs import Levels
+from sinefield.kernels.shell import Pull, differentiable
 
 
 @numba.njit(cache=True, inline="always")
@@ -68,3 +75,18 @@ def scatter(x, grad, resolutions, sizes, offsets, total):
                 found[entries[c], 0] += weights[c] * first
                 found[entries[c], 1] += weights[c] * second
     return found
+
+
+def hashgrid(x: Tensor, table: Tensor, levels: Levels) -> Tensor:
+    """Interpolated features of points, float32; the gradient reaches the table."""
+    points, *grids = (v.detach().contiguous().numpy() for v in (x, levels.resolutions, levels.sizes, levels.offsets))
+
+    def step(wanted: Sequence[bool], table: Tensor) -> tuple[Tensor, Pull]:
+        entries = len(table)
+
+        def pull(grad: Tensor) -> tuple[Tensor]:
+            return (torch.from_numpy(scatter(points, grad.detach().contiguous().numpy(), *grids, entries)),)
+
+        return torch.from_numpy(look_up(points, table.detach().numpy(), *grids)), pull
+
+    return differentiable(step, table)

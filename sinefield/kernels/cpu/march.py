@@ -1,349 +1,149 @@
-"""The compiled, multi-threaded loops behind `march` and `volume`. The torch code there is their definition."""
+"""Rays into samples by compiled loops on all threads; `render.march` and `render.march_nested` have the definitions."""
 
-import numba
+import math
+from collections.abc import Callable
+
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
-SOLID_DEPTH = 4
-"""Samples a ray may take inside solid cells before it stops."""
-BLOCK = 4
-"""Cells along each side of the blocks that an empty ray leaves at once."""
-MAX_OPTICAL_DEPTH = 700.0
-"""exp(−700) is the smallest step a float64 transmittance can take; more absorption changes nothing."""
+from sinefield.kernels.cpu.walk import (
+    Cells,
+    NestedCells,
+    Steps,
+    coarsen,
+    first_steps,
+    inner_box,
+    middles,
+    walk_nested,
+    walk_rays,
+)
+from sinefield.kernels.inputs import Grid, March
 
-
-@numba.njit(cache=True, inline="always")
-def _span(o, d, box, near, far):
-    """Entry and exit of one ray through the box, clipped to near and far; empty when entry ≥ exit."""
-    t_min, t_max = near, far
-    for a in range(3):
-        if d[a] == 0.0:
-            if o[a] < box[a] or o[a] > box[a + 3]:
-                return np.float32(1.0), np.float32(0.0)
-            continue
-        inverse = np.float32(1.0) / d[a]
-        t0 = (box[a] - o[a]) * inverse
-        t1 = (box[a + 3] - o[a]) * inverse
-        t_min = max(t_min, min(t0, t1))
-        t_max = min(t_max, max(t0, t1))
-    return t_min, t_max
-
-
-@numba.njit(cache=True)
-def coarsen(occupied):
-    """Which blocks of `BLOCK`³ cells hold an occupied one."""
-    x, y, z = occupied.shape
-    blocks = np.zeros(((x + BLOCK - 1) // BLOCK, (y + BLOCK - 1) // BLOCK, (z + BLOCK - 1) // BLOCK), np.bool_)
-    for i in range(x):
-        for j in range(y):
-            row = blocks[i // BLOCK, j // BLOCK]
-            for k in range(z):
-                row[k // BLOCK] |= occupied[i, j, k]
-    return blocks
+SCRATCH = 1 << 24
+"""Lattice positions that a batch of rays may have room for at once."""
+_COARSE = WeakIdKeyDictionary()
+"""Of grids that were marched through: what they held, the blocks of it and the box around them."""
+Found = tuple[Tensor, Tensor, Tensor, Tensor]
+"""ray_indices, t_starts, t_ends and packed_info; see `inputs.FlatSamples`."""
 
 
-@numba.njit(cache=True)
-def inner_box(blocks, box, shape):
-    """The smallest box around the occupied blocks, and a little more for rounding's sake; inside out without any."""
-    low, high = np.full(3, 1 << 30), np.zeros(3, np.int64)
-    for x in range(blocks.shape[0]):
-        for y in range(blocks.shape[1]):
-            for z in range(blocks.shape[2]):
-                if blocks[x, y, z]:
-                    for a, i in enumerate((x, y, z)):
-                        low[a] = min(low[a], i)
-                        high[a] = max(high[a], i + 1)
-    inner = np.empty(6, np.float32)
-    for a in range(3):
-        cell = (box[a + 3] - box[a]) / shape[a]
-        inner[a] = box[a] + (min(low[a], high[a]) * BLOCK - 0.01) * cell
-        inner[a + 3] = box[a] + (high[a] * BLOCK + (0.01 if high[a] else -0.01)) * cell
-    return inner
+def march(
+    rays_o: Tensor,
+    rays_d: Tensor,
+    grid: Grid,
+    settings: March,
+    jitter: Tensor | None = None,
+    clear: Tensor | None = None,
+) -> Found:
+    """Samples of rays in a grid of one level; see `render.march.march`."""
+    o, d = _arrays(rays_o, rays_d)
+    shift = np.zeros(len(o), np.float32) if jitter is None else jitter.numpy()
+    known = np.empty(0, np.float32) if clear is None else clear.numpy()
+    cells, steps = _cells(grid), _steps(settings)
+    diagonal = math.dist(cells.box[:3], cells.box[3:])
+    most = max(int(min(diagonal, settings.far_plane - settings.near_plane) / settings.render_step_size) + 2, 1)
+
+    def walk(part: slice, room: int, first: bool) -> tuple[np.ndarray, ...]:
+        return walk_rays(o[part], d[part], tuple(cells), tuple(steps), shift[part], known[part], most, room, first)
+
+    return _gather(walk, len(o), most, settings.max_samples)
 
 
-@numba.njit(cache=True, inline="always")
-def _leave(cell, size, start, rate, inverse, until):
-    """When a ray leaves the cell, or the block of `size` (a power of two) cells around it, along one axis."""
-    if rate == 0.0:
-        return until
-    plane = (cell & -size) + (size if rate > 0.0 else 0)
-    return min(until, (np.float32(plane) - start) * inverse)
+def march_nested(
+    rays_o: Tensor,
+    rays_d: Tensor,
+    grid: Grid,
+    settings: March,
+    jitter: Tensor | None = None,
+    clear: Tensor | None = None,
+) -> Found:
+    """Samples of rays in nested grids; see `render.march_nested`. `clear` is of no use here."""
+    o, d = _arrays(rays_o, rays_d)
+    shift = np.zeros(len(o), np.float32) if jitter is None else jitter.numpy()
+    box = grid.aabb.numpy().astype(np.float32)
+    cells = NestedCells((box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2, grid.binaries.numpy(), _solid(grid))
+    steps, most = _steps(settings), _most_nested(rays_o, grid, settings)
+
+    def walk(part: slice, room: int, first: bool) -> tuple[np.ndarray, ...]:
+        return walk_nested(o[part], d[part], tuple(cells), tuple(steps), shift[part], most, room, first)
+
+    return _gather(walk, len(o), most, settings.max_samples)
 
 
-@numba.njit(cache=True)
-def _walk(o, d, box, inner, occupied, blocks, solid, shift, step, near, far, clear, t_starts):
-    """Walk one ray; write its lattice positions into `t_starts`; return how many there are."""
-    t_min, t_max = _span(o, d, box, near, far)
-    if not t_min < t_max:
-        return 0
-    entry, t_max = _span(o, d, inner, max(t_min, clear), t_max)
-    if not entry < t_max:
-        return 0
-    nx, ny, nz = occupied.shape
-    stops = solid.shape[0] == nx
-    zero, one, half = np.float32(0.0), np.float32(1.0), np.float32(0.5)
-    per_step = one / step
-    n, depth, k = 0, 0, max(int((entry - t_min) * per_step - shift - np.float32(0.502)), 0)
-    # Along each axis the cell's coordinate is start + t·rate; planes are left at t = (plane − start) / rate.
-    sx, sy, sz = nx / (box[3] - box[0]), ny / (box[4] - box[1]), nz / (box[5] - box[2])
-    sx, sy, sz = np.float32(sx), np.float32(sy), np.float32(sz)
-    ax, ay, az = (o[0] - box[0]) * sx, (o[1] - box[1]) * sy, (o[2] - box[2]) * sz
-    rx, ry, rz = d[0] * sx, d[1] * sy, d[2] * sz
-    ix = one / rx if rx != zero else zero
-    iy = one / ry if ry != zero else zero
-    iz = one / rz if rz != zero else zero
-    while n < len(t_starts):
-        t = t_min + (np.float32(k) + shift) * step
-        middle = t + half * step
-        if middle >= t_max:
-            break
-        x = min(max(int(ax + middle * rx), 0), nx - 1)
-        y = min(max(int(ay + middle * ry), 0), ny - 1)
-        z = min(max(int(az + middle * rz), 0), nz - 1)
-        if occupied[x, y, z]:
-            if stops and solid[x, y, z]:
-                depth += 1
-                if depth > SOLID_DEPTH:
-                    break
-            t_starts[n] = t
-            n += 1
-            k += 1
-            continue
-        # Leave the empty cell, or the empty block around it: the nearest of three exit planes, less a hair so that
-        # rounding never skips a sample.
-        size = 1 if blocks[x // BLOCK, y // BLOCK, z // BLOCK] else BLOCK
-        leave = _leave(x, size, ax, rx, ix, t_max)
-        leave = _leave(y, size, ay, ry, iy, leave)
-        leave = _leave(z, size, az, rz, iz, leave)
-        k = max(k + 1, int((leave - t_min) * per_step - shift - np.float32(0.502)))
-    return n
+def first_meeting(rays_o: Tensor, rays_d: Tensor, grid: Grid, settings: March) -> Tensor:
+    """Where the first sample of each ray begins without jitter; see `render.march.first_meeting`."""
+    cells = _cells(grid._replace(solid=None))
+    return torch.from_numpy(first_steps(*_arrays(rays_o, rays_d), tuple(cells), tuple(_steps(settings))))
 
 
-@numba.njit(cache=True)
-def _kept(counts, room, first):
-    """How many rays from the first on have at most `room` samples together, and where each one's begin and how many
-    there are; with `first`, one ray's front samples where they alone are more."""
-    total, n = 0, 0
-    while n < len(counts) and total + counts[n] <= room:
-        total += counts[n]
-        n += 1
-    if n == 0 and first and len(counts):
-        n, total, counts[0] = 1, room, room
-    packed = np.empty((n, 2), np.int64)
-    at = 0
-    for r in range(n):
-        packed[r, 0], packed[r, 1] = at, counts[r]
-        at += counts[r]
-    return packed, total
+def sample_points(rays_o: Tensor, rays_d: Tensor, ray_indices: Tensor, t_starts: Tensor, t_ends: Tensor) -> Tensor:
+    """The middles of samples on rays."""
+    given = rays_o, rays_d, ray_indices, t_starts, t_ends
+    return torch.from_numpy(middles(*(x.contiguous().numpy() for x in given)))
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _pack(rows, packed, step, cone_angle, total):
-    """The rows end to end: ray_indices, t_starts, t_ends, and each ray's first sample and number of samples."""
-    ray_indices = np.empty(total, np.int64)
-    t_starts = np.empty(total, np.float32)
-    t_ends = np.empty(total, np.float32)
-    for r in numba.prange(len(packed)):
-        first, count = packed[r]
-        for i in range(count):
-            ray_indices[first + i] = r
-            t_starts[first + i] = rows[r, i]
-            t_ends[first + i] = rows[r, i] + max(step, cone_angle * rows[r, i])
-    return ray_indices, t_starts, t_ends, packed
+def _arrays(*rays: Tensor) -> tuple[np.ndarray, ...]:
+    return tuple(np.ascontiguousarray(x.detach().numpy(), np.float32) for x in rays)
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
-def first_steps(o, d, box, inner, occupied, blocks, step, near, far):
-    """Where each ray's first lattice position is, infinite where there is none."""
-    found = np.full(len(o), np.inf, np.float32)
-    nothing = np.zeros((1, 1, 1), np.bool_)
-    for r in numba.prange(len(o)):
-        row = np.empty(1, np.float32)
-        if _walk(o[r], d[r], box, inner, occupied, blocks, nothing, np.float32(0), step, near, far, near, row):
-            found[r] = row[0]
-    return found
+def _steps(settings: March) -> Steps:
+    given = settings.render_step_size, settings.cone_angle, settings.near_plane, settings.far_plane
+    return Steps(*(np.float32(x) for x in given))
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
-def walk_rays(o, d, box, inner, occupied, blocks, solid, shift, clear, step, near, far, most, room, first):
-    """Samples of some rays, each of which has at most `most`; see `_pack` for what comes back.
+def _solid(grid: Grid) -> np.ndarray:
+    return np.zeros((1, 1, 1), np.bool_) if grid.solid is None else grid.solid.numpy()
+
+
+def _cells(grid: Grid) -> Cells:
+    """A grid as `walk_rays` takes it; what is found about its occupied cells is held until these change."""
+    box, occupied = grid.aabb.numpy().astype(np.float32), grid.binaries.numpy()
+    state = grid.binaries._version, box.tobytes()
+    held = _COARSE.get(grid.binaries)
+    if held is None or held[0] != state:
+        blocks = coarsen(occupied)
+        _COARSE[grid.binaries] = held = state, blocks, inner_box(blocks, box, occupied.shape)
+    return Cells(box, held[2], occupied, held[1], _solid(grid))
+
+
+def _most_nested(rays_o: Tensor, grid: Grid, settings: March) -> int:
+    """Lattice positions until no ray can be in the largest box."""
+    if len(rays_o) == 0:
+        return 1
+    centre, half = (grid.aabb[:3] + grid.aabb[3:]) / 2, (grid.aabb[3:] - grid.aabb[:3]) / 2
+    reach = float((rays_o - centre).norm(dim=1).max() + half.norm() * 2 ** (grid.levels - 1))
+    farthest, most, t = min(reach, settings.far_plane), 2, np.float32(settings.near_plane)
+    while t < farthest:
+        t += max(np.float32(settings.cone_angle) * t, np.float32(settings.render_step_size))
+        most += 1
+    return most
+
+
+def _gather(
+    walk: Callable[[slice, int, bool], tuple[np.ndarray, ...]], n_rays: int, most: int, max_samples: int
+) -> Found:
+    """Samples of all rays, part by part, as scratch allows, until the cap is reached.
 
     Args:
-        clear: before it a ray meets no occupied cell; one for each, or none.
-        room, first: see `_kept`.
+        walk: from which rays, how many samples at most and whether a ray's may be cut off for it, to ray_indices,
+            t_starts, t_ends and packed_info of the rays whose samples all fit, from the first on.
+        most: how many samples a ray can have.
     """
-    counts = np.empty(len(o), np.int64)
-    rows = np.empty((len(o), most), np.float32)
-    for r in numba.prange(len(o)):
-        before = clear[r] if len(clear) else near
-        counts[r] = _walk(o[r], d[r], box, inner, occupied, blocks, solid, shift[r], step, near, far, before, rows[r])
-    packed, total = _kept(counts, room, first)
-    return _pack(rows, packed, step, np.float32(0), total)
-
-
-@numba.njit(cache=True)
-def _walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, near, far, t_starts):
-    """Walk one ray through nested boxes, whose cells are stacked along x; as `_walk`."""
-    r = occupied.shape[1]
-    levels = occupied.shape[0] // r
-    stops = solid.shape[0] == occupied.shape[0]
-    scale = np.float32(2.0 ** (levels - 1))
-    outer = np.empty(6, np.float32)
-    for a in range(3):
-        outer[a] = centre[a] - scale * half[a]
-        outer[a + 3] = centre[a] + scale * half[a]
-    entry, t_max = _span(o, d, outer, near, far)
-    zero, one, two = np.float32(0.0), np.float32(1.0), np.float32(2.0)
-    n, depth = 0, 0
-    t = near + shift * max(step, cone_angle * near)
-    if not entry < t_max:
-        return 0
-    until = entry  # nothing before it needs a look
-    place = np.empty(3, np.float32)
-    rate = np.empty(3, np.float32)
-    cell = np.empty(3, np.int64)
-    while n < len(t_starts):
-        length = max(step, cone_angle * t)
-        middle = t + length / two
-        if middle >= t_max:
+    parts, start, room = [], 0, max_samples
+    while start < n_rays:
+        asked = slice(start, min(start + max(SCRATCH // most, 1), n_rays))
+        index, t0, t1, packed = walk(asked, room, not parts)
+        if parts:
+            index += start
+            packed[:, 0] += max_samples - room
+        parts.append((index, t0, t1, packed))
+        start, room = start + len(packed), room - len(t0)
+        if start < asked.stop:
             break
-        if middle < until:
-            t += length
-            continue
-        reach = zero
-        for a in range(3):
-            place[a] = (o[a] + middle * d[a] - centre[a]) / half[a]
-            reach = max(reach, abs(place[a]))
-        level, wide = 0, one
-        while reach > wide and level < levels - 1:
-            wide *= two
-            level += 1
-        for a in range(3):
-            cell[a] = min(max(int((place[a] / wide + one) / two * np.float32(r)), 0), r - 1)
-        row = cell[0] + level * r
-        if occupied[row, cell[1], cell[2]]:
-            if stops and solid[row, cell[1], cell[2]]:
-                depth += 1
-                if depth > SOLID_DEPTH:
-                    break
-            t_starts[n] = t
-            n += 1
-        else:
-            # Until the ray leaves the cell there is nothing to look for; a hair less for rounding's sake.
-            until = t_max
-            for a in range(3):
-                rate[a] = d[a] / half[a]
-                if rate[a] != zero:
-                    wall = cell[a] + (1 if rate[a] > zero else 0)
-                    beyond = (np.float32(wall) / np.float32(r) * two - one) * wide - place[a]
-                    until = min(until, middle + beyond / rate[a])
-            until -= np.float32(1e-3) * length
-        t += length
-    return n
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def walk_nested(o, d, centre, half, occupied, solid, shift, step, cone_angle, near, far, most, room, first):
-    """As `walk_rays`."""
-    counts = np.empty(len(o), np.int64)
-    rows = np.empty((len(o), most), np.float32)
-    for r in numba.prange(len(o)):
-        counts[r] = _walk_nested(
-            o[r], d[r], centre, half, occupied, solid, shift[r], step, cone_angle, near, far, rows[r]
-        )
-    packed, total = _kept(counts, room, first)
-    return _pack(rows, packed, step, cone_angle, total)
-
-
-@numba.njit(cache=True, error_model="numpy", nogil=True)
-def rays_through(plane, cameras, c2w):
-    """Origins and unit directions of rays that leave cameras through points of the plane before them.
-
-    As the last lines of `Cameras.rays`, whose many small operations cost more than their arithmetic.
-    """
-    n, one = len(plane), np.float32(1)
-    rays_o, rays_d = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
-    for r in range(n):
-        pose, x, y = c2w[cameras[r]], plane[r, 0], plane[r, 1]
-        length = np.float32(0)
-        for a in range(3):
-            value = pose[a, 0] * x - pose[a, 1] * y - pose[a, 2]
-            rays_o[r, a], rays_d[r, a] = pose[a, 3], value
-            length += value * value
-        inverse = one / np.sqrt(length)
-        for a in range(3):
-            rays_d[r, a] *= inverse
-    return rays_o, rays_d
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def sample_points(o, d, ray_indices, t_starts, t_ends):
-    out = np.empty((len(ray_indices), 3), np.float32)
-    for i in numba.prange(len(ray_indices)):
-        r, middle = ray_indices[i], (t_starts[i] + t_ends[i]) * np.float32(0.5)
-        for a in range(3):
-            out[i, a] = o[r, a] + middle * d[r, a]
-    return out
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def composite_forward(sigmas, colours, lengths, middle, packed):
-    rays, channels = len(packed), colours.shape[1]
-    out = np.zeros((rays, channels), np.float32)
-    opacity = np.zeros(rays, np.float32)
-    depth = np.zeros(rays, np.float32)
-    for r in numba.prange(rays):
-        total = np.zeros(channels, np.float64)
-        trans, distance = 1.0, 0.0
-        for i in range(packed[r, 0], packed[r, 0] + packed[r, 1]):
-            left = trans * np.exp(-min(np.float64(sigmas[i]) * lengths[i], MAX_OPTICAL_DEPTH))
-            weight = trans - left
-            trans = left
-            distance += weight * middle[i]
-            for c in range(channels):
-                total[c] += weight * colours[i, c]
-        out[r] = total
-        opacity[r] = 1.0 - trans
-        depth[r] = distance
-    return out, opacity, depth
-
-
-@numba.njit(cache=True)
-def transmittances(sigmas, lengths, first, count, trans):
-    """What is left of a ray's light before each of its samples, and after the last."""
-    trans[0] = 1.0
-    for i in range(count):
-        s = first + i
-        trans[i + 1] = trans[i] * np.exp(-min(np.float64(sigmas[s]) * lengths[s], MAX_OPTICAL_DEPTH))
-
-
-@numba.njit(cache=True)
-def ray_backward(
-    colours, lengths, middle, first, count, trans, grad_colour, grad_opacity, grad_depth, grad_sigmas, grad_colours
-):
-    """Gradients of one ray's samples, from `transmittances` and those of its pixel."""
-    # w_i = T_i − T_{i+1}, hence dL/dσ_i = δ_i (T_{i+1} G_i − Σ_{j>i} w_j G_j) with G_i = dL/dw_i.
-    behind = 0.0
-    for i in range(count - 1, -1, -1):
-        s = first + i
-        weight = trans[i] - trans[i + 1]
-        g = np.float64(grad_opacity) + np.float64(grad_depth) * middle[s]
-        for c in range(colours.shape[1]):
-            g += np.float64(grad_colour[c]) * colours[s, c]
-            grad_colours[s, c] = weight * grad_colour[c]
-        grad_sigmas[s] = lengths[s] * (trans[i + 1] * g - behind)
-        behind += weight * g
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def composite_backward(sigmas, colours, lengths, middle, packed, grad_colour, grad_opacity, grad_depth):
-    grad_sigmas = np.empty_like(sigmas)
-    grad_colours = np.empty_like(colours)
-    for r in numba.prange(len(packed)):
-        first, count = packed[r]
-        trans = np.empty(count + 1, np.float64)
-        transmittances(sigmas, lengths, first, count, trans)
-        ray_backward(
-            colours, lengths, middle, first, count, trans, grad_colour[r], grad_opacity[r], grad_depth[r], grad_sigmas,
-            grad_colours,
-        )  # fmt: skip
-    return grad_sigmas, grad_colours
+    if len(parts) != 1:
+        empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), np.empty((0, 2), np.int64))
+        parts = [tuple(np.concatenate(x) for x in zip(empty, *parts, strict=True))]
+    index, t0, t1, packed = (torch.from_numpy(x) for x in parts[0])
+    return index, t0, t1, packed

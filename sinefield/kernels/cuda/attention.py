@@ -1,35 +1,43 @@
 """Polynomial attention in Triton, for CUDA: what launches the kernels, and whether they run."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from sinefield.kernels.cuda.triton_trial import tried
+from sinefield.kernels.cuda.trial import tried
+from sinefield.kernels.shell import Pull, differentiable
 
 QUERIES, KEYS = 64, 64
 """Rows and columns of the block of scores that a program holds at a time."""
 
 
 @cache
-def why_not_triton() -> str | None:
+def why_not(dtype: torch.dtype | None = None) -> str | None:
     """None where the kernels do on CUDA what torch does, else the reason. Found by trying, which compiles them."""
-    return tried("sinefield.kernels.cpu.attention", _try_on)
+    return tried("sinefield.kernels.cuda.attention_kernels", _try_on)
 
 
 def _try_on(device: torch.device) -> str | None:
     """Two heads, more tokens than a block holds: the same values and gradients as the quadratic form's?"""
-    from sinefield.transformers.attention import attention
-
     wave = torch.arange(2 * 70 * 20, device=device).reshape(1, 2, 70, 20).float()
+    upper = torch.ones(70, 70, dtype=torch.bool, device=device).triu(1)
+    factor = torch.full((1,), 70**-0.5, device=device)
+
+    def quadratic(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (q @ k.mT / 20**0.5).pow(3).masked_fill(upper, 0) @ v * factor
+
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attention(q, k, v, factor, 3, None, True, 20**-0.5)
+
     results = []
-    for method in ("triton", "quadratic"):
+    for function in (ours, quadratic):
         q, k, v = (torch.sin(wave * step).requires_grad_() for step in (0.7, 1.3, 2.1))
-        out = attention(q, k, v, 3, causal=True, method=method)
+        out = function(q, k, v)
         results.append([out.detach(), *torch.autograd.grad(out.square().sum(), [q, k, v])])
     close = all(
         torch.allclose(a, b, rtol=1e-2, atol=1e-2 * float(b.abs().max())) for a, b in zip(*results, strict=True)
@@ -37,7 +45,7 @@ def _try_on(device: torch.device) -> str | None:
     return None if close else "its values or gradients are not torch's"
 
 
-def attention_triton(
+def attention(
     q: Float[Tensor, "b h n d"],
     k: Float[Tensor, "b h m d"],
     v: Float[Tensor, "b h m c"],
@@ -47,47 +55,34 @@ def attention_triton(
     causal: bool,
     scale: float,
 ) -> Float[Tensor, "b h n c"]:
-    """factor·(scale·q·kᵀ)^power·v where `mask` and `causal` let attend; see `attention`. Differentiable once."""
+    """factor·(scale·q·kᵀ)^power·v where `mask` and `causal` let attend; see `transformers.attention`."""
+    from sinefield.kernels.cuda import attention_kernels
+
     kind = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     # bf16 runs as float32: Triton's interpreter gets products of bf16 wrong, so kernels on them could not be tested.
     kind = torch.float16 if kind == torch.float16 else torch.float32
-    out = _Attention.apply(*(x.to(kind) for x in (q, k, v)), factor.float(), mask, power, causal, scale)
-    return out.to(q.dtype)
+    factor = factor.float()
 
-
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, factor, mask, power, causal, scale):
-        from sinefield.kernels.cpu import attention as attention_kernels
-
-        ctx.settings = power, causal, scale
-        q, k, v = (x.detach().contiguous() for x in (q, k, v))
-        ctx.save_for_backward(q, k, v, factor, mask)
-        out = q.new_empty(*q.shape[:3], v.shape[-1])
+    def step(wanted: Sequence[bool], *inputs: Tensor) -> tuple[Tensor, Pull]:
+        q, k, v = (x.detach().contiguous() for x in inputs)
+        out, programs = q.new_empty(*q.shape[:3], v.shape[-1]), q.shape[0] * q.shape[1]
+        values, fixed = _arguments(q, k, v, mask, power, causal, scale)
         if out.numel():
-            values, fixed = _arguments(q, k, v, mask, *ctx.settings)
-            grid = (-(-q.shape[2] // QUERIES), q.shape[0] * q.shape[1])
-            attention_kernels.forward[grid](q, k, v, factor, values[0], out, *values[1:], **fixed)
-        return out
+            by_queries = -(-q.shape[2] // QUERIES), programs
+            attention_kernels.forward[by_queries](q, k, v, factor, values[0], out, *values[1:], **fixed)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        from sinefield.kernels.cpu import attention as attention_kernels
+        def pull(grad: Tensor) -> tuple[Tensor, ...]:
+            by_q, by_k, by_v = (torch.zeros_like(x) for x in (q, k, v))
+            given = (q, k, v, factor, values[0], grad.to(q.dtype).contiguous())
+            if grad.numel() and by_k.numel():
+                by_queries, by_keys = (-(-q.shape[2] // QUERIES), programs), (-(-k.shape[2] // KEYS), programs)
+                attention_kernels.backward_queries[by_queries](*given, by_q, *values[1:], **fixed)
+                attention_kernels.backward_keys[by_keys](*given, by_k, by_v, *values[1:], **fixed)
+            return by_q, by_k, by_v
 
-        q, k, v, factor, mask = ctx.saved_tensors
-        values, fixed = _arguments(q, k, v, mask, *ctx.settings)
-        by_q, by_k, by_v = (torch.zeros_like(x) for x in (q, k, v))
-        grad, programs = grad.to(q.dtype).contiguous(), q.shape[0] * q.shape[1]
-        inputs = (q, k, v, factor, values[0], grad)
-        if grad.numel() and by_k.numel():
-            attention_kernels.backward_queries[(-(-q.shape[2] // QUERIES), programs)](
-                *inputs, by_q, *values[1:], **fixed
-            )
-            attention_kernels.backward_keys[(-(-k.shape[2] // KEYS), programs)](
-                *inputs, by_k, by_v, *values[1:], **fixed
-            )
-        return by_q, by_k, by_v, None, None, None, None, None
+        return out, pull
+
+    return differentiable(step, *(x.to(kind) for x in (q, k, v))).to(q.dtype)
 
 
 def _arguments(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, power: int, causal: bool, scale: float):

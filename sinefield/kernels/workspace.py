@@ -24,6 +24,22 @@ class Workspace:
         return held[:rows]
 
 
+class Pool:
+    """Workspaces that are not in use: one for every forward whose backward is still to come. A copy starts empty."""
+
+    def __init__(self) -> None:
+        self.free: list[Workspace] = []
+
+    def __deepcopy__(self, memo: dict) -> "Pool":
+        return Pool()
+
+    def take(self) -> Workspace:
+        return self.free.pop() if self.free else Workspace()
+
+    def give(self, space: Workspace) -> None:
+        self.free.append(space)
+
+
 def rounded_up(rows: int) -> int:
     """The next multiple of `ROUND`."""
     return max(math.ceil(rows / ROUND), 1) * ROUND

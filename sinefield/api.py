@@ -5,8 +5,10 @@ What is asked first decides what is imported: a shape's distances need NumPy alo
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -380,12 +382,20 @@ def fit(
     """
     from sinefield.learning.fit import fitted
 
-    home = None if out is not None else tempfile.TemporaryDirectory(prefix="sinefield-")
-    folder = out if home is None else Path(home.name) / "run"
+    home = _Home() if out is None else None
+    folder = home.path / "run" if home else Path(str(out))
     given = {**settings, "seed": seed}
     given |= {"training.seconds": seconds} if seconds is not None else {}
     given |= {"training.steps": steps} if steps is not None else {}
-    return Field(fitted(data, Path(folder or "."), scene, given), home=home)
+    return Field(fitted(data, folder, scene, given), home=home)
+
+
+class _Home:
+    """A folder that is there as long as this object is."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="sinefield-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class _Plain(dict[str, Array]):

@@ -6,7 +6,7 @@ import trimesh
 
 from sinefield.data.surfaces import sampling
 from sinefield.data.surfaces.sampling import heldout_points, sample_shape, surface_samples
-from sinefield.data.surfaces.surface import Normalisation, Surface
+from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
 from sinefield.errors import SinefieldError
 from sinefield.files import cache_folder
 
@@ -161,3 +161,29 @@ def test_heldout_points_are_uniform_in_the_box():
     truth = np.linalg.norm(points - (100, 0, 0), axis=1)
     clear = np.abs(truth - 10) > 0.02
     np.testing.assert_array_equal(inside[clear], (truth < 10)[clear])
+
+
+def test_no_point_that_is_reported_is_judged_by(ball, ball_run, monkeypatch):
+    """What packing decides by and what is reported are other points, and neither is a quick score's to reuse."""
+    from sinefield.data.surfaces import sampling
+    from sinefield.fields.base import kind_named
+    from sinefield.fields.shape import scores
+    from sinefield.store.fields import load_field
+
+    seen: list[np.ndarray] = []
+
+    def noted(surface, n, seed=sampling.REPORTED_SEED):
+        points, inside = sampling.heldout_points(surface, n, seed)
+        seen.append(points)
+        return points, inside
+
+    monkeypatch.setattr(scores, "heldout_points", noted)
+    monkeypatch.setattr(scores, "HELDOUT_POINTS", 3000)
+    monkeypatch.setattr(scores, "JUDGED_POINTS", 3000)
+
+    kind, surface, field = kind_named("shape"), load_surface(ball), load_field(ball_run[0])[0]
+    _, judge = kind.judge(surface, apart=True)
+    judge(field)
+    kind.quality(field, surface)
+    judged, reported = ({tuple(p) for p in points} for points in seen)
+    assert len(judged) == len(reported) == 3000 and not judged & reported

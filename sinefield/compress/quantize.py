@@ -89,7 +89,7 @@ class Uniform:
 
     def _range(self) -> tuple[int, int]:
         if self.bits is None:
-            return -MAX_LEVEL, MAX_LEVEL
+            return -MAX_LEVEL, MAX_LEVEL - 1
         return (0, 2**self.bits - 1) if self.affine else (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
 
     def _levels(self) -> tuple[Tensor, Tensor]:

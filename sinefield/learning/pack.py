@@ -218,7 +218,8 @@ class Packer:
         if not budget:
             return quantisers
         rounded = copy.deepcopy(quantisers)
-        self.refine(quantisers, budget, room * HEADROOM, price)
+        # No finer than rounding already is: where the limit is generous, finer steps would buy nothing.
+        self.refine(quantisers, budget, min(room * HEADROOM, self.weigh(quantisers)), price)
         while self.weigh(quantisers) > room:
             with torch.no_grad():
                 for quantiser in quantisers.values():

@@ -9,12 +9,13 @@ False
 from typing import TYPE_CHECKING, Any
 
 from sinefield.errors import SinefieldError
+from sinefield.version import __version__
 
 if TYPE_CHECKING:
     from sinefield.api import Field, fit, load, look_at
     from sinefield.examples import example, examples
 
-__version__ = "0.1.0"
+
 __all__ = ["Field", "SinefieldError", "__version__", "example", "examples", "fit", "load", "look_at"]
 _HOME = {"example": "sinefield.examples", "examples": "sinefield.examples"}
 

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 
-from sinefield import __version__
 from sinefield.commands import (
     adapt,
     adapter,
@@ -30,6 +29,7 @@ from sinefield.commands import (
 from sinefield.commands.arguments import read_settings
 from sinefield.commands.command import Command, Parser
 from sinefield.errors import SinefieldError
+from sinefield.version import __version__
 
 DESCRIPTION = "3D scenes, shapes and images as small, fast neural fields."
 COMMANDS: dict[str, Command] = {

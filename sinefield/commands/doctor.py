@@ -5,8 +5,8 @@ import importlib.metadata
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sinefield import __version__
 from sinefield.commands.command import Answer, Command
+from sinefield.version import __version__
 
 if TYPE_CHECKING:
     from sinefield.kernels.choose import Row

@@ -9,12 +9,12 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 
-from sinefield import __version__
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Field, Mesh, kind_of
 from sinefield.meshing.decimate import check_budget, decimate
 from sinefield.meshing.extract import check_mesh_path, largest_component, write_mesh
 from sinefield.store.fields import load_field
+from sinefield.version import __version__
 
 
 def extract_field(

@@ -6,13 +6,13 @@ from typing import Any
 
 import trimesh
 
-from sinefield import __version__
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.errors import SinefieldError
 from sinefield.fields.latent.field import LatentShapeField
 from sinefield.fields.shape.surface import extract_shape
 from sinefield.meshing.extract import check_mesh_path, largest_component, write_mesh
 from sinefield.store.fields import load_field
+from sinefield.version import __version__
 
 
 def reconstruct_shape(

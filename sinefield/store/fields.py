@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sinefield import __version__
 from sinefield.adapters.edits import apply_edits, load_edit
 from sinefield.compress.container import Packed
 from sinefield.config import Config, make_field_config
@@ -18,6 +17,7 @@ from sinefield.store.run import Run
 from sinefield.store.sine_files import config_of, from_packed, load_packed
 from sinefield.strict import to_plain
 from sinefield.tensor_files import load_tensors, save_tensors
+from sinefield.version import __version__
 
 AGAIN = "the file is damaged, train again"
 

@@ -20,12 +20,12 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from sinefield import __version__
 from sinefield.cameras.cameras import Vector, look_at
 from sinefield.data.made.procedural import demo_scene, demo_shape
 from sinefield.data.surfaces.coloured import bilinear, corner_colours, load_coloured, texture_of, with_vertex_colours
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_folder
+from sinefield.version import __version__
 
 GOLDEN = math.pi * (3 - math.sqrt(5))
 CREASE = math.cos(math.radians(30))  # a vertex normal further than this from its face's marks an edge, kept sharp

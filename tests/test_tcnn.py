@@ -23,9 +23,11 @@ from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP
 from sinefield.nn.weights import WeightSpec
 
+HELD = tiny.why_not, tiny._network, tiny._level
+
 
 def tiny_forget():
-    for held in (tiny.why_not, tiny._network, tiny._level):
+    for held in HELD:
         held.cache_clear()
     choose.forget()
 

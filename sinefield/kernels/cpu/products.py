@@ -250,7 +250,6 @@ def _product(mode: str):
     """C = A · B for `rows` rows of A and all `columns` of B, a block at a time."""
     one, two, three, four = (_block(min(vectors, VECTORS), mode) for vectors in (1, 2, 3, 4))
 
-    @numba.njit(error_model="numpy")
     def product(
         rows, a, a_at, a_row, a_step, b, b_at, steps, columns, per_step, c, c_at, d, d_at, extra, extra_at, slope
     ):
@@ -273,7 +272,8 @@ def _product(mode: str):
                     two(a, ar, a_row, a_step, b, bj, step, steps, c, cr, columns, d, dr, extra, er, slope)
             j += vectors * LANES
 
-    return product
+    product.__qualname__ = f"product_{mode}"  # see `step.named`
+    return numba.njit(error_model="numpy")(product)
 
 
 forward, keep, output, backward, of_input, of_weight = (

@@ -33,12 +33,23 @@ def varied(function: Callable) -> Callable:
 
     def of(*kinds: type) -> Callable:
         def add(one: Callable) -> Callable:
+            named(one, function.__name__)
             known.update(dict.fromkeys(kinds, one))
             return one
 
         return add
 
     function.of = of  # type: ignore[attr-defined]
+    return function
+
+
+def named(function: Callable, name: str) -> Callable:
+    """The function under a name of its own.
+
+    Compiled functions of one name and the same types of arguments are told apart by a number that counts from 1 in each
+    process: two that come from the caches of two processes can be taken for one another.
+    """
+    function.__name__ = function.__qualname__ = name
     return function
 
 
@@ -149,7 +160,7 @@ def way(head: type) -> Callable:
     """
 
     def add(function: Callable) -> Callable:
-        go = numba.njit(error_model="numpy", inline="always")(function)
+        go = numba.njit(error_model="numpy", inline="always")(named(function, f"way_{head.__name__}"))
 
         @share.of(head)
         def _(head, thread, threads, source, net, learned, of_x):
@@ -179,7 +190,6 @@ def compiled(Source: type, Head: type) -> Callable[..., Any]:
     """
     written = _written()
 
-    @numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)
     def step(source, net, head, learned, of_x):
         threads = len(learned)
         losses, total = np.zeros(threads), 0.0
@@ -191,7 +201,8 @@ def compiled(Source: type, Head: type) -> Callable[..., Any]:
             total += losses[thread]
         return total if written else 0.0
 
-    return step
+    named(step, f"step_{Source.__name__}_{Head.__name__}")
+    return numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)(step)
 
 
 def _written() -> int:

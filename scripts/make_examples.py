@@ -3,9 +3,9 @@
     python scripts/make_examples.py [--data FOLDER] [--only NAME]
 
 knot: the demo's shape. spot: Keenan Crane's Spot (public domain), a mesh of the data folder. toys: the demo's scene by
-its photographs. picture: NASA's photograph of Eileen Collins (public domain), which scikit-image brings. Each is trained
-and packed for a fixed number of steps with seed 0, so that the same machine makes the same files; the largest takes some
-minutes of one core.
+its photographs. picture: NASA's photograph of Eileen Collins (public domain), which scikit-image brings. Each is
+trained and packed for a fixed number of steps with seed 0, so that one machine always makes the same files; the largest
+takes some minutes of one core.
 """
 
 import argparse

@@ -6,7 +6,6 @@ What is asked first decides what is imported: a shape's distances need NumPy alo
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -20,6 +19,8 @@ from sinefield.errors import SinefieldError
 from sinefield.examples import file_of, is_sine
 from sinefield.metrics import SCORES
 from sinefield.plain.distance import TrueDistance, checked_points
+from sinefield.plain.questions import like, numbers, whole
+from sinefield.plain.stored import file_with, stored_shape
 
 if TYPE_CHECKING:
     import trimesh
@@ -52,7 +53,7 @@ class Field:
         self._module: Any = None
         self._note: dict[str, Any] = {}
         self._distances: TrueDistance | None = None
-        self._plain = None if adapters else _plain_shape(path)
+        self._plain = None if adapters else stored_shape(path)
         if self._plain is None:
             self._torch()
 
@@ -95,13 +96,13 @@ class Field:
     @property
     def nbytes(self) -> int:
         """Bytes of the file that holds the field: the `.sine` file, or a run's field.safetensors."""
-        return _stored(self.path).stat().st_size
+        return file_with(self.path).stat().st_size
 
     @property
     def scores(self) -> dict[str, float]:
         """Scores by name (`metrics.SCORES`), as a run's report or a packed file's note has them; empty without one."""
         if is_sine(self.path):
-            note = _decoded(self.path).note if self._plain is not None else self._note
+            note = self._plain.note if self._plain is not None else self._note
             return {name: float(note[name][1]) for name in SCORES if name in note}
         from sinefield.store.run import Run
 
@@ -136,15 +137,15 @@ class Field:
                 self._distances = TrueDistance.of_arrays(self._plain.config, self._plain)
             else:
                 self._distances = self._kind().true_distance(self._torch())
-        found = self._distances.sdf(_numbers(points), gradient)
+        found = self._distances.sdf(numbers(points), gradient)
         if isinstance(found, tuple):
-            return _like(points, found[0]), _like(points, found[1])
-        return _like(points, found)
+            return like(points, found[0]), like(points, found[1])
+        return like(points, found)
 
     def inside(self, points: Any) -> Any:
         """Whether points (n, 3) are inside the object; (n,) bool. See `sdf`."""
-        found = self.sdf(_numbers(points)) < 0
-        return _like(points, found)
+        found = self.sdf(numbers(points)) < 0
+        return like(points, found)
 
     def density(self, points: Any) -> Any:
         """Density of a radiance field at points (n, 3); (n,) per unit of length, 0 where its occupancy grid is empty.
@@ -156,11 +157,11 @@ class Field:
         """
         import torch
 
-        field, given = self._radiance("density"), _numbers(points)
+        field, given = self._radiance("density"), numbers(points)
         with torch.no_grad():
             x = field.place(torch.from_numpy(checked_points(given)).float().to(field.aabb.device))
             values = torch.where(field.grid.occupied(x), field.density(x), 0.0)
-        return _like(points, values.double().cpu().numpy())
+        return like(points, values.double().cpu().numpy())
 
     def colour(self, points: Any, directions: Any) -> Any:
         """sRGB in [0, 1] that points (n, 3) of a radiance field send to a camera that looks along directions (n, 3).
@@ -172,7 +173,7 @@ class Field:
         import torch
 
         field = self._radiance("colour")
-        x, d = checked_points(_numbers(points)), checked_points(_numbers(directions))
+        x, d = checked_points(numbers(points)), checked_points(numbers(directions))
         length = np.linalg.norm(d, axis=1, keepdims=True)
         if len(x) != len(d) or not (length > 0).all():
             raise SinefieldError(
@@ -182,7 +183,7 @@ class Field:
             both = (torch.from_numpy(a).float().to(field.aabb.device) for a in (x, d / length))
             place, along = both
             colours, _ = field(field.place(place), along)
-        return _like(points, colours.double().cpu().numpy())
+        return like(points, colours.double().cpu().numpy())
 
     def mesh(self, resolution: int = 192, level: float | None = None) -> trimesh.Trimesh:
         """The field's surface, in the coordinates of its data; with vertex colours where the field has them.
@@ -197,7 +198,7 @@ class Field:
         import trimesh
 
         kind, field = self._kind(), self._torch()
-        vertices, faces, _ = kind.surface(field, _whole("resolution", resolution), level)
+        vertices, faces, _ = kind.surface(field, whole("resolution", resolution), level)
         mesh = trimesh.Trimesh(vertices, faces, process=False)
         colours = kind.vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
         if colours is not None:
@@ -213,7 +214,7 @@ class Field:
             width, height: of the pictures in pixels; the field's own choice when None.
             elevation: degrees above the horizon; the field's own choice when None.
         """
-        return self._kind().painter(self._torch()).orbit(_whole("frames", frames), (width, height), elevation)
+        return self._kind().painter(self._torch()).orbit(whole("frames", frames), (width, height), elevation)
 
     def render(self, camera: Any = None, width: int | None = None, height: int | None = None) -> Array:
         """Pictures of the field: a radiance field's light, a shape's surface of clay under soft light.
@@ -251,7 +252,7 @@ class Field:
         Raises:
             SinefieldError: a field of another kind; a size out of range.
         """
-        return self._kind().picture(self._torch(), None if width is None else _whole("width", width))
+        return self._kind().picture(self._torch(), None if width is None else whole("width", width))
 
     def save(
         self,
@@ -398,126 +399,6 @@ class _Home:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
-class _Plain(dict[str, Array]):
-    """The arrays of a stored shape field, by the names of its state dict, and its settings."""
-
-    config: Any
-
-
-def _plain_shape(path: str | Path) -> _Plain | None:
-    """A stored field that NumPy alone can evaluate; None where it needs torch, or will complain there."""
-    try:
-        if is_sine(path):
-            packed = _decoded(path)
-            arrays, settings = {name: coded.values() for name, coded in packed.tensors.items()}, packed.settings
-            arrays |= _placed(packed.box)
-        else:
-            arrays, settings = _stored_arrays(path)
-    except (SinefieldError, _NeedsTorch):
-        return None
-    from sinefield.config import make_field_config
-
-    found = _Plain(arrays)
-    found.config = make_field_config("shape", settings, str(path))
-    return found
-
-
-class _NeedsTorch(Exception):
-    pass
-
-
-def _decoded(path: str | Path) -> Any:
-    """A packed shape, read without torch."""
-    from sinefield.compress.container import MAX_FILE, decode
-    from sinefield.config import make_field_config
-    from sinefield.files import require_file
-    from sinefield.plain.network import parameter_shapes
-
-    def shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        if kind != "shape":
-            raise _NeedsTorch
-        return parameter_shapes(make_field_config(kind, settings, str(path)))
-
-    file = require_file(file_of(path), "packed field")
-    if file.stat().st_size > MAX_FILE:
-        raise _NeedsTorch
-    return decode(file.read_bytes(), shapes, str(path))
-
-
-def _placed(box: Array) -> dict[str, Array]:
-    from sinefield.data.surfaces.placement import Normalisation
-
-    place = Normalisation.fit(box)
-    return {"centre": np.array(place.centre), "scale": np.array(place.scale), "aabb": np.asarray(box, np.float64)}
-
-
-def _stored_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Arrays and settings of a run's shape field."""
-    import json
-
-    from safetensors import SafetensorError, safe_open
-
-    from sinefield.config import make_field_config
-    from sinefield.plain.network import parameter_shapes
-
-    try:
-        with safe_open(_stored(path), framework="numpy") as stream:
-            note = json.loads((stream.metadata() or {})["sinefield"])
-            if note["kind"] != "shape":
-                raise _NeedsTorch
-            arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise _NeedsTorch from error
-    shapes = parameter_shapes(make_field_config("shape", note.get("field"), str(path)))
-    shapes |= {"centre": (3,), "scale": (), "aabb": (6,)}
-    sound = shapes == {name: array.shape for name, array in arrays.items()}
-    box = arrays.get("aabb")
-    if not sound or box is None or not all(np.isfinite(array).all() for array in arrays.values()):
-        raise _NeedsTorch  # which says what is wrong
-    if not (box[3:] >= box[:3]).all() or not (box[3:] > box[:3]).any() or not float(arrays["scale"]) > 0:
-        raise _NeedsTorch
-    return arrays, note["field"]
-
-
-def _stored(path: str | Path) -> Path:
-    """The file that holds a field."""
-    if is_sine(path):
-        return file_of(path)
-    return Path(path) / "field.safetensors" if Path(path).is_dir() else Path(path)
-
-
-def _numbers(points: Any) -> Array:
-    """Points as a NumPy array, whatever they are."""
-    if _is_tensor(points):
-        return points.detach().cpu().numpy()
-    try:
-        return np.asarray(points)
-    except ValueError as error:
-        raise SinefieldError(f"points cannot be read ({error}); give numbers of shape (n, 3)") from error
-
-
-def _like(points: Any, found: Array) -> Any:
-    """An answer as its question came: torch or NumPy, of the same precision."""
-    if _is_tensor(points):
-        import torch
-
-        kind = points.dtype if points.is_floating_point() and found.dtype.kind == "f" else None
-        return torch.from_numpy(found).to(points.device, kind)
-    single = getattr(points, "dtype", None) == np.float32 and found.dtype.kind == "f"
-    return found.astype(np.float32) if single else found
-
-
-def _is_tensor(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise SinefieldError(f"{name} is {value!r}; give a whole number, 1 or more")
-    return int(value)
-
-
 def _cameras(painter: Any, camera: Any, width: int | None, height: int | None) -> Cameras:
     """The cameras that `Field.render` takes."""
     from dataclasses import replace
@@ -528,7 +409,7 @@ def _cameras(painter: Any, camera: Any, width: int | None, height: int | None) -
     from sinefield.export.flight import MAX_SIDE
 
     for name, side in (("width", width), ("height", height)):
-        if side is not None and not 1 <= _whole(name, side) <= MAX_SIDE:
+        if side is not None and not 1 <= whole(name, side) <= MAX_SIDE:
             raise SinefieldError(f"{name} is {side}; 1 to {MAX_SIDE} pixels")
     if isinstance(camera, Cameras):
         if width is not None or height is not None:
@@ -537,7 +418,7 @@ def _cameras(painter: Any, camera: Any, width: int | None, height: int | None) -
     usual = painter.orbit(1, (width, height))
     if camera is None:
         return usual
-    pose = _numbers(camera)
+    pose = numbers(camera)
     if pose.shape not in ((3, 4), (4, 4)) or pose.dtype.kind not in "fiu" or not np.isfinite(pose).all():
         given = f"an array of shape {pose.shape}" if pose.ndim else type(camera).__name__
         raise SinefieldError(f"the camera is {given}; give Cameras, or (3, 4) or (4, 4) camera to world, see look_at")

@@ -167,7 +167,7 @@ def test_doctor_finds_what_this_machine_needs(capfd):
     ("settings", "says"),
     [
         (["--training.device", "cuda"], ["training.device is cuda", "use cpu or auto"]),
-        (["--training.backend", "tinycudann"], ["training.backend is tinycudann", "on the CPU", "use torch or auto"]),
+        (["--training.backend", "tinycudann"], ["training.backend is tinycudann", "for CUDA", "use auto"]),
         (["--training.backend", "tiny"], ["training.backend"]),
     ],
 )

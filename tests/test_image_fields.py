@@ -172,14 +172,15 @@ def test_every_command(disc_run, picture, tmp_path, capfd):
 
 def test_an_image_command_on_a_shape(ball_run, tmp_path, capfd):
     assert main(["image", str(ball_run[0]), str(tmp_path / "a.png")]) == 2
-    assert "is a shape field" in capfd.readouterr().err
+    assert "of kind shape" in capfd.readouterr().err
 
 
 def test_one_pixel(tmp_path):
     Image.fromarray(np.full((1, 1, 3), 77, np.uint8)).save(tmp_path / "dot.png")
     report = train(config_for(tmp_path / "dot.png", steps=100), tmp_path / "run")
     assert report["psnr"] > 40 and report["ssim"] is None and "SSIM" in report["remarks"][0]
-    assert abs(int(scaled(load_field(tmp_path / "run")[0], 1)[0, 0, 0]) - 77) < 3
+    field, _ = load_field(tmp_path / "run")
+    assert abs(int(kind_of(field).picture(field, 1)[0, 0, 0]) - 77) < 3
 
 
 def test_odd_files_are_shown_as_people_see_them(tmp_path):

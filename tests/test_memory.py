@@ -65,7 +65,7 @@ def test_no_room_for_a_set_is_one_line(mapped, monkeypatch):
 
 
 def test_evaluation_holds_one_view_at_a_time(photo_run, monkeypatch):
-    import sinefield.learning.evaluate as evaluation
+    import sinefield.fields.radiance.scores as evaluation
 
     alive, most = set(), 0
     render = evaluation.render_view

@@ -11,6 +11,7 @@ import torch
 from sinefield.config import ShapeFieldConfig
 from sinefield.errors import SinefieldError
 from sinefield.fields.shape.field import ShapeField
+from sinefield.nn.mlp import activate
 from sinefield.plain.network import PlainNetwork
 
 WEIGHTS = ["dense", "lowrank", "sine"]
@@ -37,11 +38,11 @@ def twin(field, x, dtype):
     matrices = [weight() for weight in field.network.weights]
     field.network.dtype = dtype
     encoded = torch.cat([x, torch.sin(phases), torch.cos(phases)], dim=1)
-    h = field.network.activation(encoded @ matrices[0].T + field.network.biases[0])
+    h = activate(encoded @ matrices[0].T + field.network.biases[0], field.network.activation)
     for i in range(1, len(matrices) - 1):
         if i in field.network.skips:
             h = torch.cat([h, encoded], dim=1)
-        h = field.network.activation(h @ matrices[i].T + field.network.biases[i])
+        h = activate(h @ matrices[i].T + field.network.biases[i], field.network.activation)
     out = (h @ matrices[-1].T + field.network.biases[-1])[:, 0]
     (gradient,) = torch.autograd.grad(out.sum(), x)
     return out.detach().double().numpy(), gradient.double().numpy()

@@ -20,11 +20,10 @@ from sinefield.commands.cli import main
 from sinefield.compress.quantize import Uniform
 from sinefield.errors import SinefieldError
 from sinefield.export import report
-from sinefield.export import video as orbit
 from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, html_table, linear_ticks, log_ticks, page
 from sinefield.export.report import mesh_data, write_report
-from sinefield.fields.shape import painter
+from sinefield.fields.shape import kind, painter
 from sinefield.store.fields import load_field
 from sinefield.store.sine_files import save_sine, to_packed
 
@@ -271,7 +270,7 @@ def test_what_a_run_lacks_is_left_out_and_said(copied, monkeypatch):
         raise SinefieldError("level 0 is <outside> the field's range")
 
     monkeypatch.setattr(report, "extract_field", none)
-    monkeypatch.setattr(orbit, "ShapePainter", none)
+    monkeypatch.setattr(kind, "ShapePainter", none)
     made = write_report(copied)
     read = Page(copied / "report.html")
     assert [line.split(":")[0] for line in made["left_out"]] == [

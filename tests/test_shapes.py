@@ -334,7 +334,7 @@ def test_a_second_decoder_reads_the_file(weights):
     assert settings == to_plain(field.config) and BASE["shapes"] == second_decoder.SHAPES
     assert note == {"iou": [0.5, 0.25]} and list(values) == [name for name, _ in field.named_parameters()]
     for name, coded in packed.tensors.items():
-        np.testing.assert_array_equal(values[name], coded.values().numpy())
+        np.testing.assert_array_equal(values[name], coded.values())
 
 
 def evaluate_untrained(folder):
@@ -386,7 +386,7 @@ def test_reconstruct_refuses(run, ball_run, tmp_path, capsys):
     assert main(["reconstruct", str(ball_run[0]), str(tmp_path / "flat.xyz"), str(tmp_path / "out.ply")]) == 2
     assert "is a shape field; give a run of kind shapes" in capsys.readouterr().err
     assert main(["mesh", str(run[0]), str(tmp_path / "out.ply")]) == 2
-    assert "knows many shapes; sinefield reconstruct" in capsys.readouterr().err
+    assert "knows many shapes: sinefield reconstruct" in capsys.readouterr().err
     assert not (tmp_path / "out.ply").exists()
     with pytest.raises(SinefieldError, match="knows many shapes, which no adapter changes"):
         adapt(run[0], config_of(), tmp_path / "edit.sine")

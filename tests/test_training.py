@@ -127,8 +127,8 @@ def test_a_batch_too_large_for_the_memory_is_halved(ball, tmp_path, capsys):
     step, asked = task.step, []
 
     def limited(index, generator):
-        asked.append(config.training.batch)
-        if config.training.batch > 600:
+        asked.append(task.config.training.batch)
+        if task.config.training.batch > 600:
             # What torch's allocator says of more than there is.
             torch.empty(1 << 60)
         return step(index, generator)
@@ -136,7 +136,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(ball, tmp_path, capsys):
     task.step = limited
     result = optimise(task, config.training, Run.prepare(tmp_path / "run", config), 0)
     assert asked == [2048, 1024, 512, 512, 512, 512, 512] and result["steps"] == 5
-    assert "the batch is now 512" in capsys.readouterr().err
+    assert "the batch is now 512" in capsys.readouterr().err and config.training.batch == 2048
     task.step = lambda index, generator: torch.zeros(2, 3) @ torch.zeros(2)
     with pytest.raises(RuntimeError, match="size"):
         optimise(task, config.training, Run.prepare(tmp_path / "other", config), 0)

@@ -14,7 +14,7 @@ from jaxtyping import TypeCheckError
 from PIL import Image, ImageCms
 
 from sinefield.cameras.cameras import orbit
-from sinefield.data.photographs.images import area_average, composite, load_posed, reference
+from sinefield.data.photographs.images import area_average, load_posed, on_background, reference
 from sinefield.errors import SinefieldError
 
 DATA = Path(__file__).parents[1] / os.environ.get("SINEFIELD_DATA", "../shared/data")
@@ -68,13 +68,13 @@ def test_area_average_is_exact_to_half_a_level(channels, factor):
 
 def test_composite_by_hand():
     image = torch.tensor([[[0, 51, 102, 102], [255, 0, 0, 255]]], dtype=torch.uint8)
-    white, blue = composite(image), composite(image, (0, 0, 1))
-    assert torch.equal(composite(image, torch.tensor([0.0, 0.0, 1.0])), blue)
+    white, blue = on_background(image), on_background(image, (0, 0, 1))
+    assert torch.equal(on_background(image, torch.tensor([0.0, 0.0, 1.0])), blue)
     assert torch.allclose(white[0, 0], torch.tensor([0.6, 0.8, 1.0]))
     assert torch.allclose(blue[0, 0], torch.tensor([0.0, 0.2, 1.0]))
     assert torch.equal(white[0, 1], torch.tensor([1.0, 0.0, 0.0]))
-    assert torch.allclose(composite(image, torch.rand(1, 2, 3))[0, 1], white[0, 1])
-    assert torch.equal(composite(image[..., :3]), image[..., :3] / 255)
+    assert torch.allclose(on_background(image, torch.rand(1, 2, 3))[0, 1], white[0, 1])
+    assert torch.equal(on_background(image[..., :3]), image[..., :3] / 255)
     assert torch.equal(reference(image), torch.tensor([[[153, 204, 255], [255, 0, 0]]], dtype=torch.uint8))
     assert torch.equal(reference(image[..., :3]), image[..., :3])
 

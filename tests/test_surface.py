@@ -8,7 +8,7 @@ import trimesh
 from sinefield.cameras.cameras import Cameras, look_at
 from sinefield.errors import SinefieldError
 from sinefield.meshing.extract import extract
-from sinefield.render.surface import Surface
+from sinefield.render.surface import CastSurface
 
 CENTRE, RADIUS = torch.tensor([0.2, -0.1, 0.25], dtype=torch.float64), 0.7
 BOX = np.array([-1.0, -1, -1, 1, 1, 1])
@@ -58,7 +58,7 @@ SURFACES = {
 @pytest.mark.parametrize("resolution", [24, 64])
 def test_a_ball_is_met_where_it_is(name, resolution):
     function, options = SURFACES[name]
-    surface = Surface(function, BOX, resolution=resolution, **options)
+    surface = CastSurface(function, BOX, resolution=resolution, **options)
     o, d = rays(4000)
     t, hit = surface.cast(o, d)
     truth, near = sphere_truth(o, d)
@@ -76,7 +76,7 @@ def test_a_ball_is_met_where_it_is(name, resolution):
 
 
 def test_rays_from_inside_and_past_the_box():
-    surface = Surface(ball, BOX, slope=1.0, resolution=32)
+    surface = CastSurface(ball, BOX, slope=1.0, resolution=32)
     o = torch.stack([CENTRE, CENTRE + torch.tensor([0, 0, 5.0]), torch.tensor([3.0, 3, 3]), CENTRE + 2])
     d = torch.tensor([[1.0, 0, 0], [0, 0, 1], [1, 0, 0], [-(3**-0.5)] * 3], dtype=torch.float64)
     t, hit = surface.cast(o, d)
@@ -87,8 +87,8 @@ def test_rays_from_inside_and_past_the_box():
 
 
 def test_what_leaves_the_box_is_cut_off_there():
-    surface = Surface(lambda p: p[:, 2], BOX, slope=1.0, resolution=32)  # the lower half space
-    thick = Surface(lambda p: torch.sigmoid(-p[:, 2] / 0.1), BOX, 0.5, "above", resolution=32)
+    surface = CastSurface(lambda p: p[:, 2], BOX, slope=1.0, resolution=32)  # the lower half space
+    thick = CastSurface(lambda p: torch.sigmoid(-p[:, 2] / 0.1), BOX, 0.5, "above", resolution=32)
     assert thick.cast(torch.tensor([[0.1, 0.2, -3.0]]), torch.tensor([[0.0, 0, 1]])).t.tolist() == pytest.approx([2])
     t, hit = surface.cast(torch.tensor([[0.1, 0.2, -3.0], [0.1, 0.2, 3.0]]), torch.tensor([[0.0, 0, 1], [0, 0, -1]]))
     assert hit.all() and abs(t[0] - 2) < 1e-6 and abs(t[1] - 3) < 1e-6
@@ -96,7 +96,7 @@ def test_what_leaves_the_box_is_cut_off_there():
 
 def test_a_torus_against_the_ray_caster_of_its_mesh():
     box = np.array([-0.9, -0.9, -0.3, 0.9, 0.9, 0.3])
-    surface = Surface(torus, box, slope=1.0, resolution=72)
+    surface = CastSurface(torus, box, slope=1.0, resolution=72)
     assert surface.shape[2] < surface.shape[0] and surface.shape[0] == surface.shape[1]
     vertices, faces, _ = extract(torus, box, 128, 0.0, "below")
     mesh = trimesh.Trimesh(vertices, faces, process=False)
@@ -116,7 +116,7 @@ def test_a_torus_against_the_ray_caster_of_its_mesh():
 
 
 def test_the_grid_is_a_distance_that_shades():
-    surface = Surface(narrow, BOX, slope=1.5, resolution=64)
+    surface = CastSurface(narrow, BOX, slope=1.5, resolution=64)
     generator = torch.Generator().manual_seed(1)
     points = torch.rand(2000, 3, generator=generator) * 1.9 - 0.95
     assert (surface.distance(points).double() - ball(points.double())).abs().max() < 1.5 * surface.cell
@@ -126,15 +126,15 @@ def test_the_grid_is_a_distance_that_shades():
     assert lit[0] > 0.99 and lit[1] < 0.01
     # A ball leaves the sky at every point of it more open than a plane would; the foot of a wall, less.
     assert surface.openness(CENTRE.float() + RADIUS * up[None], up[None])[0] > 0.9
-    corner = Surface(lambda p: torch.minimum(p[:, 0], p[:, 2]), BOX, slope=1.0, resolution=64)
+    corner = CastSurface(lambda p: torch.minimum(p[:, 0], p[:, 2]), BOX, slope=1.0, resolution=64)
     seen = corner.openness(torch.tensor([[0.02, 0.0, 0.0], [0.6, 0.0, 0.0]]), up.expand(2, 3))
     assert seen[0] < 0.5 < 0.9 < seen[1]
 
 
 def test_no_surface_and_no_number_are_one_line():
     with pytest.raises(SinefieldError, match=r"no surface.*train longer"):
-        Surface(lambda p: ball(p) + 10, BOX, slope=1.0, resolution=16)
+        CastSurface(lambda p: ball(p) + 10, BOX, slope=1.0, resolution=16)
     with pytest.raises(SinefieldError, match="no surface"):
-        Surface(lambda p: occupancy(p) * 0.3, BOX, 0.5, "above", resolution=16)
+        CastSurface(lambda p: occupancy(p) * 0.3, BOX, 0.5, "above", resolution=16)
     with pytest.raises(SinefieldError, match="NaN"):
-        Surface(lambda p: ball(p) * torch.nan, BOX, slope=1.0, resolution=16)
+        CastSurface(lambda p: ball(p) * torch.nan, BOX, slope=1.0, resolution=16)

@@ -73,90 +73,132 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
         SinefieldError: a write failed.
         Interrupted: SIGINT or SIGTERM; the state has been saved.
     """
-    optimizers = make_optimizers(task, config)
-    base = [o.param_groups[0]["lr"] for o in optimizers]
-    learned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    step, seconds, smooth = 0, 0.0, None
+    training = _Training(task, config, run, seed)
     if resume:
-        if run.state_path.exists():
-            step, seconds, smooth = _load(run, task, optimizers)
-        run.cut_metrics(step)  # all of them, where it was stopped in its first save
-
-    def done() -> float:
-        return step / config.steps if config.steps else seconds / (config.seconds or 1)
-
-    dtype = torch.float16 if config.backend == "tinycudann" else hidden_dtype(config.precision, task.device)
-    task.field.set_dtype(dtype)
-    waited = saved = scored = seconds  # `waited` counts the first step too: what it did is saved and shown as soon
-    unseen: list[float | Tensor] = []
-    look_every = 1 if task.device.type == "cpu" else LOOK_EVERY
-
-    def look(last: int) -> None:
-        """Take in the losses of the steps up to `last`; none that is not finite is ever saved after."""
-        nonlocal smooth
-        for i, loss in enumerate(read(unseen), last + 1 - len(unseen)):
-            if not math.isfinite(loss):
-                raise NotFinite(
-                    f"{run.folder}: the loss is {loss} at step {i}; the last good state is kept; "
-                    "halve training.lr and training.adam_lr, and train anew with --overwrite"
-                )
-            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
-        unseen.clear()
-
-    with _signals() as stopped, few_objects_searched(), _bar(config, step, seconds) as bar:
-        clocked = False
+        training.resume()
+    with _signals() as stopped, few_objects_searched(), _bar(config, training.step, training.seconds) as bar:
+        training.bar = bar
         bar.set_postfix_str("first step, which may compile")
-        while done() < 1:
-            begin = time.perf_counter()
-            for optimizer, lr in zip(optimizers, base, strict=True):
-                optimizer.param_groups[0]["lr"] = lr * rate(done(), config)
-            for p in learned:
-                p.grad = None
-            task.progress = done()
-            try:
-                unseen.append(task.step(step, step_generator(seed, step, task.device)))
-            except (MemoryError, RuntimeError) as error:
-                if not _lacks_memory(error) or task.config.training.batch < 2:
-                    raise
-                batch = task.halve_batch()
-                tqdm.write(f"too little memory; the batch is now {batch:,} (training.batch)", file=sys.stderr)
-                continue
-            if len(unseen) >= look_every:
-                look(step)
-            for optimizer in optimizers:
-                optimizer.step()
-            step += 1
-            spent = time.perf_counter() - begin
-            waited += spent
-            if clocked:
-                seconds += spent
-            else:
-                bar.set_postfix_str("")
-                clocked = True
-            bar.update(1 if config.steps else max(min(seconds, bar.total) - bar.n, 0))
-            finished = done() >= 1
-            stopping = bool(stopped)  # a signal that comes after this line is met after the next step
-            scoring = waited - scored >= config.score_seconds or finished or stopping
-            saving = waited - saved >= config.save_seconds or finished or stopping
-            if unseen and (scoring or saving):
-                begin = time.perf_counter()
-                look(step - 1)
-                seconds += time.perf_counter() - begin
+        waited = saved = scored = training.seconds  # `waited` counts the first step too: it is saved and shown as soon
+        while training.done() < 1:
+            waited += training.advance()
+            finished, stopping = training.done() >= 1, bool(stopped)  # a later signal is met after the next step
+            scoring = finished or stopping or waited - scored >= config.score_seconds
+            saving = finished or stopping or waited - saved >= config.save_seconds
+            if scoring or saving:
+                training.catch_up()
             if scoring:
-                score = task.quick_score()
-                run.append_metrics({"step": step, "seconds": round(seconds, 3), "loss": smooth, **score})
-                name, value = next(iter(score.items()))
-                speed = f", {step / seconds:.1f} steps/s" if seconds else ""
-                bar.set_postfix_str(f"loss {smooth:.4g}, {name} {value:.4g}{speed}")
-                task.field.set_dtype(dtype)
+                training.score()
                 scored = waited
             if saving:
-                _save(run, task, optimizers, {"step": step, "seconds": seconds, "loss": smooth})
+                training.save()
                 saved = waited
             if stopping and not finished:
                 raise Interrupted(stopped[0])
     task.field.set_dtype(torch.float32)
-    return {"steps": step, "seconds": round(seconds, 3), "loss": smooth}
+    return {"steps": training.step, "seconds": round(training.seconds, 3), "loss": training.smooth}
+
+
+class _Training:
+    """A training under way.
+
+    Attributes:
+        step: how many were taken.
+        seconds: time on the clock.
+        smooth: the loss, averaged over the last steps; None before the first was looked at.
+    """
+
+    bar: tqdm
+
+    def __init__(self, task: Task, config: TrainingConfig, run: Run, seed: int) -> None:
+        self.task, self.config, self.run, self.seed = task, config, run, seed
+        self.optimizers = make_optimizers(task, config)
+        self.base = [o.param_groups[0]["lr"] for o in self.optimizers]
+        self.learned = [p for o in self.optimizers for group in o.param_groups for p in group["params"]]
+        self.step, self.seconds, self.smooth = 0, 0.0, None
+        self.clocked = False
+        self.unseen: list[float | Tensor] = []
+        self.look_every = 1 if task.device.type == "cpu" else LOOK_EVERY
+        self.dtype = torch.float16 if config.backend == "tinycudann" else hidden_dtype(config.precision, task.device)
+        task.field.set_dtype(self.dtype)
+
+    def resume(self) -> None:
+        """Go on from the run's saved state, where there is one."""
+        if self.run.state_path.exists():
+            self.step, self.seconds, self.smooth = _load(self.run, self.task, self.optimizers)
+        self.run.cut_metrics(self.step)  # all of them, where it was stopped in its first save
+
+    def done(self) -> float:
+        """Share of the budget that is spent."""
+        config = self.config
+        return self.step / config.steps if config.steps else self.seconds / (config.seconds or 1)
+
+    def advance(self) -> float:
+        """Take one step, unless memory is lacking; returns the time it took, whether on the clock or not."""
+        begin = time.perf_counter()
+        done = self.done()
+        for optimizer, lr in zip(self.optimizers, self.base, strict=True):
+            optimizer.param_groups[0]["lr"] = lr * rate(done, self.config)
+        for p in self.learned:
+            p.grad = None
+        self.task.progress = done
+        try:
+            self.unseen.append(self.task.step(self.step, step_generator(self.seed, self.step, self.task.device)))
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error) or self.task.config.training.batch < 2:
+                raise
+            batch = self.task.halve_batch()
+            tqdm.write(f"too little memory; the batch is now {batch:,} (training.batch)", file=sys.stderr)
+            return 0.0
+        if len(self.unseen) >= self.look_every:
+            self._look(self.step)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        return self._tick(time.perf_counter() - begin)
+
+    def _tick(self, spent: float) -> float:
+        """Put a step's time on the clock, all but the first's."""
+        if self.clocked:
+            self.seconds += spent
+        else:
+            self.bar.set_postfix_str("")
+            self.clocked = True
+        self.bar.update(1 if self.config.steps else max(min(self.seconds, self.bar.total) - self.bar.n, 0))
+        return spent
+
+    def catch_up(self) -> None:
+        """Wait for the device's losses, which takes time that is on the clock."""
+        if self.unseen:
+            begin = time.perf_counter()
+            self._look(self.step - 1)
+            self.seconds += time.perf_counter() - begin
+
+    def _look(self, last: int) -> None:
+        """Take in the losses of the steps up to `last`; none that is not finite is ever saved after."""
+        for i, loss in enumerate(read(self.unseen), last + 1 - len(self.unseen)):
+            if not math.isfinite(loss):
+                raise NotFinite(
+                    f"{self.run.folder}: the loss is {loss} at step {i}; the last good state is kept; "
+                    "halve training.lr and training.adam_lr, and train anew with --overwrite"
+                )
+            self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
+        self.unseen.clear()
+
+    def score(self) -> None:
+        """Score the field, write that down and show it."""
+        score = self.task.quick_score()
+        line = {"step": self.step, "seconds": round(self.seconds, 3), "loss": self.smooth, **score}
+        self.run.append_metrics(line)
+        name, value = next(iter(score.items()))
+        speed = f", {self.step / self.seconds:.1f} steps/s" if self.seconds else ""
+        self.bar.set_postfix_str(f"loss {self.smooth:.4g}, {name} {value:.4g}{speed}")
+        self.task.field.set_dtype(self.dtype)
+
+    def save(self) -> None:
+        """Write all that resuming needs."""
+        note = {"step": self.step, "seconds": self.seconds, "loss": self.smooth}
+        _save(self.run, self.task, self.optimizers, note)
 
 
 def read(losses: list[float | Tensor]) -> list[float]:

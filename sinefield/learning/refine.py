@@ -6,7 +6,7 @@ Steps are first set by measured sensitivity, then learned together with what the
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from sinefield.compress.quantize import Quantiser, Uniform
 from sinefield.compress.tensors import octaves
 from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
-from sinefield.fields.base import step_generator
+from sinefield.fields.base import Task, step_generator
 from sinefield.learning.muon import Muon
 
 STEP_LR = 0.01
@@ -95,7 +95,7 @@ def install(field: nn.Module, quantisers: dict[str, Quantiser]) -> None:
 
 
 def refine(
-    task: Any,
+    task: Task,
     quantisers: dict[str, Quantiser],
     weigh: Callable[[dict[str, Quantiser]], int],
     budget: "Budget",
@@ -122,28 +122,16 @@ def refine(
     """
     field = task.field
     named = dict(field.named_parameters())
-    steps = [p for q in quantisers.values() for p in q.parameters()[1:]]
-    matrices = {id(p) for p in task.hidden_matrices()} if training.optimizer == "muon" else set()
-    latents = {n: q.parameters()[0] for n, q in quantisers.items()}
-    hidden = [p for n, p in latents.items() if id(named[n]) in matrices and p.dim() == 2]  # a codebook has one axis
-    taken = {id(p) for p in hidden}
-    rest = [p for p in latents.values() if id(p) not in taken]
-    groups = [{"params": rest, "lr": training.adam_lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)]
-    if hidden:
-        optimizers.append(Muon(hidden, lr=MUON_SHARE * training.lr))
+    optimizers = _optimizers(task, quantisers, training)
     moved = [group for optimizer in optimizers for group in optimizer.param_groups]
     base = [group["lr"] for group in moved]
-    entries = sum(q.levels().size for q in quantisers.values())
     spent, index, done = 0.0, 0, 0.0
     total, unit = (budget.steps, "step") if budget.steps else (budget.seconds, "s")
     with tqdm(total=total, desc="pack", unit=unit, leave=False, disable=None, bar_format=BAR) as bar:
         while done < 1:
             begin = time.perf_counter()
             for group, rate in zip(moved, base, strict=True):
-                # Up over a few steps, full speed for the first half, then down a cosine.
-                rise = min(1.0, (index + 1) / RISE)
-                group["lr"] = rise * rate * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
+                group["lr"] = rate * _share(index, done)
             install(field, quantisers)
             field.zero_grad(set_to_none=True)
             task.progress = done
@@ -164,12 +152,44 @@ def refine(
                 if target is not None:
                     rate_weight *= (size / target) ** GAIN
                     if done > LANDING:
-                        # R = n·(h − log₂ s): what is left of the way, taken by all steps alike.
-                        shift = 0.3 * math.log(2) * 8 * (size - target) / entries
-                        with torch.no_grad():
-                            for p in steps:
-                                p += shift
+                        _shift_steps(quantisers, size - target)
                 bar.set_postfix_str(f"{size:,} bytes, loss {loss:.4g}")
             bar.update(max(min(done, 1.0) * total - bar.n, 0))
     install(field, quantisers)
     return rate_weight
+
+
+def _optimizers(task: Task, quantisers: dict[str, Quantiser], training: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the rounded hidden matrices where training had it, Adam for everything else and the steps."""
+    named = dict(task.field.named_parameters())
+    latents = {name: q.parameters()[0] for name, q in quantisers.items()}
+    matrices = {id(p) for p in task.hidden_matrices()} if training.optimizer == "muon" else set()
+    hidden = [p for n, p in latents.items() if id(named[n]) in matrices and p.dim() == 2]  # a codebook has one axis
+    taken, steps = {id(p) for p in hidden}, _steps(quantisers)
+    rest = [p for p in latents.values() if id(p) not in taken]
+    groups = [{"params": rest, "lr": training.adam_lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+    return [adam, *([Muon(hidden, lr=MUON_SHARE * training.lr)] if hidden else [])]
+
+
+def _steps(quantisers: dict[str, Quantiser]) -> list[nn.Parameter]:
+    return [p for q in quantisers.values() for p in q.parameters()[1:]]
+
+
+def _share(index: int, done: float) -> float:
+    """Share of the full rates: up over a few steps, full for the first half, then down a cosine."""
+    return min(1.0, (index + 1) / RISE) * (0.505 + 0.495 * math.cos(math.pi * max(2 * done - 1, 0.0)))
+
+
+@torch.no_grad()
+def _shift_steps(quantisers: dict[str, Quantiser], too_much: float) -> None:
+    """Widen or narrow all steps alike by a part of what brings the size to its target.
+
+    Arguments:
+        too_much: bytes above the target.
+    """
+    entries = sum(q.levels().size for q in quantisers.values())
+    # R = n·(h − log₂ s): a third of the way at a time.
+    shift = 0.3 * math.log(2) * 8 * too_much / entries
+    for p in _steps(quantisers):
+        p += shift

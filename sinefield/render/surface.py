@@ -43,7 +43,7 @@ class Hits(NamedTuple):
     mask: Bool[Tensor, "r"]
 
 
-class Surface:
+class CastSurface:
     """The level set of a function inside a box, to be met by rays.
 
     Args:

@@ -145,7 +145,7 @@ def load_posed(
     )
 
 
-def composite(
+def on_background(
     images: UInt8[Tensor, "*n c"], background: Sequence[float | int] | Float[Tensor, "*#n 3"] = WHITE
 ) -> Float[Tensor, "*n 3"]:
     """Images over a background: premultiplied colour + (1 - alpha) * background, in sRGB as NeRF's benchmarks do.
@@ -168,7 +168,7 @@ def reference(
     images: UInt8[Tensor, "*n c"], background: Sequence[float | int] | Float[Tensor, "*#n 3"] = WHITE
 ) -> UInt8[Tensor, "*n 3"]:
     """The 8-bit images that predictions are scored against: composited, then rounded to 8 bits."""
-    return (composite(images, background) * 255).round().clamp(0, 255).to(torch.uint8)
+    return (on_background(images, background) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def load_views(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sinefield.cameras.orbits import usual_orbit
 from sinefield.config import RadianceConfig
-from sinefield.data.photographs.images import PosedScene, Views, composite, load_posed, reference
+from sinefield.data.photographs.images import PosedScene, Views, load_posed, on_background, reference
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, kept, step_generator
 from sinefield.fields.radiance.field import RadianceField
@@ -23,7 +23,7 @@ from sinefield.render.occupancy import marcher, visual_hull
 from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
-"""What evaluation and video composite on; see RadianceDataConfig."""
+"""What evaluation and video on_background on; see RadianceDataConfig."""
 PROBED_SAMPLES = 16384
 QUICK_PIXELS = 1 << 14
 """How many pixels of a view a quick score looks at, at least."""
@@ -156,7 +156,7 @@ class RadianceTask(Task):
             self.fit.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("fit.")})
 
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
-        """Draw rays, march, shade and composite chunk by chunk; accumulate the gradient of the mean square error.
+        """Draw rays, march, shade and on_background chunk by chunk; accumulate the gradient of the mean square error.
 
         On CUDA it waits for the device where the marcher needs the number of samples, since they are stored flat, where
         the occupancy grid is updated, once in `grid_every` steps, and where one chunk does not hold the batch.
@@ -233,7 +233,7 @@ class RadianceTask(Task):
             background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)
         else:
             background = self.field.background.expand(self.n_rays, 3)
-        return view, rays_o, rays_d, composite(self.pixels[chosen], background), background, clear
+        return view, rays_o, rays_d, on_background(self.pixels[chosen], background), background, clear
 
     def learned_beside(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Small corrections of the photographs' poses and exposures."""

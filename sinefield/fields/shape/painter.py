@@ -13,7 +13,7 @@ from sinefield.fields.base import Painter
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.surface import MARGIN, SLOPE
 from sinefield.render.channels import Layers
-from sinefield.render.surface import Surface
+from sinefield.render.surface import CastSurface
 
 SIZE, ELEVATION = 256, 20.0
 RESOLUTION = 128
@@ -33,7 +33,7 @@ class ShapePainter(Painter):
         margin = MARGIN * float((box[3:] - box[:3]).max())
         box = torch.cat([box[:3] - margin, box[3:] + margin])
         side, slope = ("below", SLOPE) if field.distance else ("above", None)
-        self.surface = Surface(field.evaluate, box, field.default_level, side, RESOLUTION, slope)
+        self.surface = CastSurface(field.evaluate, box, field.default_level, side, RESOLUTION, slope)
         self.background = np.ones(3, np.float32)
         up, across = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([-0.45, 0.0, 0.75])
         self.up, self.sun = up, F.normalize(across + up, dim=0)

@@ -12,6 +12,8 @@ from sinefield.cameras.cameras import orbit
 from sinefield.config import make_config
 
 CENTRE, RADIUS = np.array([100.0, -3.0, 7.0]), 2.5
+SINE = {"phase": 2.5, "bound": 1.0}
+"""The first paper's sine: scores of so small fields have been measured with it."""
 
 
 def write_ball(folder):
@@ -55,8 +57,8 @@ def shape_config(path, **training):
         {
             "kind": "shape",
             "data": {"path": str(path), "points": 20_000},
-            "field": {"width": 32, "rank": 4, "frequencies": 2},
-            "training": {"batch": 2048, "chunk": 1024, **training},
+            "field": {"width": 32, "rank": 4, "frequencies": 2, **SINE},
+            "training": {"batch": 2048, "chunk": 1024, "adam_lr": 5e-3, **training},
         },
         "test",
     )
@@ -67,8 +69,11 @@ def radiance_config(path, **training):
         {
             "kind": "radiance",
             "data": {"path": str(path)},
-            "field": {"width": 32, "depth": 3, "rank": 4, "frequencies": 4, "grid": 24, "steps": 64, "head_width": 16},
-            "training": {"batch": 4096, "chunk": 2048, **training},
+            "field": {
+                **{"width": 32, "depth": 3, "rank": 4, "frequencies": 4, **SINE},
+                **{"grid": 24, "steps": 64, "head_width": 16},
+            },
+            "training": {"batch": 4096, "chunk": 2048, "adam_lr": 5e-3, **training},
         },
         "test",
     )

@@ -56,7 +56,7 @@ def test_an_image_of_one_pixel(tmp_path):
         {
             "kind": "image",
             "data": {"path": str(tmp_path / "a.png")},
-            "field": {"width": 8, "rank": 2},
+            "field": {"width": 8, "weights": "sine", "rank": 2},
             "training": {"steps": 40, "batch": 16},
         },
         "test",

@@ -36,7 +36,7 @@ def disc(width=WIDTH, height=HEIGHT):
 
 
 def config_for(path, **training):
-    field = {"width": 24, "rank": 4, "frequencies": 4}
+    field = {"width": 24, "weights": "sine", "rank": 4, "frequencies": 4}
     training = {"batch": 1024, "precision": "fp32", **training}
     return make_config({"kind": "image", "data": {"path": str(path)}, "field": field, "training": training}, "test")
 

@@ -27,22 +27,30 @@ def _positive(config: Any, *names: str) -> None:
         _check(value is None or value > 0, f"{name} is {value}; should be above 0")
 
 
+def _one_of_omega_and_phase(config: Any) -> None:
+    """ω, where it is given, replaces the usual phase. Neither, which only an explicit null can ask for, is left to the
+    weight."""
+    if config.omega is not None and config.phase == type(config).phase:
+        config.phase = None
+    _check(config.omega is None or config.phase is None, "omega and phase are both given; keep one")
+
+
 @dataclass
 class NetworkConfig:
     """The network that all kinds of field share."""
 
-    width: int = 96  # units in each hidden layer
-    depth: int = 3  # hidden layers
+    width: int = 128  # units in each hidden layer
+    depth: int = 3  # hidden layers; the square matrices between them are stored as `weights` says
     skips: list[int] = setting(default_factory=list)  # hidden layers that see the input again
     weights: str = "sine"  # how square hidden matrices are stored: sine, lowrank, dense, or what is registered
-    rank: int = 10  # k of the low-rank factors
-    omega: float | None = None  # ω of the sine; or give phase
-    phase: float | None = None  # ω·UV's standard deviation at the start; 2.5 when neither is given
-    bound: float = 1.0  # largest entry of a sine weight in units of 1/√inputs, √inputs/g
-    activation: Activation = "leaky_relu"
+    rank: int = 16  # k of the low-rank factors
+    omega: float | None = None  # ω of the sine, in place of phase
+    phase: float | None = 0.5  # standard deviation of ω·UV at the start, ω = 3·√inputs·phase
+    bound: float = 4.0  # largest entry of a sine weight in units of 1/√inputs: √inputs/g
+    activation: Activation = "leaky_relu"  # between layers; sine: SIREN
     sigma: float = 0.1  # σ of the Gaussian activation
     omega0: float = 30.0  # ω₀ of the sine activation
-    encoding: Literal["frequency", "hash"] = "frequency"  # hash: trained feature grids; faster to train, larger files
+    encoding: Literal["frequency", "hash"] = "frequency"  # hash: trained feature grids; sharp sooner, larger files
     frequencies: int = 5  # octaves of the positional encoding; 0 for none
     levels: int = 12  # grids of the hash encoding
     log2_table: int = 15  # entries of each grid's table, as a power of two
@@ -66,7 +74,7 @@ class NetworkConfig:
             self.weights == "dense" or self.rank <= self.width,
             f"rank is {self.rank}, larger than the width {self.width}; choose at most {self.width}",
         )
-        _check(self.omega is None or self.phase is None, "omega and phase are both given; keep one")
+        _one_of_omega_and_phase(self)
         _check(0 <= self.frequencies <= 20, f"frequencies is {self.frequencies}; 0 to 20")
         for skip in self.skips:
             _check(0 < skip < self.depth, f"skips has {skip}; should lie between 1 and depth − 1 = {self.depth - 1}")
@@ -80,7 +88,7 @@ class ShapeFieldConfig(NetworkConfig):
     the same with soft shoulders. Losses of occupancy: "bce" on logits, or "mse" on the raw output (the first paper's).
     """
 
-    represents: Literal["distance", "occupancy"] = "distance"
+    represents: Literal["distance", "occupancy"] = "distance"  # signed distance, or whether a point is inside
     band: float = 0.03  # distance from the surface, in field units, within which distances are learned
     loss: Literal["tanh", "l1", "bce", "mse"] | None = None  # tanh for distance, bce for occupancy when absent
 
@@ -99,16 +107,15 @@ class ShapeFieldConfig(NetworkConfig):
 class RadianceFieldConfig(NetworkConfig):
     """A radiance field: density trunk and view-dependent colour head."""
 
-    width: int = 64
-    depth: int = 4
-    rank: int = 16
-    activation: Activation = "relu"
-    frequencies: int = 8
+    width: int = 64  # units in each hidden layer of the trunk
+    depth: int = 4  # hidden layers of the trunk
+    activation: Activation = "relu"  # between layers
+    frequencies: int = 8  # octaves of the positional encoding; 0 for none
     features: int = 15  # numbers the trunk hands to the colour head
     head_width: int = 64  # units in the colour head's hidden layers
     head_depth: int = 1  # hidden layers of the colour head
     grid: int = 64  # cells along each side of the occupancy grid
-    steps: int = 256  # samples along the box's longest side, were all of it occupied
+    steps: int = 128  # samples along the box's longest side, were all of it occupied
     space: Literal["box", "ndc", "contracted"] = "box"  # ndc: forward-facing captures; contracted: unbounded ones
     grid_levels: int = 1  # nested grids, each over a box twice as large as the last
     cone_angle: float = 0.0  # samples grow with distance, to so much of it; 0: all of one length
@@ -143,17 +150,17 @@ class RadianceFieldConfig(NetworkConfig):
 
 @dataclass
 class ImageFieldConfig(NetworkConfig):
-    """An image: where to which colour."""
+    """An image: where to which colour. Small files ask for small sine weights, as scenes/image_small.yaml does."""
 
-    rank: int = 16
-    bound: float = 2.0
-    activation: Activation = "gaussian"
-    sigma: float = 0.25
-    frequencies: int = 7
+    width: int = 256  # units in each hidden layer
+    weights: str = "dense"  # how square hidden matrices are stored: sine, lowrank, dense, or what is registered
+    phase: float | None = 0.25  # standard deviation of ω·UV at the start; 0.5 loses several dB
+    bound: float = 2.0  # largest entry of a sine weight in units of 1/√inputs
+    activation: Activation = "gaussian"  # between layers; 2 dB above relu at equal size
+    sigma: float = 0.25  # σ of the Gaussian activation
+    frequencies: int = 7  # octaves of the positional encoding: the last reaches single pixels at 256 a side
 
     def __post_init__(self) -> None:
-        if self.omega is None and self.phase is None:
-            self.phase = 0.25  # 2.5, as elsewhere, loses several dB
         _check(self.encoding == "frequency", "encoding hash is for shapes and radiance fields; use frequency")
         super().__post_init__()
 
@@ -175,10 +182,10 @@ class ShapesFieldConfig:
     skip_feedforward: bool = True  # skip connections round the blocks' feed-forward layers
     weights: str = "dense"  # how the blocks' feed-forward matrices are stored: sine, lowrank or dense
     rank: int = 16  # k of the low-rank factors
-    omega: float | None = None  # ω of the sine; or give phase
-    phase: float | None = None  # ω·UV's standard deviation at the start; 0.5 when neither is given
+    omega: float | None = None  # ω of the sine, in place of phase
+    phase: float | None = 0.5  # standard deviation of ω·UV at the start
     bound: float = 4.0  # largest entry of a sine weight in units of 1/√inputs
-    represents: Literal["distance", "occupancy"] = "distance"
+    represents: Literal["distance", "occupancy"] = "distance"  # signed distance, or whether a point is inside
     band: float = 0.06  # distance from the surface, in field units, within which distances are learned at first
 
     def __post_init__(self) -> None:
@@ -195,9 +202,7 @@ class ShapesFieldConfig:
         _check(self.expand <= 16, f"expand is {self.expand}; at most 16")
         _check(0 < self.epsilon <= 1, f"epsilon is {self.epsilon}; should lie in (0, 1]")
         _check(self.rank <= self.dim, f"rank is {self.rank}, larger than dim {self.dim}; choose at most {self.dim}")
-        _check(self.omega is None or self.phase is None, "omega and phase are both given; keep one")
-        if self.omega is None and self.phase is None:
-            self.phase = 0.5
+        _one_of_omega_and_phase(self)
 
 
 @dataclass
@@ -221,7 +226,7 @@ class ShapesDataConfig:
     """
 
     path: str = ""  # folder of meshes, its subfolders being categories; or families:, or families:chair,vase
-    shapes: int = 1600  # of families: shapes to train on, as many of each family
+    shapes: int = 800  # of families: shapes to train on, as many of each family
     held_out: int = 8  # of families: unseen shapes of each; of a folder: every so many-th mesh is held out
     noise: float = 0.005  # standard deviation of a scanned point's place
 
@@ -242,7 +247,7 @@ class RadianceDataConfig:
 
     path: str = ""  # folder of photographs and poses (docs/captures.md has the kinds), or its pose file
     downscale: int = 1  # average blocks of this many pixels
-    background: Literal["white", "black", "random"] = "white"
+    background: Literal["white", "black", "random"] = "white"  # what transparent pixels and empty space show
     aabb: list[float] | None = None  # box as [xmin, ymin, zmin, xmax, ymax, zmax]; from the data when absent
     holdout: int = 8  # where the data names no test views, every n-th is one
     near: float | None = None  # distance from a camera before which it sees nothing; from the data's depths when absent
@@ -276,10 +281,10 @@ class TrainingConfig:
     steps: int | None = None  # number of steps; makes a run repeatable to the bit
     optimizer: Literal["muon", "adam"] = "muon"  # muon: for the hidden matrices, Adam for the rest
     lr: float = 0.02  # Muon's rate for hidden matrices (unused with adam)
-    adam_lr: float = 5e-3  # Adam's rate
+    adam_lr: float = 1e-2  # Adam's rate
     warmup: float = 0.02  # share of the budget over which rates rise
     final_lr: float = 0.02  # share of the rates left at the end of the cosine
-    batch: int = 32768  # points, or samples along rays, a step
+    batch: int = 16384  # points a step
     chunk: int | None = None  # points that go through the network at once; by the width, 16 MB a layer
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # hidden layers' arithmetic; auto: bf16 where it is fast
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where torch sees a device
@@ -310,10 +315,8 @@ class ShapeTrainingConfig(TrainingConfig):
 class RadianceTrainingConfig(TrainingConfig):
     """Radiance fields' own settings."""
 
-    seconds: float | None = 180.0
-    lr: float = 0.02
-    adam_lr: float = 5e-3
-    batch: int = 65536  # target number of samples a step; the number of rays adapts to it
+    seconds: float | None = 180.0  # training time, without evaluation and saving
+    batch: int = 32768  # target number of samples a step; the number of rays adapts to it
     eikonal: float = 0.01  # of field.density distance: weight of (|∇d| − 1)² beside the colours' mean square error
     curvature: float = 1e-5  # of field.density distance: weight of |∇²d|, in 1 / half the box's longest side
     coarse: float = 4.0  # samples are at first so many times longer than the field's own, and get shorter evenly
@@ -344,10 +347,10 @@ class ImageTrainingConfig(TrainingConfig):
 class ShapesTrainingConfig(TrainingConfig):
     """Training on many shapes."""
 
-    seconds: float | None = 2400.0
-    lr: float = 0.02
-    adam_lr: float = 2e-3
-    batch: int = 16  # shapes a step
+    seconds: float | None = 600.0  # training time, without evaluation and saving
+    adam_lr: float = 2e-3  # Adam's rate
+    batch: int = 8  # shapes a step
+    score_seconds: float = 60.0  # time between two scores on held-out shapes
     queries: int = 1024  # points a step asks of each, half of them near its surface
     sharpen: float = 3.0  # the band in which distances are learned ends so many times narrower than it began
 

@@ -132,15 +132,18 @@ class Field:
             >>> bool(knot.sdf([far])[0] > 10)
             True
         """
-        if self._distances is None:
-            if self._plain is not None:
-                self._distances = TrueDistance.of_arrays(self._plain.config, self._plain)
-            else:
-                self._distances = self._kind().true_distance(self._torch())
-        found = self._distances.sdf(numbers(points), gradient)
+        found = self._true_distance().sdf(numbers(points), gradient)
         if isinstance(found, tuple):
             return like(points, found[0]), like(points, found[1])
         return like(points, found)
+
+    def _true_distance(self) -> TrueDistance:
+        if self._distances is None and self._plain is not None:
+            self._distances = TrueDistance.of_arrays(self._plain.config, self._plain)
+        elif self._distances is None:
+            self._distances = self._kind().true_distance(self._torch())
+        assert self._distances is not None
+        return self._distances
 
     def inside(self, points: Any) -> Any:
         """Whether points (n, 3) are inside the object; (n,) bool. See `sdf`."""
@@ -159,7 +162,7 @@ class Field:
 
         field, given = self._radiance("density"), numbers(points)
         with torch.no_grad():
-            x = field.place(torch.from_numpy(checked_points(given)).float().to(field.aabb.device))
+            x = field.place(torch.tensor(checked_points(given), dtype=torch.float32).to(field.aabb.device))
             values = torch.where(field.grid.occupied(x), field.density(x), 0.0)
         return like(points, values.double().cpu().numpy())
 
@@ -180,7 +183,7 @@ class Field:
                 f"{len(x)} points and {len(d)} directions; give one direction, not zero, to each point"
             )
         with torch.no_grad():
-            both = (torch.from_numpy(a).float().to(field.aabb.device) for a in (x, d / length))
+            both = (torch.tensor(a, dtype=torch.float32, device=field.aabb.device) for a in (x, d / length))
             place, along = both
             colours, _ = field(field.place(place), along)
         return like(points, colours.double().cpu().numpy())
@@ -199,7 +202,7 @@ class Field:
 
         kind, field = self._kind(), self._torch()
         vertices, faces, _ = kind.surface(field, whole("resolution", resolution), level)
-        mesh = trimesh.Trimesh(vertices, faces, process=False)
+        mesh: Any = trimesh.Trimesh(vertices, faces, process=False)
         colours = kind.vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
         if colours is not None:
             mesh.visual.vertex_colors = colours
@@ -322,8 +325,9 @@ def load(path: str | Path, adapters: Sequence[str | Path] = ()) -> Field:
         >>> sf.load("example:picture").kind
         'image'
     """
-    if not isinstance(path, str | Path):
-        raise SinefieldError(f"load takes the path of a run folder or .sine file, not {type(path).__name__}")
+    given: Any = path
+    if not isinstance(given, str | Path):
+        raise SinefieldError(f"load takes the path of a run folder or .sine file, not {type(given).__name__}")
     if not is_sine(path) and not Path(path).exists():
         raise SinefieldError(f"{path}: no such run folder or .sine file; check the path")
     return Field(path, adapters)
@@ -425,4 +429,4 @@ def _cameras(painter: Any, camera: Any, width: int | None, height: int | None) -
     turn = pose[:3, :3].astype(np.float64)
     if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or np.linalg.det(turn) < 0:
         raise SinefieldError("the camera's first three columns are no rotation; give a camera to world, see look_at")
-    return replace(usual, c2w=torch.from_numpy(pose[None, :3].astype(np.float32)))
+    return replace(usual, c2w=torch.tensor(pose[None, :3], dtype=torch.float32))

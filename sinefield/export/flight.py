@@ -9,7 +9,7 @@ from sinefield.cameras.cameras import Cameras
 from sinefield.cameras.orbits import Size
 from sinefield.cameras.path_files import read_camera_path
 from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
-from sinefield.config import Config, RadianceConfig, RadianceDataConfig
+from sinefield.config import Config, RadianceDataConfig
 from sinefield.data.photographs.capture_cameras import choose_cameras, load_capture
 from sinefield.data.photographs.images import Views, load_posed
 from sinefield.errors import SinefieldError
@@ -121,7 +121,7 @@ def fly(
 
 
 def _from_file(flight: Flight) -> tuple[Cameras, float | None]:
-    along, fps = read_camera_path(flight.path, flight.size)
+    along, fps = read_camera_path(flight.path or "", flight.size)
     if len(along) > MAX_FRAMES or max(along.width, along.height) > MAX_SIDE:
         raise SinefieldError(
             f"{flight.path}: {len(along)} frames of {along.width}x{along.height}; at most {MAX_FRAMES:,} frames "
@@ -145,10 +145,10 @@ def _photographs(data: RadianceDataConfig, trained: Any) -> Views:
     """The views held out, else those for validation, else those trained on."""
     # The box does not matter here; the field's own spares data without one the question.
     scene = load_posed(data.path, data.downscale, data.aabb or trained.aabb.tolist(), data.holdout)
-    return scene.test or scene.val or scene.train
+    return next(views for views in (scene.test, scene.val, scene.train) if views is not None)
 
 
-def _config(run: str | Path, trained: Field, flight: Flight, adapters: Sequence[str | Path]) -> RadianceConfig:
+def _config(run: str | Path, trained: Field, flight: Flight, adapters: Sequence[str | Path]) -> Config:
     """The configuration that says which photographs a field was trained on, as evaluation finds it."""
     if not kind_of(trained).has_photographs:
         what = "--beside" if flight.beside else f"path {flight.kind}"
@@ -156,7 +156,7 @@ def _config(run: str | Path, trained: Field, flight: Flight, adapters: Sequence[
             f"{run}: {what} needs photographs, and a {trained.kind} has none; use orbit or a FILE.json"
         )
     if adapters:
-        config: Config = edited_config(run, adapters, flight.data)
+        config = edited_config(run, adapters, flight.data)
     elif is_sine(run):
         config = config_of(load_packed(run), str(run), flight.data)
     elif flight.data:

@@ -131,7 +131,8 @@ class TrueDistance:
 
     def inside(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n"]:
         """Whether points (n, 3) in input coordinates are inside the object; raises as `sdf` does."""
-        return self.sdf(points) < 0
+        found = self.sdf(points)
+        return np.asarray(found) < 0
 
     def _values(self, places: np.ndarray) -> np.ndarray:
         """The network's values, in the units of the surface, at places in its coordinates."""

@@ -88,7 +88,7 @@ class LevelSet:
     def covers(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n"]:
         """Whether points lie within the grid's outermost cells, where the function's sign counts."""
         cells = (points - self.origin) / self.pitch
-        return ((cells >= 1) & (cells <= np.array(self.negative.shape) - 2)).all(axis=1)
+        return np.asarray(((cells >= 1) & (cells <= np.array(self.negative.shape) - 2)).all(axis=1))
 
     def side(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
         """−1 inside and 1 outside, for points further from the mesh than half a cell's diagonal."""

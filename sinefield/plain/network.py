@@ -244,7 +244,7 @@ def parameter_shapes(config: NetworkConfig, dimensions: int = 3, outputs: int = 
     if config.encoding != "frequency" or config.weights not in STORED:
         raise SinefieldError(f"{config.encoding} encoding with {config.weights} weights needs torch")
     inputs, width = dimensions * (1 + 2 * config.frequencies), config.width
-    shapes = {"network.weights.0.weight": (width, inputs)}
+    shapes: dict[str, tuple[int, ...]] = {"network.weights.0.weight": (width, inputs)}
     for i in range(1, config.depth):
         columns = width + (inputs if i in config.skips else 0)
         for name, shape in STORED[config.weights](width, columns, config.rank).items():

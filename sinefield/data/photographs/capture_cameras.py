@@ -53,9 +53,10 @@ def choose_cameras(capture: Capture, chosen: Sequence[str]) -> Cameras:
         SinefieldError: no such view, or several of that name.
     """
     found = [_by_index(capture, text) if text.lstrip("-").isdigit() else _by_name(capture, text) for text in chosen]
-    parts = ("c2w", "focal", "centre", "distortion")
-    joined = (torch.cat([getattr(camera, part) for camera in found]) for part in parts)
-    return Cameras(*joined, found[0].width, found[0].height)
+    c2w, focal, centre, distortion = (
+        torch.cat([getattr(camera, part) for camera in found]) for part in ("c2w", "focal", "centre", "distortion")
+    )
+    return Cameras(c2w, focal, centre, distortion, found[0].width, found[0].height)
 
 
 def _by_index(capture: Capture, text: str) -> Cameras:

@@ -1,5 +1,6 @@
 """Scene files: what is read, what is refused and in which words."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from sinefield.errors import SinefieldError
 from sinefield.strict import dump_yaml, to_plain
 from sinefield.tables import table
 
-SCENES = sorted((Path(__file__).parents[1] / "scenes").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+SCENES = sorted((ROOT / "scenes").glob("*.yaml"))
 SHAPE = "kind: shape\ndata:\n  path: a.obj\n"
 
 
@@ -113,3 +115,31 @@ def test_table_aligns():
     text = table(["name", "n"], [{"name": "a", "n": 1000}, {"name": "bb", "n": 2}])
     assert text.splitlines() == ["name      n", "a     1,000", "bb        2"]
     assert table(["x"], [{"x": [1, 2]}], markdown=True).splitlines() == ["| x   |", "|-----|", "| 1×2 |"]
+
+
+def test_every_setting_is_on_its_page(monkeypatch):
+    """docs/settings.md is what scripts/tables/settings.py makes, and no setting lacks a comment."""
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "tables")
+    settings = importlib.import_module("settings")
+    assert settings.page() == (ROOT / "docs" / "settings.md").read_text()
+
+
+def test_omega_replaces_the_usual_phase(tmp_path):
+    scene = write(tmp_path, SHAPE)
+    assert (load_config(scene).field.omega, load_config(scene).field.phase) == (None, 0.5)
+    field = load_config(scene, {"field.omega": "9"}).field
+    assert (field.omega, field.phase) == (9, None)
+    # Neither, which files may say, stays as it is: it means what it meant when they were written.
+    assert load_config(scene, {"field.phase": "null"}).field.phase is None
+
+
+DEFAULTS = {"shape": "armadillo", "radiance": "lego", "image": "image", "shapes": "shapes"}
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_defaults_are_those_of_the_scenes(kind):
+    """A scene of the usual size gives its data and how long it is trained, nothing more."""
+    scene = to_plain(load_config(ROOT / "scenes" / f"{DEFAULTS[kind]}.yaml"))
+    usual = to_plain(make_config({"kind": kind, "data": {"path": "a"}}, "usual"))
+    scene["training"].pop("seconds"), usual["training"].pop("seconds")
+    assert (scene["field"], scene["training"]) == (usual["field"], usual["training"])

@@ -90,7 +90,7 @@ class ShapeFieldConfig(NetworkConfig):
 
     represents: Literal["distance", "occupancy"] = "distance"  # signed distance, or whether a point is inside
     band: float = 0.03  # distance from the surface, in field units, within which distances are learned
-    loss: Literal["tanh", "l1", "bce", "mse"] | None = None  # tanh for distance, bce for occupancy when absent
+    loss: Literal["tanh", "l1", "bce", "mse"] | None = None  # tanh of distances, bce of occupancies when absent
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,10 +169,10 @@ class ImageFieldConfig(NetworkConfig):
 class ShapesFieldConfig:
     """A transformer from points to a shape: `fields.latent_shape`. Distances are learned by L1 between tanh(d/band)."""
 
-    points: int = 1024  # of a scan; larger ones are thinned to so many
+    points: int = 1024  # points of a scan; larger ones are thinned to so many
     dim: int = 128  # channels of a token
     tokens: int = 192  # of a shape, each at one of the points
-    heads: int = 4  # of every attention
+    heads: int = 4  # heads of every attention
     blocks: int = 5  # blocks of self-attention between reading the points and answering queries
     expand: int = 3  # the feed-forward layers' hidden width in units of dim
     attention: Literal["softmax", "x", "x^3"] = "softmax"  # what becomes of scores; powers are divided by √N
@@ -226,7 +226,7 @@ class ShapesDataConfig:
     """
 
     path: str = ""  # folder of meshes, its subfolders being categories; or families:, or families:chair,vase
-    shapes: int = 800  # of families: shapes to train on, as many of each family
+    shapes: int = 800  # of families: how many to train on, equally many of each family
     held_out: int = 8  # of families: unseen shapes of each; of a folder: every so many-th mesh is held out
     noise: float = 0.005  # standard deviation of a scanned point's place
 
@@ -325,7 +325,7 @@ class RadianceTrainingConfig(TrainingConfig):
     fit_poses: bool = False  # learn a small rotation and shift of each training camera
     fit_exposure: bool = False  # learn how bright and tinted each training photograph is
     fit_lr: float = 3e-4  # Adam's rate for what is learned about the photographs: radians, share of the box, gains
-    marcher: Literal["auto", "numba", "nerfacc", "triton", "reference"] = "auto"  # rays into samples; docs/cuda.md
+    marcher: Literal["auto", "numba", "nerfacc", "triton", "reference"] = "auto"  # what cuts rays into samples
 
     def __post_init__(self) -> None:
         super().__post_init__()

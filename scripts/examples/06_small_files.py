@@ -20,7 +20,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 torus = trimesh.creation.torus(1.0, 0.4)
-run = sf.fit(torus, steps=options.steps, width=48, points=200_000, batch=4096).save(options.out / "06_run", overwrite=True)
+run = options.out / "06_run"
+sf.fit(torus, steps=options.steps, width=48, points=200_000, batch=4096).save(run, overwrite=True)
 files = []
 for limit in (4000, 3000, 2500, 2000):
     field = sf.load(run)

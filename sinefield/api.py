@@ -263,6 +263,7 @@ class Field:
         max_bytes: int | None = None,
         min_quality: float | None = None,
         seconds: float = 30.0,
+        steps: int | None = None,
         overwrite: bool = False,
     ) -> str:
         """Keep the field: as one small `.sine` file, or as a run folder, which every command takes.
@@ -274,6 +275,7 @@ class Field:
             max_bytes: the best field that fits into so many bytes; or
             min_quality: the smallest of that IoU or PSNR; or with neither the smallest that costs almost nothing.
             seconds: training with rounded weights, in all.
+            steps: the same in steps, which repeat to the bit.
             overwrite: replace what is there.
 
         Returns:
@@ -293,7 +295,7 @@ class Field:
             else:
                 from sinefield.learning.pack import pack
 
-                pack(source, path, None, max_bytes, min_quality, seconds=seconds, overwrite=overwrite)
+                pack(source, path, None, max_bytes, min_quality, seconds=seconds, steps=steps, overwrite=overwrite)
         elif source is None or self._adapters:
             from sinefield.store.unpack import unpack
 

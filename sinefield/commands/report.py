@@ -5,7 +5,7 @@ import argparse
 from sinefield.commands.arguments import add_edits, add_out, add_run
 from sinefield.commands.command import Answer, Command
 
-PAGE = "page to make: .html; default RUN/report.html, or beside a .sine file"
+PAGE = "page to make: .html; default RUN/report.html, beside a .sine file, or NAME.html of example:NAME"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

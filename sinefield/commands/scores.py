@@ -11,8 +11,10 @@ def summary(report: dict[str, Any]) -> str:
     scores = ", ".join(f"{k} {report[k]:.4g}" for k in SCORES if isinstance(report.get(k), int | float))
     line = (
         f"{report['kind']}: {scores} | {report['params']:,} parameters, {report['bytes']:,} bytes, "
-        f"{report['steps']} steps in {report['seconds'] or 0:.0f} s"
+        f"{report['steps']} steps"
     )
+    if report["seconds"] is not None:  # a file of a training of so many steps does not say
+        line += f" in {report['seconds']:.0f} s"
     if categories := report.get("categories"):
         rows = [{"category": name, **scores} for name, scores in categories.items()]
         line += "\n" + table(["category", "shapes", "iou", "chamfer_l1", "fscore", "normal_consistency"], rows)

@@ -19,7 +19,7 @@ from PIL import Image
 from sinefield.adapters.edits import load_edit
 from sinefield.adapters.file import describe_adapter
 from sinefield.errors import SinefieldError
-from sinefield.examples import is_sine
+from sinefield.examples import EXAMPLE, is_sine
 from sinefield.export.flight import Flight
 from sinefield.export.info import describe
 from sinefield.export.mesh import extract_field
@@ -50,7 +50,8 @@ def write_report(
     left out, and the page says so.
 
     Arguments:
-        out: an .html file; report.html in the run's folder, or the `.sine` file's name with .html, when None.
+        out: an .html file; when None report.html in the run's folder, the `.sine` file's name with .html, or NAME.html
+            in the current folder for `example:NAME`.
         adapters: edits of the run's field: the page is then of the edited field, and beside the last of them.
 
     Returns:
@@ -89,7 +90,8 @@ def _page_path(run: str | Path, out: str | Path | None, adapters: Sequence[str |
     elif adapters:
         out = Path(adapters[-1]).with_suffix(".html")
     else:
-        out = Path(run).with_suffix(".html") if is_sine(run) else Run(run).page_path
+        beside = Path(str(run).removeprefix(EXAMPLE)).with_suffix(".html")  # of an example in the current folder
+        out = beside if is_sine(run) else Run(run).page_path
     if out.suffix.lower() not in (".html", ".htm"):
         raise SinefieldError(f"{out}: a report is a web page; name it .html")
     return out
@@ -130,7 +132,9 @@ def _closing_parts(facts: dict[str, Any], sizes: str, settings: str, left_out: l
 
 
 def _summary(facts: dict[str, Any]) -> str:
-    trained = f", {facts['steps']:,} steps in {facts['seconds'] or 0:.0f} s" if facts["steps"] is not None else ""
+    trained = f", {facts['steps']:,} steps" if facts["steps"] is not None else ""
+    if trained and facts["seconds"] is not None:
+        trained += f" in {facts['seconds']:.0f} s"
     return f"{facts['kind']} field, {facts['params']:,} parameters, {facts['bytes']:,} bytes{trained}"
 
 

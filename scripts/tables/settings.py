@@ -1,4 +1,4 @@
-"""Every setting of a scene file, its default and its meaning, from the dataclasses and their comments: docs/settings.md.
+"""Every setting of a scene file, its default and meaning, from the dataclasses and their comments: docs/settings.md.
 
 python scripts/tables/settings.py
 """
@@ -16,11 +16,11 @@ from sinefield.tables import table
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 HEAD = """# Settings
 
-A scene file is YAML: its `kind`, a `seed` (0), and the groups `data`, `field` and `training`. What it leaves out has the default
-below. Every setting is also an option of `sinefield train` (`--field.rank 8`) and an argument of `sinefield.fit`
-(`rank=8`, or `**{"field.rank": 8}`). Unknown names and wrong values are refused in one line. A run's `config.yaml` holds all of
-them. Defaults are the best known values for shapes, radiance fields and images of the usual size; `scenes/*.yaml` say only where
-they differ.
+A scene file is YAML: its `kind`, a `seed` (0), and the groups `data`, `field` and `training`. What it leaves
+out has the default below. Every setting is also an option of `sinefield train` (`--field.rank 8`) and an
+argument of `sinefield.fit` (`rank=8`, or `**{"field.rank": 8}`). Unknown names and wrong values are refused
+in one line. A run's `config.yaml` holds all of them. Defaults are the best known values for shapes, radiance
+fields and images of the usual size; `scenes/*.yaml` say only where they differ.
 
 Made by `python scripts/tables/settings.py` from `sinefield/config/settings.py`.
 """

@@ -388,7 +388,7 @@ def test_reconstruct_refuses(run, ball_run, tmp_path, capsys):
     assert main(["mesh", str(run[0]), str(tmp_path / "out.ply")]) == 2
     assert "knows many shapes: sinefield reconstruct" in capsys.readouterr().err
     assert not (tmp_path / "out.ply").exists()
-    with pytest.raises(SinefieldError, match="knows many shapes, which no adapter changes"):
+    with pytest.raises(SinefieldError, match="takes no edits"):
         adapt(run[0], config_of(), tmp_path / "edit.sine")
 
 

@@ -67,7 +67,7 @@ class PlainRadiance(nn.Module):
     """A radiance field of the scene's sizes, dense and in fp32, that fits photographs by autograd.
 
     Args:
-        compiled: march and on_background by our compiled loops; otherwise in plain torch.
+        compiled: march and composite by our compiled loops; otherwise in plain torch.
         hull: start the occupancy grid from the masks' visual hull.
         batch: samples a step; the number of rays adapts to it.
         coarse: samples are at first so many times longer than in the end, by the same schedule as ours.
@@ -90,7 +90,7 @@ class PlainRadiance(nn.Module):
         self.head = relu_network(field.features + 16, field.head_width, field.head_depth, 3)
         self.grid = OccupancyGrid(scene.aabb, field.grid)
         self.march = march if compiled else march_reference
-        self.on_background = volume.on_background if compiled else volume.composite_reference
+        self.composite = volume.composite if compiled else volume.composite_reference
         self.batch, self.n_rays, self.index = batch, batch // 16, 0
         self.coarse, self.progress = coarse, 0.0
         self.grid_every = grid_every(config, batch)
@@ -138,7 +138,7 @@ class PlainRadiance(nn.Module):
         sigmas, features = self.shade(samples.points(rays_o, rays_d))
         colours = self.colours(features, self.directions(rays_d)[samples.ray_indices])
         white = torch.ones(3)
-        seen = self.on_background(sigmas, colours, samples).over(white.expand(samples.n_rays, 3))
+        seen = self.composite(sigmas, colours, samples).over(white.expand(samples.n_rays, 3))
         (seen - on_background(self.pixels[chosen[: samples.n_rays]], white)).square().mean().backward()
 
     def _optical_depth(self, x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], int, int]] = {
     ),
     "picture": (
         "image",
-        {"width": 96, "depth": 3, "rank": 16, "sigma": 0.25, "frequencies": 7},
+        {"width": 96, "depth": 3, "weights": "sine", "rank": 16, "sigma": 0.25, "frequencies": 7},
         {"lr": 0.04, "adam_lr": 2e-2, "steps": 6000},
         9000,
         4000,

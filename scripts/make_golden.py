@@ -33,7 +33,7 @@ from sinefield.config import portable
 from sinefield.strict import dump_yaml
 from sinefield.tensor_files import load_tensors, save_tensors
 
-SMALL = {"width": 12, "depth": 3, "rank": 3, "frequencies": 2}
+SMALL = {"width": 12, "depth": 3, "rank": 3, "frequencies": 2, "bound": 1.0}
 FAR = [2.0e5, -3.0e4, 7.0]
 """A place that float32 does not hold to a millionth of a small box."""
 SHAPES: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "occupancy_dense": {
         **{**SMALL, "represents": "occupancy", "loss": "mse", "weights": "dense", "activation": "softplus"},
     },
-    "shape_octaves": {"width": 32, "depth": 2, "rank": 3, "frequencies": 6, "phase": 0.5},
+    "shape_octaves": {"width": 32, "depth": 2, "rank": 3, "frequencies": 6, "phase": 0.5, "bound": 1.0},
     "shape_hash": {
         **{**SMALL, "depth": 2, "encoding": "hash", "levels": 4, "log2_table": 6, "coarsest": 2, "finest": 9},
         "phase": 0.5,
@@ -68,7 +68,7 @@ RADIANCES: dict[str, dict[str, Any]] = {
     },
     "surface": {**RADIANCE, "density": "distance", "beta": 0.02, "activation": "softplus"},
 }
-IMAGE = {"width": 16, "depth": 3, "rank": 4, "frequencies": 4, "skips": [2]}
+IMAGE = {"width": 16, "depth": 3, "weights": "sine", "rank": 4, "frequencies": 4, "skips": [2]}
 LATENT = {"points": 48, "dim": 8, "tokens": 16, "heads": 2, "blocks": 1, "expand": 2, "rank": 2}
 LATENTS: dict[str, dict[str, Any]] = {
     "shapes": LATENT,

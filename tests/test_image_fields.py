@@ -262,7 +262,7 @@ def test_a_field_of_no_size_is_refused(disc_run, tmp_path):
 
 def test_the_paper_s_own_network():
     """2→256, three hidden 256×256 of rank k, 256→3, on bare coordinates."""
-    settings = {"width": 256, "depth": 4, "rank": 5, "frequencies": 0, "sigma": 0.1}
+    settings = {"width": 256, "depth": 4, "weights": "sine", "rank": 5, "frequencies": 0, "sigma": 0.1}
     config = make_config({"kind": "image", "field": settings, "data": {"path": "-"}}, "test").field
     count = sum(p.numel() for p in ImageField(config, 8, 8).parameters())
     assert count == (2 + 1) * 256 + 3 * (2 * 5 * 256 + 256) + (256 + 1) * 3

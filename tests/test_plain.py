@@ -20,7 +20,7 @@ ACTIVATIONS = ["relu", "leaky_relu", "gaussian", "sine", "softplus"]
 
 def field_of(**settings):
     torch.manual_seed(0)
-    config = ShapeFieldConfig(**{"width": 24, "depth": 4, "rank": 5, "frequencies": 3, **settings})
+    config = ShapeFieldConfig(**{"width": 24, "depth": 4, "rank": 5, "frequencies": 3, "bound": 1.0, **settings})
     return ShapeField(config, torch.zeros(3), torch.tensor(1.0), torch.zeros(6))
 
 
@@ -51,7 +51,7 @@ def twin(field, x, dtype):
 @pytest.mark.parametrize(("weights", "activation"), list(itertools.product(WEIGHTS, ACTIVATIONS)))
 @pytest.mark.parametrize("skips", [[], [1, 3]])
 def test_values_and_gradients_are_those_of_torch(weights, activation, skips):
-    settings = {"phase": 0.7} if weights == "sine" and skips else {}
+    settings = {"phase": 0.7 if skips else 2.5} if weights == "sine" else {}
     field = field_of(weights=weights, activation=activation, skips=skips, sigma=0.4, omega0=12.0, **settings)
     network = PlainNetwork(field.config, arrays_of(field))
     x = torch.rand(3000, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from small import radiance_config
+from small import SINE, radiance_config
 
 from sinefield.commands.cli import main
 from sinefield.config import RadianceFieldConfig, make_config
@@ -27,7 +27,7 @@ from sinefield.store.fields import load_field
 from sinefield.strict import to_plain
 
 BOX = torch.tensor([-2.0, -2, -2, 2, 2, 2])
-SMALL = {"width": 32, "depth": 2, "rank": 4, "frequencies": 2, "grid": 24, "steps": 64, "head_width": 16}
+SMALL = {"width": 32, "depth": 2, "rank": 4, "frequencies": 2, "grid": 24, "steps": 64, "head_width": 16, **SINE}
 
 
 def field_of(**settings):

@@ -197,6 +197,7 @@ def report(rows: list[dict], name: str, swept: str) -> None:
         "`dense` is narrower than `sine`, of about equal bytes; `wide` as wide, with fewer bits.",
         "Negative BD-rate: so much",
         "smaller than the best of two decimators and four position widths under Draco (draco.csv) at equal IoU.",
+        "Decimated vertices stay where they are; docs/small_files.md says what optimising them changes.",
     ]
     text = [
         "# Bytes against IoU: packed fields, and decimated meshes under Draco",

@@ -2,12 +2,12 @@
 
     python scripts/benchmarks/speed.py [--json] [--quick]
 
-Every figure is a ratio within this run. Steps are whole training steps (forward, backward, optimiser) of
-scenes/armadillo.yaml and scenes/lego.yaml at several widths; their arithmetic is that of the network's matrices, three
-times 2 · in · out a point, and the ceiling is this machine's own product of square matrices in its best precision.
-"plain" is the same step with the network under autograd. Steps are those of the middle of a training: a radiance
-field's samples are 2.3 times as long there as in the end, four times at first. Writes docs/results/speed.* unless
---quick.
+Figures are ratios within this run, or processor seconds. Steps are whole training steps (forward, backward,
+optimiser) of scenes/armadillo.yaml and scenes/lego.yaml at several widths; their arithmetic is that of the network's
+matrices, three times 2 · in · out a point, and the ceiling is this machine's own product of square matrices in its
+best precision. "plain" is the same step with the network under autograd. Steps are those of the middle of a training:
+a radiance field's samples are 2.3 times as long there as in the end, four times at first. Writes docs/results/speed.*
+unless --quick.
 """
 
 import argparse

@@ -80,7 +80,7 @@ def main() -> None:
         f"in {found['answer_ms_median']} ms (median; {found['answer_ms_worst']} ms at worst).\n\n"
         f"Made by `python scripts/benchmarks/viewer.py {found['run']}`; {machine['cpu']}, {machine['threads']} threads "
         f"that the browser shares, {found['date']}.\n"
-        "The first page is the browser's first too.\n"
+        "The first page is the browser's first too. These are wall-clock times of that machine in that minute.\n"
     )
     write_text(STORE.with_suffix(".md"), text)
     print(json.dumps(found))

@@ -1,6 +1,6 @@
 """Sine low rank, plain low rank, dense and a narrower dense network on one image, packed, beside JPEG and WebP.
 
-    python scripts/tables/images.py [scenes/image.yaml] [--steps 500] [--rates 0.5 1]
+    python scripts/tables/images.py [scenes/image_small.yaml] [--steps 500] [--rates 0.5 1]
 
 Every contender trains for the same number of steps on the same pixels; its learning rates (Muon's and Adam's together)
 are swept over --rates, the sine's phase over --phases. The best by PSNR is packed as `sinefield pack` does with no
@@ -66,7 +66,7 @@ def coded(image: np.ndarray, codec: str) -> list[tuple[int, float, np.ndarray]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scene", nargs="?", default=str(OUT.parents[1] / "scenes" / "image.yaml"))
+    parser.add_argument("scene", nargs="?", default=str(OUT.parents[1] / "scenes" / "image_small.yaml"))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--pack-steps", type=int, default=180)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0])

@@ -43,7 +43,7 @@ ROWS: dict[str, list[tuple[str, list[str]]]] = {
         ("radiance, hash grids", ["scenes/lego_hash.yaml", *STEPS]),
         (
             "image, 512×512",
-            ["scenes/image.yaml", *STEPS, "--data.path", "skimage:astronaut.png", "--out", "{runs}/image"],
+            ["scenes/image_small.yaml", *STEPS, "--data.path", "skimage:astronaut.png", "--out", "{runs}/image"],
         ),
         ("shapes, 16 chairs", [*SHAPES, "--out", "{runs}/shapes"]),
     ],

@@ -1,4 +1,4 @@
-"""Every scene of scenes/ as it ships: train, evaluate, extract a mesh; docs/results/scenes.* and the README's table.
+"""Every scene of scenes/ as it ships: train and evaluate; docs/results/scenes.* and the README's table.
 
     python scripts/tables/scenes.py [NAME ...]      without names: all, about an hour on two cores
     python scripts/tables/scenes.py tables        only write the tables anew
@@ -16,7 +16,6 @@ from readme import fill
 
 from sinefield.config import load_config
 from sinefield.data.made.synthetic import synthesize
-from sinefield.export.mesh import export_mesh
 from sinefield.files import write_text
 from sinefield.learning.train import train
 from sinefield.tables import table
@@ -43,19 +42,17 @@ def measure(name: str) -> dict:
     scene, overrides = ROWS[name]
     out = ROOT / "runs" / "tables" / re.sub(r"\W+", "_", name)
     report = train(load_config(ROOT / "scenes" / f"{scene}.yaml", overrides), out, overwrite=True)
-    return row_of(name, out, report)
+    return row_of(name, report)
 
 
-def row_of(name: str, out: Path, report: dict) -> dict:
+def row_of(name: str, report: dict) -> dict:
     """What the table says of a run."""
     scene, overrides = ROWS[name]
-    mesh = export_mesh(out, out / "mesh.ply", resolution=256, overwrite=True)
     more = "".join(f" --{key} {value}" for key, value in overrides.items())
     keep = ("kind", "params", "bytes", "steps", "seconds", "seed", "psnr", "ssim", "iou", "chamfer_l1", "machine")
     return {
         "command": f"sinefield train scenes/{scene}.yaml{more}",
         **{key: report[key] for key in keep if key in report},
-        "mesh_seconds": mesh["seconds"],
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -78,7 +75,6 @@ def main() -> None:
             "training": f"{row['seconds']:.0f} s" + (", 1 thread" if row["machine"]["threads"] == 1 else ""),
             "steps": row["steps"],
             "score": f"IoU {row['iou']:.4f}" if "iou" in row else f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}",
-            "mesh at 256³": f"{row['mesh_seconds']:.1f} s",
             "date": row["date"],
             "command": f"`{row['command']}`",
         }

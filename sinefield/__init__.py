@@ -13,11 +13,11 @@ from sinefield.version import __version__
 
 if TYPE_CHECKING:
     from sinefield.api import Field, fit, load, look_at
-    from sinefield.examples import example, examples
+    from sinefield.example_files import example, examples
 
 
 __all__ = ["Field", "SinefieldError", "__version__", "example", "examples", "fit", "load", "look_at"]
-_HOME = {"example": "sinefield.examples", "examples": "sinefield.examples"}
+_HOME = {"example": "sinefield.example_files", "examples": "sinefield.example_files"}
 
 
 def __getattr__(name: str) -> Any:

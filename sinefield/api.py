@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinefield.errors import SinefieldError
-from sinefield.examples import file_of, is_sine
+from sinefield.example_files import file_of, is_sine
 from sinefield.metrics import SCORES
 from sinefield.plain.distance import TrueDistance, checked_points
 from sinefield.plain.questions import like, numbers, whole

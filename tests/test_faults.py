@@ -11,7 +11,7 @@ from killed import Command, write_scene
 from small import radiance_config, shape_config
 
 from sinefield.commands.cli import main
-from sinefield.examples import SUFFIX
+from sinefield.example_files import SUFFIX
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
 

@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Answer:
-    from sinefield.examples import is_sine
+    from sinefield.example_files import is_sine
 
     report = _evaluate(options)
     written = not options.adapter and not is_sine(options.run)
@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
-    from sinefield.examples import is_sine
+    from sinefield.example_files import is_sine
     from sinefield.learning.evaluate import evaluate, evaluate_edited, evaluate_file
     from sinefield.store.run import Run
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sinefield.config import make_field_config
 from sinefield.errors import SinefieldError
-from sinefield.examples import file_of, is_sine
+from sinefield.example_files import file_of, is_sine
 from sinefield.fields.base import Kind, kinds
 from sinefield.files import check_output, write_bytes
 from sinefield.metrics import SCORES

@@ -13,7 +13,7 @@ from sinefield.config import Config, RadianceDataConfig
 from sinefield.data.photographs.capture_cameras import choose_cameras, load_capture
 from sinefield.data.photographs.images import Views, load_posed
 from sinefield.errors import SinefieldError
-from sinefield.examples import is_sine
+from sinefield.example_files import is_sine
 from sinefield.fields.base import Field, Painter, kind_of
 from sinefield.store.fields import edited_config
 from sinefield.store.run import Run

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sinefield.compress.container import Packed, encode
-from sinefield.examples import file_of, is_sine
+from sinefield.example_files import file_of, is_sine
 from sinefield.fields.base import kind_of
 from sinefield.metrics import SCORES
 from sinefield.nn.spectrum import spectrum_report

@@ -19,7 +19,7 @@ from PIL import Image
 from sinefield.adapters.edits import load_edit
 from sinefield.adapters.file import describe_adapter
 from sinefield.errors import SinefieldError
-from sinefield.examples import EXAMPLE, is_sine
+from sinefield.example_files import EXAMPLE, is_sine
 from sinefield.export.flight import Flight
 from sinefield.export.info import describe
 from sinefield.export.mesh import extract_field

@@ -11,7 +11,7 @@ from typing import Any
 from sinefield.adapters.edits import load_edit
 from sinefield.config import Config
 from sinefield.errors import SinefieldError
-from sinefield.examples import file_of
+from sinefield.example_files import file_of
 from sinefield.fields.base import Field, kind_of, read_data
 from sinefield.files import write_text
 from sinefield.machine import describe_machine

@@ -14,7 +14,7 @@ from sinefield.compress.container import encode
 from sinefield.compress.quantize import Codebook, Quantiser, Uniform
 from sinefield.config import Config, locate
 from sinefield.errors import SinefieldError
-from sinefield.examples import is_sine
+from sinefield.example_files import is_sine
 from sinefield.fields.base import kind_of, make_task, read_data, step_generator
 from sinefield.files import check_output, write_bytes
 from sinefield.learning.pack_rounded import pack_rounded

@@ -15,7 +15,7 @@ from sinefield.compress.container import MAX_FILE, decode
 from sinefield.config import make_field_config
 from sinefield.data.surfaces.placement import Normalisation
 from sinefield.errors import SinefieldError
-from sinefield.examples import file_of, is_sine
+from sinefield.example_files import file_of, is_sine
 from sinefield.files import require_file
 from sinefield.plain.network import parameter_shapes
 

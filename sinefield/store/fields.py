@@ -11,7 +11,7 @@ from sinefield.adapters.edits import apply_edits, load_edit
 from sinefield.compress.container import Packed
 from sinefield.config import Config, make_field_config
 from sinefield.errors import SinefieldError
-from sinefield.examples import is_sine
+from sinefield.example_files import is_sine
 from sinefield.fields.base import Field, Kind, kind_named, kind_of
 from sinefield.store.run import Run
 from sinefield.store.sine_files import config_of, from_packed, load_packed

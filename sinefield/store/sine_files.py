@@ -10,7 +10,7 @@ from sinefield.compress.container import MAX_FILE, Packed, decode, encode
 from sinefield.compress.quantize import Quantiser
 from sinefield.config import FAMILIES, FOLDERS, KINDS, Config, locate, make_config, make_field_config, portable
 from sinefield.errors import SinefieldError
-from sinefield.examples import file_of
+from sinefield.example_files import file_of
 from sinefield.fields.base import Field, kind_named, kind_of
 from sinefield.files import require_file, write_bytes
 from sinefield.strict import to_plain

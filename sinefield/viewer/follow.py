@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from sinefield.errors import SinefieldError
-from sinefield.examples import is_sine
+from sinefield.example_files import is_sine
 from sinefield.fields.base import kind_of
 from sinefield.store.fields import load_field, load_state_field
 from sinefield.store.run import Run

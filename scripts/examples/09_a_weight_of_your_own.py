@@ -42,7 +42,7 @@ options = parser.parse_args()
 options.out.mkdir(parents=True, exist_ok=True)
 
 mesh = trimesh.creation.torus(1.0, 0.4)
-field = sf.fit(mesh, steps=options.steps, weights="one_row", width=64, points=200_000, batch=4096)
+field = sf.fit(mesh, steps=options.steps, weights="one_row", width=64, points=100_000, batch=4096)
 print(field, field.scores)
 eye = sf.look_at((2, -4, 3), (0, 0, 0), up=(0, 0, 1))
 Image.fromarray(field.render(eye, width=256)).save(options.out / "09_circulant.png")

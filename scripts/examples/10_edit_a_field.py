@@ -1,6 +1,6 @@
-"""Change a trained field by an edit of a few hundred bytes, and leave the field itself as it is.
+"""Change a trained field by an edit of two kilobytes, and leave the field itself as it is.
 
-The edit, an adapter on the field's layers, bends the knot upwards. Leaves 10_bent.sine and 10_before_and_after.png.
+The edit, an adapter on the field's layers, bends the knot. Leaves 10_bent.sine and 10_before_and_after.png.
 """
 
 import argparse
@@ -24,7 +24,7 @@ bent = before.mesh(128)
 bent.vertices[:, 2] += 0.25 * bent.vertices[:, 0] ** 2
 bent.export(options.out / "10_bent.ply")
 
-data, training = {"path": str(options.out / "10_bent.ply"), "points": 200_000}, {"steps": options.steps, "batch": 8192}
+data, training = {"path": str(options.out / "10_bent.ply"), "points": 100_000}, {"steps": options.steps, "batch": 8192}
 scene = make_config({"kind": "shape", "data": data, "training": training}, "bent")
 report = adapt("example:knot", scene, options.out / "10_bent.sine", max_bytes=2000, overwrite=True)
 print(f"IoU with the bent knot: {report['iou_base']:.3f} before, {report['iou']:.3f} by {report['bytes']:,} bytes")

@@ -72,7 +72,7 @@ def test_a_command_has_help_an_example_that_parses_and_json(capfd, name):
         main([name, "--help"])
     out = capfd.readouterr().out
     assert stop.value.code == 0 and "--json" in out
-    example = next(line for line in out.split("example:")[1].splitlines() if line.strip()).strip()
+    example = next(line for line in out.split("\nexample:\n")[1].splitlines() if line.strip()).strip()
     program, *words = shlex.split(example)
     options, rest = make_parser().parse_known_args([*words, "--json"])
     assert (program, options.command, options.json) == ("sinefield", name, True)

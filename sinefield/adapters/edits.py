@@ -4,7 +4,7 @@ It holds the fingerprint of the field that it was made for, and beside the facto
 a shape that is no longer the base's, and the cells of a radiance field's grid that filled or emptied.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sinefield.errors import SinefieldError
 def to_packed_edit(
     field: nn.Module,
     base: int,
-    quantisers: dict[str, Quantiser],
+    quantisers: Mapping[str, Quantiser],
     note: dict[str, Any],
     box: np.ndarray | None = None,
     cells: np.ndarray | None = None,
@@ -60,7 +60,7 @@ def load_edit(path: str | Path) -> Packed:
     return packed
 
 
-def apply_edits(field: nn.Module, paths: Sequence[str | Path], where: str | Path) -> None:
+def apply_edits(field: Any, paths: Sequence[str | Path], where: str | Path) -> None:
     """Turn a field into the edited one, in place; its weights are dense from then on. Several edits add up.
 
     Arguments:

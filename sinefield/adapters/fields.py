@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -91,7 +92,7 @@ class _Frozen(Weight):
 
 def fingerprint(field: nn.Module) -> int:
     """CRC-32 of a field's kind and of its parameters' names, shapes and float32 values: what an edit is an edit of."""
-    found = zlib.crc32(field.kind.encode())
+    found = zlib.crc32(cast("str", field.kind).encode())
     for name, parameter in field.named_parameters():
         values = parameter.detach().cpu().float().contiguous()
         found = zlib.crc32(f"{name}{tuple(values.shape)}".encode(), found)
@@ -133,15 +134,14 @@ def adapt_field(field: nn.Module, specs: dict[str, AdapterSpec]) -> None:
     layers = field_layers(field)
     field.requires_grad_(False)
     for network in {id(network): network for network, _ in layers.values()}.values():
-        with torch.no_grad():
-            matrices, biases = [weight.matrix() for weight in network.weights], list(network.biases)
+        matrices, biases = _numbers(network)
         made: list[Weight] = [_Frozen(matrix) for matrix in matrices]
         for name, (owner, i) in layers.items():
             if owner is network and name in specs:
                 made[i] = AdaptedWeight(matrices[i], biases[i], specs[name])
         network.weights = nn.ModuleList(made)
         del network.biases
-        network.biases = AdaptedBiases(biases, made)
+        network.biases = cast("nn.ParameterList", AdaptedBiases(biases, made))  # read as one, and no more
     for module in field.modules():  # what is left, a hash grid's table, is nobody's to train or to round
         own = {} if isinstance(module, AdaptedWeight) else module._parameters
         held = {name: parameter for name, parameter in own.items() if parameter is not None}
@@ -149,6 +149,12 @@ def adapt_field(field: nn.Module, specs: dict[str, AdapterSpec]) -> None:
             del module._parameters[name]
             module.register_buffer(name, parameter.detach())
         module.__dict__["_held"] = list(held)
+
+
+@torch.no_grad()
+def _numbers(network: MLP) -> tuple[list[Tensor], list[Tensor]]:
+    """The matrices and biases of a network."""
+    return [cast("Weight", weight).matrix() for weight in network.weights], list(network.biases)
 
 
 def adapted_weights(field: nn.Module) -> dict[str, AdaptedWeight]:
@@ -160,12 +166,11 @@ def adapted_weights(field: nn.Module) -> dict[str, AdaptedWeight]:
 def settle(field: nn.Module) -> None:
     """Turn a field that `adapt_field` changed into a plain one with dense weights, in place: the same values."""
     for network, _ in {id(network): (network, i) for network, i in field_layers(field).values()}.values():
-        with torch.no_grad():
-            matrices, biases = [weight.matrix().clone() for weight in network.weights], list(network.biases)
+        matrices, biases = _numbers(network)
         dense = []
         for matrix in matrices:
             weight = Dense(*matrix.shape)
-            weight.weight = nn.Parameter(matrix, requires_grad=False)
+            weight.weight = nn.Parameter(matrix.clone(), requires_grad=False)
             dense.append(weight)
         network.weights = nn.ModuleList(dense)
         del network.biases

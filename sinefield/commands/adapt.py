@@ -60,10 +60,9 @@ def _spec(options: argparse.Namespace) -> "AdapterSpec":
     from sinefield.adapters.layers import AdapterSpec
     from sinefield.learning.adapt import SPEC
 
-    rank, alpha, omega = (
-        usual if given is None else given
-        for given, usual in ((options.rank, SPEC.rank), (options.alpha, SPEC.alpha), (options.omega, SPEC.omega))
-    )
+    rank = SPEC.rank if options.rank is None else options.rank
+    alpha = SPEC.alpha if options.alpha is None else options.alpha
+    omega = SPEC.omega if options.omega is None else options.omega
     return AdapterSpec("sine" if omega else "lora", rank, alpha, omega or None)
 
 

@@ -234,15 +234,16 @@ def _peft() -> str | None:
     from sinefield.adapters.peft import SineLoraConfig
 
     torch.manual_seed(0)
-    base = nn.Sequential(nn.Linear(8, 8))
-    weight, x = base[0].weight.detach().clone(), torch.randn(4, 8)
+    layer = nn.Linear(8, 8)
+    base = nn.Sequential(layer)
+    weight, x = layer.weight.detach().clone(), torch.randn(4, 8)
     settings = SineLoraConfig(r=2, lora_alpha=4, omega=9.0, target_modules=["0"])
     model = peft.get_peft_model(base, settings)
     factors = {name.split(".")[-3]: p for name, p in model.named_parameters() if ".lora_" in name}
     with torch.no_grad():
         nn.init.normal_(factors["lora_B"])
         a, b = factors["lora_A"], factors["lora_B"]
-        truth = x @ (weight + 2 * torch.sin(9 * b @ a) / 8**0.5).T + base[0].bias
+        truth = x @ (weight + 2 * torch.sin(9 * b @ a) / 8**0.5).T + layer.bias
         if not torch.allclose(model(x), truth, atol=1e-5):
             raise RuntimeError("an adapted layer does not compute its formula")
     return _version("peft")

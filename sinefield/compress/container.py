@@ -27,6 +27,7 @@ from sinefield.compress.grid import (
     extent_in,
     extent_of,
     extent_out,
+    sides_of,
     slices_of,
 )
 from sinefield.compress.note import MAX_NOTE, note_in, note_out
@@ -103,8 +104,10 @@ def _encode(packed: Packed) -> bytes:
     for key, coded in packed.tensors.items():
         row, n = row_out(coded, encoder, _octaves(packed.kind, packed.settings, key))
         rows, levels = rows + row, levels + n
-    extent = None if packed.cells is None else _extent_of(packed)
-    grid = b"" if extent is None else _grid_out(packed, extent, encoder)
+    extent, grid = None, b""
+    if packed.cells is not None:
+        extent = _extent_of(packed.kind, packed.cells)
+        grid = _grid_out(packed.kind, packed.cells, extent, encoder)
     body = b"".join((head, varint(len(note)), note, rows, grid, encoder.finish()))
     data = MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(body)) + body
     check_levels(levels, len(data))
@@ -126,14 +129,14 @@ def _head_out(packed: Packed) -> bytes:
     return head + b"".join(WRITE[part](getattr(packed, part)) for part in parts_of(kind, settings))
 
 
-def _extent_of(packed: Packed) -> Extent:
+def _extent_of(kind: str, cells: np.ndarray) -> Extent:
     """The block of cells that is coded: of an edit the smallest that holds all cells that change."""
-    return extent_of(packed.cells) if packed.kind == "adapter" else [(0, side) for side in packed.cells.shape]
+    return extent_of(cells) if kind == "adapter" else [(0, side) for side in cells.shape]
 
 
-def _grid_out(packed: Packed, extent: Extent, encoder: Encoder) -> bytes:
-    contexts = encode_grid(encoder, packed.cells[slices_of(extent)])
-    return (extent_out(extent) if packed.kind == "adapter" else b"") + contexts
+def _grid_out(kind: str, cells: np.ndarray, extent: Extent, encoder: Encoder) -> bytes:
+    contexts = encode_grid(encoder, cells[slices_of(extent)])
+    return (extent_out(extent) if kind == "adapter" else b"") + contexts
 
 
 def _octaves(kind: str, settings: dict[str, Any], tensor: str) -> list[np.ndarray]:
@@ -186,7 +189,7 @@ def _decode_body(reader: Reader, shapes: Callable[[str, dict[str, Any]], Shapes]
     contexts = b"" if grid is None else reader.take(CONTEXTS)
     decoder = Decoder(reader.rest(), where)
     tensors = {key: row.take(decoder) for key, row in rows.items()}
-    cells = None if grid is None else _cells_in(decoder, grid, extent, contexts)
+    cells = None if grid is None or extent is None else _cells_in(decoder, grid, extent, contexts)
     decoder.finish()
     return Packed(kind, settings, tensors=tensors, cells=cells, note=note, **{"box": None, **parts})
 
@@ -230,11 +233,11 @@ def _extent_in(reader: Reader, kind: str, grid: Shape, length: int) -> Extent:
 
 
 def _check_work(kind: str, extent: Extent, length: int) -> None:
-    check_work(tuple(n for _, n in extent), length, CHANGED_A_BYTE if kind == "adapter" else CELLS_A_BYTE)
+    check_work(sides_of(extent), length, CHANGED_A_BYTE if kind == "adapter" else CELLS_A_BYTE)
 
 
 def _cells_in(decoder: Decoder, grid: Shape, extent: Extent, contexts: bytes) -> np.ndarray:
-    coded = decode_grid(decoder, tuple(n for _, n in extent), contexts)
+    coded = decode_grid(decoder, sides_of(extent), contexts)
     if coded.shape == grid:
         return coded
     cells = np.zeros(grid, bool)

@@ -77,6 +77,12 @@ def extent_in(reader: Reader, shape: Shape) -> Extent:
     return extent
 
 
+def sides_of(extent: Extent) -> Shape:
+    """How many cells the block has along each axis."""
+    (_, x), (_, y), (_, z) = extent
+    return x, y, z
+
+
 def slices_of(extent: Extent) -> tuple[slice, ...]:
     return tuple(slice(first, first + count) for first, count in extent)
 

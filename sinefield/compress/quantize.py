@@ -25,18 +25,23 @@ class Quantiser(Protocol):
 
     def parameters(self) -> list[nn.Parameter]:
         """What training may change."""
+        ...
 
     def values(self) -> Tensor:
         """The tensor that a decoder of the file gets, bit for bit."""
+        ...
 
     def levels(self) -> Int[np.ndarray, "*shape"]:
         """The whole numbers that are stored."""
+        ...
 
     def coded(self) -> Coded:
         """What a file stores."""
+        ...
 
     def backward(self, grad: Tensor, rate_weight: float) -> None:
         """Set the gradients of `parameters` from that of `values`, plus `rate_weight` × gradient of the bits."""
+        ...
 
 
 class Uniform:

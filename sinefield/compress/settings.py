@@ -61,7 +61,7 @@ SETTINGS: tuple[tuple[str, str | tuple[str, ...]], ...] = (
 )
 """Names and values of settings. A setting's number in the file is its place here, from 1, a choice's the place in its
 tuple; both are only ever appended to."""
-FORMS = dict(SETTINGS)
+FORMS: dict[str, str | tuple[str, ...]] = dict(SETTINGS)
 NUMBERS = {key: number for number, (key, _) in enumerate(SETTINGS, 1)}
 _NETWORK = {
     **{"skips": [], "weights": "sine", "omega": None, "phase": 2.5, "bound": 1.0, "sigma": 0.1, "omega0": 30.0},

@@ -41,7 +41,12 @@ class Coded:
         """float32, the same on every machine."""
         if self.entries is not None:
             return self.entries[self.levels]
-        return decode_uniform(self.levels, self.step, self.offset)
+        return decode_uniform(self.levels, *self.uniform())
+
+    def uniform(self) -> tuple[np.ndarray, np.ndarray]:
+        """Step and offset of a uniform quantiser."""
+        assert self.step is not None and self.offset is not None
+        return self.step, self.offset
 
     @property
     def bits(self) -> float:
@@ -89,9 +94,10 @@ def row_out(coded: Coded, encoder: Encoder, groups: list[np.ndarray]) -> tuple[b
 def _steps_out(coded: Coded) -> tuple[int, bytes]:
     if coded.entries is not None:
         return _CODEBOOK, varint(len(coded.entries)) + coded.entries.astype("<f2").tobytes()
-    offset = bool((coded.offset != 0).any())
-    form = (_PER_ROW if coded.step.ndim else 0) | (_OFFSET if offset else 0)
-    return form, bf16_bytes(coded.step) + (bf16_bytes(coded.offset) if offset else b"")
+    step, offset = coded.uniform()
+    shifted = bool((offset != 0).any())
+    form = (_PER_ROW if step.ndim else 0) | (_OFFSET if shifted else 0)
+    return form, bf16_bytes(step) + (bf16_bytes(offset) if shifted else b"")
 
 
 class _Part(NamedTuple):

@@ -1,7 +1,8 @@
 """Scene files: read, checked, and turned into the settings of their kind."""
 
+from dataclasses import Field
 from pathlib import Path
-from typing import Any, Protocol, get_type_hints, runtime_checkable
+from typing import Any, ClassVar, Protocol, get_type_hints, runtime_checkable
 
 from sinefield.config.paths import FAMILIES, FOLDERS, data_folder, locate, portable, skimage_folder
 from sinefield.config.settings import (
@@ -64,8 +65,9 @@ __all__ = [
 
 @runtime_checkable
 class Config(Protocol):
-    """A scene file of any kind."""
+    """A scene file of any kind, a dataclass."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     kind: Any
     seed: int
     data: Any

@@ -160,6 +160,7 @@ def _encode(temporary: Path, path: Path, first: np.ndarray, rest: Iterator[np.nd
     # imageio_ffmpeg's own writer never asks how ffmpeg ended; a full disk would pass for success.
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log)
+        assert process.stdin is not None
         try:
             for frame in chain([first], rest):
                 process.stdin.write(np.pad(frame, pad, "edge").tobytes())
@@ -180,6 +181,7 @@ def _end(process: subprocess.Popen) -> None:
     if process.poll() is None:
         process.kill()
         process.wait()
+    assert process.stdin is not None
     with suppress(BrokenPipeError):  # frames still in the pipe's buffer when ffmpeg went
         process.stdin.close()
 

@@ -3,7 +3,7 @@
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,15 +165,15 @@ class EditPacker(Packer):
         _, self.judged_by = self.kind.judge(self.data, apart=False)
         self.measure()
 
-    def packed(self, quantisers: dict[str, Quantiser], score: float) -> Packed:
+    def packed(self, quantisers: Mapping[str, Quantiser], score: float) -> Packed:
         """The file's content, its note with this score after packing."""
         edit = self.adaptation
         return to_packed_edit(self.field, edit.base, quantisers, self.full_note(score), edit.box, edit.cells)
 
-    def weigh(self, quantisers: dict[str, Quantiser]) -> int:
+    def weigh(self, quantisers: Mapping[str, Quantiser]) -> int:
         return len(encode(self.packed(quantisers, 0.98765 * self.before)))
 
-    def save(self, quantisers: dict[str, Quantiser], out: str | Path, overwrite: bool = False) -> tuple[float, int]:
+    def save(self, quantisers: Mapping[str, Quantiser], out: str | Path, overwrite: bool = False) -> tuple[float, int]:
         """Write the edit; returns its score and its bytes."""
         install(self.field, quantisers)
         after = self.report()

@@ -78,7 +78,7 @@ def given_data(data: Any, keep: Path) -> Given:
     if trimesh is not None and isinstance(data, trimesh.Trimesh):
         return _mesh(data, keep)
     if isinstance(data, tuple) and len(data) == 2:
-        return _cloud(*(_array(part) for part in data), keep)
+        return _cloud(_array(data[0]), _array(data[1]), keep)
     array = _array(data)
     if array.ndim == 3 and array.shape[2] in (3, 4):
         return _image(array, keep)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sinefield.config import TrainingConfig
+from sinefield.config import RadianceTrainingConfig, TrainingConfig
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, step_generator
 from sinefield.learning.muon import Muon
@@ -52,7 +52,8 @@ def make_optimizers(task: Task, config: TrainingConfig) -> list[torch.optim.Opti
     if matrices:
         optimizers.append(Muon(matrices, lr=config.lr))
     if own := task.own_parameters():
-        optimizers.append(torch.optim.Adam(own, lr=config.fit_lr, betas=(0.9, 0.99)))
+        fit_lr = cast("RadianceTrainingConfig", config).fit_lr  # a kind that has such parameters has the setting
+        optimizers.append(torch.optim.Adam(own, lr=fit_lr, betas=(0.9, 0.99)))
     return optimizers
 
 
@@ -215,7 +216,7 @@ def _lacks_memory(error: BaseException) -> bool:
 
 
 def _bar(config: TrainingConfig, step: int, seconds: float) -> tqdm:
-    total, unit = (config.steps, "step") if config.steps else (config.seconds, "s")
+    total, unit = config.steps or config.seconds or 0, "step" if config.steps else "s"
     form = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
     initial = step if config.steps else seconds
     interval = 0.2 if sys.stderr.isatty() else 10.0

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,13 @@ def pack(
     out = Path(out)
     check_packing(out, bits, max_bytes, min_quality, quantiser, seconds, steps, overwrite)
     begin = time.perf_counter()
-    run = Run(run)
-    config = _here(run.config(), data)
+    source = Run(run)
+    config = _here(source.config(), data)
     if not kind_of(config).trains_rounded:
-        content, before, after, params = pack_rounded(run, config, bits, max_bytes, min_quality, quantiser)
+        content, before, after, params = pack_rounded(source, config, bits, max_bytes, min_quality, quantiser)
         write_bytes(out, content, overwrite)
-        return _packed_report(run, out, config, len(content), params, before, after, begin)
-    packer = Packer(run, config, apart=bits is None and max_bytes is None)
+        return _packed_report(source, out, config, len(content), params, before, after, begin)
+    packer = Packer(source, config, apart=bits is None and max_bytes is None)
     # Where every byte counts, provenance is left out.
     packer.noted = max_bytes is None or max_bytes >= NOTED_FROM
     budget = Budget(seconds if steps is None else 0.0, steps)
@@ -89,7 +89,7 @@ def pack(
     after = packer.report()
     size = save_sine(out, to_packed(packer.field, quantisers, packer.full_note(after)), overwrite)
     params = sum(p.numel() for p in packer.field.parameters())
-    return _packed_report(run, out, config, size, params, packer.before, after, begin)
+    return _packed_report(source, out, config, size, params, packer.before, after, begin)
 
 
 def _here(config: Config, data: str | None) -> Config:
@@ -177,17 +177,17 @@ class Packer:
         scores = {self.kind.score: [round(self.before, 4), round(after, 4)]}
         return note_of(self.config, self.note) | scores
 
-    def weigh(self, quantisers: dict[str, Quantiser]) -> int:
+    def weigh(self, quantisers: Mapping[str, Quantiser]) -> int:
         """Size of the file in bytes, up to a byte or two of the score in its note."""
         return len(encode(to_packed(self.field, quantisers, self.full_note(0.98765 * self.before))))
 
-    def fixed(self, bits: int, quantiser: str) -> dict[str, Quantiser]:
+    def fixed(self, bits: int, quantiser: str) -> Mapping[str, Quantiser]:
         make = Codebook if quantiser == "kmeans" else Uniform
         return {
             name: Uniform(p, bits=8) if p.dim() < 2 else make(p, bits=bits) for name, p in self.field.named_parameters()
         }
 
-    def at_bits(self, bits: int, quantiser: str, budget: Budget) -> dict[str, Quantiser]:
+    def at_bits(self, bits: int, quantiser: str, budget: Budget) -> Mapping[str, Quantiser]:
         """Every matrix at so many bits an entry."""
         quantisers = self.fixed(bits, quantiser)
         if not budget:
@@ -202,12 +202,12 @@ class Packer:
             for name, p in self.field.named_parameters():
                 p.copy_(self.trained[name])
 
-    def rounded(self, scale: float) -> dict[str, Quantiser]:
+    def rounded(self, scale: float) -> dict[str, Uniform]:
         """The trained field rounded, nothing trained."""
         self.install_trained()
         return allocate(self.field, self.found, scale)
 
-    def within(self, max_bytes: int, budget: Budget) -> dict[str, Quantiser]:
+    def within(self, max_bytes: int, budget: Budget) -> Mapping[str, Quantiser]:
         """The best field of at most `max_bytes`, the digits of the score in its note whatever they be."""
         room = max_bytes - (SCORE_BYTES if self.noted else 0)
         if (least := self.weigh(self.rounded(1e6))) > room:
@@ -223,14 +223,14 @@ class Packer:
         while self.weigh(quantisers) > room:
             with torch.no_grad():
                 for quantiser in quantisers.values():
-                    quantiser.log_step += 0.004
+                    quantiser.log_step.add_(0.004)
         return self.better(quantisers, rounded)
 
-    def better(self, refined: dict[str, Quantiser], rounded: dict[str, Quantiser]) -> dict[str, Quantiser]:
+    def better(self, refined: Mapping[str, Quantiser], rounded: Mapping[str, Quantiser]) -> Mapping[str, Quantiser]:
         """Which is judged better: training on for too short a while does harm."""
         return refined if self.judged(refined) >= self.judged(rounded) else rounded
 
-    def reaching(self, needed: float, budget: Budget) -> dict[str, Quantiser]:
+    def reaching(self, needed: float, budget: Budget) -> Mapping[str, Quantiser]:
         """The smallest field that is judged `needed` or better: rounds of refining, each at a smaller size."""
         low, _ = self._edge(lambda quantisers: self.judged(quantisers) >= needed)
         best = self.rounded(low)
@@ -248,7 +248,7 @@ class Packer:
                 break
         return best
 
-    def refine(self, quantisers: dict[str, Quantiser], budget: Budget, target: float | None, weight: float) -> float:
+    def refine(self, quantisers: Mapping[str, Quantiser], budget: Budget, target: float | None, weight: float) -> float:
         self.field.set_dtype(hidden_dtype(self.config.training.precision, self.task.device))
         weight = refine(
             self.task, quantisers, self.weigh, budget, target, weight, self.config.seed, self.config.training
@@ -256,12 +256,12 @@ class Packer:
         self.field.set_dtype(torch.float32)
         return weight
 
-    def judged(self, quantisers: dict[str, Quantiser]) -> float:
+    def judged(self, quantisers: Mapping[str, Quantiser]) -> float:
         """`judge` of the field with these values, which stay installed."""
         install(self.field, quantisers)
         return self.judge()
 
-    def _edge(self, fine: Callable[[dict[str, Quantiser]], bool]) -> tuple[float, float]:
+    def _edge(self, fine: Callable[[Mapping[str, Quantiser]], bool]) -> tuple[float, float]:
         """Two neighbouring scales: the widest steps that are `fine` and the finest that are not.
 
         Steps of less than 2^-12 of a tensor's largest entry are taken as fine whatever `fine` says.
@@ -278,7 +278,7 @@ class Packer:
         return low, high
 
     @staticmethod
-    def _very_fine(quantisers: dict[str, Quantiser]) -> bool:
+    def _very_fine(quantisers: Mapping[str, Uniform]) -> bool:
         return max(float(q.latent.detach().abs().max() / q.step) for q in quantisers.values()) > 4096
 
     def _price(self, size: int) -> float:

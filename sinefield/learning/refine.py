@@ -5,7 +5,7 @@ Steps are first set by measured sensitivity, then learned together with what the
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +70,7 @@ def sensitivities(field: nn.Module, outputs: Callable[[], Tensor], seed: int = 0
     return found
 
 
-def allocate(field: nn.Module, found: dict[str, float], scale: float) -> dict[str, Quantiser]:
+def allocate(field: nn.Module, found: dict[str, float], scale: float) -> dict[str, Uniform]:
     """Uniform quantisers whose steps spend bits where they buy most.
 
     A tensor of n entries with step s adds c·s²/12 to the outputs' square error (c: its sensitivity) and takes
@@ -79,7 +79,8 @@ def allocate(field: nn.Module, found: dict[str, float], scale: float) -> dict[st
     """
 
     def groups(name: str) -> list[np.ndarray]:
-        return octaves(field.kind, name, field.config.frequencies) if hasattr(field, "config") else []
+        encoded = getattr(getattr(field, "config", None), "frequencies", 0)
+        return octaves(getattr(field, "kind", ""), name, encoded)
 
     return {
         name: Uniform(p, step=scale * math.sqrt(p.numel() / found[name]), groups=groups(name))
@@ -87,7 +88,7 @@ def allocate(field: nn.Module, found: dict[str, float], scale: float) -> dict[st
     }
 
 
-def install(field: nn.Module, quantisers: dict[str, Quantiser]) -> None:
+def install(field: nn.Module, quantisers: Mapping[str, Quantiser]) -> None:
     """Give the field the values that a decoder would give it."""
     with torch.no_grad():
         for name, parameter in field.named_parameters():
@@ -96,8 +97,8 @@ def install(field: nn.Module, quantisers: dict[str, Quantiser]) -> None:
 
 def refine(
     task: Task,
-    quantisers: dict[str, Quantiser],
-    weigh: Callable[[dict[str, Quantiser]], int],
+    quantisers: Mapping[str, Quantiser],
+    weigh: Callable[[Mapping[str, Quantiser]], int],
     budget: "Budget",
     target: float | None,
     rate_weight: float,
@@ -159,7 +160,9 @@ def refine(
     return rate_weight
 
 
-def _optimizers(task: Task, quantisers: dict[str, Quantiser], training: TrainingConfig) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    task: Task, quantisers: Mapping[str, Quantiser], training: TrainingConfig
+) -> list[torch.optim.Optimizer]:
     """Muon for the rounded hidden matrices where training had it, Adam for everything else and the steps."""
     named = dict(task.field.named_parameters())
     latents = {name: q.parameters()[0] for name, q in quantisers.items()}
@@ -172,7 +175,7 @@ def _optimizers(task: Task, quantisers: dict[str, Quantiser], training: Training
     return [adam, *([Muon(hidden, lr=MUON_SHARE * training.lr)] if hidden else [])]
 
 
-def _steps(quantisers: dict[str, Quantiser]) -> list[nn.Parameter]:
+def _steps(quantisers: Mapping[str, Quantiser]) -> list[nn.Parameter]:
     return [p for q in quantisers.values() for p in q.parameters()[1:]]
 
 
@@ -182,7 +185,7 @@ def _share(index: int, done: float) -> float:
 
 
 @torch.no_grad()
-def _shift_steps(quantisers: dict[str, Quantiser], too_much: float) -> None:
+def _shift_steps(quantisers: Mapping[str, Quantiser], too_much: float) -> None:
     """Widen or narrow all steps alike by a part of what brings the size to its target.
 
     Arguments:

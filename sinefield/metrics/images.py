@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
@@ -97,9 +97,18 @@ class Lpips:
         return torch.stack(values).reshape(prediction.shape[:-3])
 
 
+class ViewScores(TypedDict):
+    """Means over views, PSNR in dB, and the score of each view."""
+
+    psnr: float
+    ssim: float | None
+    psnr_per_view: list[float]
+    ssim_per_view: list[float | None]
+
+
 def score_views(
     predictions: Iterable[Float[Tensor, "h w 3"]], references: Iterable[UInt8[Tensor, "h w 3"]]
-) -> dict[str, float | list[float] | list[None] | None]:
+) -> ViewScores:
     """PSNR and SSIM of rendered views, by the protocol every table here uses.
 
     Predictions are rounded to 8 bits first, as if saved, and a mean is the mean of per-view values.
@@ -109,27 +118,29 @@ def score_views(
         references: (h, w, 3) 8-bit images over the same background, as `data.images.reference` makes them.
 
     Returns:
-        {"psnr": mean dB, "ssim": mean, "psnr_per_view": [...], "ssim_per_view": [...]}, plain Python numbers.
+        Plain Python numbers.
         SSIM is None of images that are smaller than its window.
 
     Raises:
         SinefieldError: no views, different numbers of them, shapes that disagree, or values that are not finite.
     """
-    scores: dict[str, list] = {"psnr": [], "ssim": []}
+    psnrs: list[float] = []
+    ssims: list[float | None] = []
     for prediction, reference in zip_longest(predictions, references):
         if prediction is None or reference is None:
             raise SinefieldError("predictions and references differ in number; give as many of one as of the other")
         if prediction.is_floating_point():
             if not prediction.isfinite().all():
-                raise SinefieldError(f"view {len(scores['psnr'])}: rendering holds NaN or Inf; lower the learning rate")
+                raise SinefieldError(f"view {len(psnrs)}: rendering holds NaN or Inf; lower the learning rate")
             prediction = (prediction.clamp(0, 1) * 255).round().to(torch.uint8)
-        scores["psnr"].append(psnr(prediction, reference).item())
+        psnrs.append(psnr(prediction, reference).item())
         small = min(prediction.shape[:2]) < SSIM_WINDOW
-        scores["ssim"].append(None if small else ssim(prediction, reference).item())
-    if not scores["psnr"]:
+        ssims.append(None if small else ssim(prediction, reference).item())
+    if not psnrs:
         raise SinefieldError("no views to score; give at least one test view")
-    means = {name: None if None in values else sum(values) / len(values) for name, values in scores.items()}
-    return {**means, **{f"{name}_per_view": values for name, values in scores.items()}}
+    known = [value for value in ssims if value is not None]
+    mean_ssim = sum(known) / len(known) if len(known) == len(ssims) else None
+    return {"psnr": sum(psnrs) / len(psnrs), "ssim": mean_ssim, "psnr_per_view": psnrs, "ssim_per_view": ssims}
 
 
 def comparable(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

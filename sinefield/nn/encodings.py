@@ -20,6 +20,8 @@ class Frequency(nn.Module):
     `reference` computes it where no gradient is asked for.
     """
 
+    scales: Tensor
+
     def __init__(self, dimensions: int, n_frequencies: int) -> None:
         super().__init__()
         self.out_features = dimensions * (1 + 2 * n_frequencies)

@@ -29,6 +29,11 @@ class HashGrid(nn.Module):
         backend: "tinycudann" where that is to look features up on CUDA.
     """
 
+    resolutions: Tensor
+    sizes: Tensor
+    offsets: Tensor
+    corners: Tensor
+
     def __init__(self, levels: int, log2_table: int, coarsest: int, finest: int) -> None:
         super().__init__()
         growth = math.exp(math.log(finest / coarsest) / max(levels - 1, 1))

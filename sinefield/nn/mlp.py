@@ -111,7 +111,7 @@ class MLP(nn.Module):
         h = activate(h, self.activation).to(self.dtype)
         inputs = x.to(self.dtype) if self.skips else None
         for i in range(1, len(matrices) - 1):
-            if i in self.skips:
+            if inputs is not None and i in self.skips:
                 h = torch.cat([h, inputs], dim=1)
             h = activate(F.linear(h, matrices[i].to(self.dtype), self.biases[i].to(self.dtype)), self.activation)
         return F.linear(h, matrices[-1].to(self.dtype), self.biases[-1].to(self.dtype)).float()

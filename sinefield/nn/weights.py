@@ -170,9 +170,12 @@ class SineLowRank(LowRank):
         gain: float | None = None,
     ) -> None:
         super().__init__(out_features, in_features, rank)
-        if (omega is None) == (phase is None):
+        if omega is not None and phase is None:
+            self.omega = float(omega)
+        elif phase is not None and omega is None:
+            self.omega = omega_from_phase(phase, in_features)
+        else:
             raise SinefieldError("a sine low-rank weight needs exactly one of omega and phase")
-        self.omega = omega_from_phase(phase, in_features) if omega is None else float(omega)
         if not self.omega > 0:
             raise SinefieldError(f"omega (or phase) must be positive, got {omega if phase is None else phase}")
         self.gain = math.sqrt(in_features) if gain is None else float(gain)
@@ -238,12 +241,13 @@ def materialised(module: nn.Module) -> Iterator[None]:
             alike[weight.u.shape, weight.v.shape, weight.omega, weight.gain].append(weight)
     others = [weight for weight in weights if type(weight) is not SineLowRank]
     matrices = [weight.matrix() for weight in others]
-    for weight, matrix in zip(others, matrices, strict=True):
-        weight._leaf = matrix.detach().requires_grad_(matrix.requires_grad)
+    leaves = [matrix.detach().requires_grad_(matrix.requires_grad) for matrix in matrices]
+    for weight, leaf in zip(others, leaves, strict=True):
+        weight._leaf = leaf
     try:
         groups = [_Alike(group) for group in alike.values()]
         yield
-        pairs = [(m, w._leaf.grad) for w, m in zip(others, matrices, strict=True) if w._leaf.grad is not None]
+        pairs = [(m, leaf.grad) for leaf, m in zip(leaves, matrices, strict=True) if leaf.grad is not None]
         if pairs:
             torch.autograd.backward([m for m, _ in pairs], [g for _, g in pairs])
         for group in groups:
@@ -262,14 +266,16 @@ class _Alike:
         first = weights[0]
         self.u, self.v = (torch.stack([getattr(w, name).detach() for w in weights]) for name in "uv")
         self.phase, self.omega, self.gain = first.omega * (self.u @ self.v), first.omega, first.gain
+        self.leaves: list[Tensor] = []
         for weight, matrix in zip(weights, (torch.sin(self.phase) / first.gain).unbind(), strict=True):
             learns = torch.is_grad_enabled() and (weight.u.requires_grad or weight.v.requires_grad)
             weight._leaf = matrix.detach().requires_grad_(learns)
+            self.leaves.append(weight._leaf)
 
     @torch.no_grad()
     def pass_on(self) -> None:
         """Add the gradients of the matrices to those of the factors."""
-        given = [w._leaf.grad for w in self.weights]
+        given = [leaf.grad for leaf in self.leaves]
         if all(grad is None for grad in given):
             return
         stacked = torch.stack([torch.zeros_like(self.phase[0]) if grad is None else grad for grad in given])

@@ -52,6 +52,7 @@ def picture(
     elif channel == "depth":
         colour, background = _depth_colours(layers.depths, *span), np.ones(3)
     elif channel == "normals":
+        assert layers.normals is not None  # whoever wants this channel has asked for them
         colour, background = (layers.normals + 1) / 2, np.ones(3)
     else:
         colour = np.clip(layers.colours / np.maximum(opacity, 1e-6), 0, 1)

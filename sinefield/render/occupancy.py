@@ -38,6 +38,12 @@ class OccupancyGrid(nn.Module):
         marcher: which `march` `sampling` uses; see `marcher`. Not saved with a field.
     """
 
+    aabb: Tensor
+    occs: Tensor
+    binaries: Tensor
+    allowed: Tensor
+    solid: Tensor
+
     def __init__(
         self, aabb: Float[Tensor, "6"], resolution: int = 64, levels: int = 1, cone_angle: float = 0.0
     ) -> None:

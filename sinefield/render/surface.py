@@ -6,8 +6,8 @@ secant method. The same grid, as a distance field, gives soft shadows for next t
 """
 
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -86,19 +86,19 @@ class CastSurface:
     def _look(self) -> None:
         """Find the cells that may hold surface, the distance to the nearest of them, and a signed distance."""
         shape = [n // COARSE for n in self.shape]
-        coarse = torch.from_numpy(np.stack(np.indices(shape), -1).reshape(-1, 3))
+        coarse = _corners(shape)
         side = COARSE * self.cell
         values = self._checked(self._centres(coarse, side))
         reach = None if self.slope is None else self.slope * side * 3**0.5 / 2
         if reach is None:
-            corners = torch.from_numpy(np.stack(np.indices([n + 1 for n in shape]), -1).reshape(-1, 3))
+            corners = _corners([n + 1 for n in shape])
             at = self._checked(self.low + corners * side).view(*(n + 1 for n in shape))
             mixed = _mixed(at, values.view(shape))
             # A neighbour's surface may reach over: without a bound, look one coarse cell further.
             active = F.max_pool3d(mixed[None, None].float(), 3, 1, 1)[0, 0].bool().flatten()
         else:
             active = values.abs() <= reach
-        offsets = torch.from_numpy(np.stack(np.indices([COARSE] * 3), -1).reshape(-1, 3))
+        offsets = _corners([COARSE] * 3)
         cells = (coarse[active][:, None] * COARSE + offsets).reshape(-1, 3)
         fine = self._checked(self._centres(cells, self.cell))
         value = values.view(shape)
@@ -123,7 +123,8 @@ class CastSurface:
                 f"the field has no surface: its {kind} distance to the level is {float(values.abs().min()):.4g}; "
                 "train longer"
             )
-        away, nearest = distance_transform_edt(~seeds.numpy(), sampling=self.cell, return_indices=True)
+        found = distance_transform_edt(~seeds.numpy(), sampling=self.cell, return_indices=True)
+        away, nearest = cast("tuple[np.ndarray, np.ndarray]", found)  # two arrays, as indices are asked for
         self.seeds, self.away = seeds.numpy(), (away / self.cell).astype(np.float32)
         # Beyond the cells at the surface: as far as the nearest of these, and from there by the function's own word.
         near = value.abs().clamp(max=2 * self.cell) if self.slope is not None else torch.full_like(value, self.cell / 2)
@@ -261,6 +262,11 @@ class CastSurface:
             missing += weight * (height - room).clamp(0, height)
             weights += weight * height
         return 1 - missing / weights
+
+
+def _corners(shape: Sequence[int]) -> Tensor:
+    """(n, 3) whole numbers: every place of a grid of this shape, the first axis slowest."""
+    return torch.from_numpy(np.moveaxis(np.indices(shape), 0, -1).reshape(-1, 3))
 
 
 def _mixed(corners: Tensor, centres: Tensor) -> Tensor:

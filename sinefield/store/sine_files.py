@@ -1,6 +1,7 @@
 """Fields to and from `.sine` files."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ READING = ("downscale", 1), ("background", "white"), ("holdout", 8), ("held_out"
 """How data are read, and the usual way, which a file need not say."""
 
 
-def to_packed(field: Field, quantisers: dict[str, Quantiser], note: dict[str, Any]) -> Packed:
+def to_packed(field: Field, quantisers: Mapping[str, Quantiser], note: dict[str, Any]) -> Packed:
     """A field with its parameters as the quantisers have them."""
     coded = {name: quantiser.coded() for name, quantiser in quantisers.items()}
     return Packed(field.kind, to_plain(field.config), tensors=coded, note=note, **kind_of(field).parts(field))

@@ -16,9 +16,12 @@ MAX_SNAPSHOTS = 32
 
 
 class Snapshot(NamedTuple):
-    """A field as it was saved; step and seconds of training where the file says so."""
+    """A field as it was saved; step and seconds of training where the file says so.
 
-    field: nn.Module
+    The field is a RadianceField, a ShapeField, or of a kind that is shown as one of these.
+    """
+
+    field: Any
     step: int
     seconds: float | None
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -42,7 +42,8 @@ class Panel:
             channels, (low, high, level), hint = CHANNELS, (0.0, 1.0, 0.0), "Hide pixels of less opacity."
             sizes, resolution = (64, 1024, 32), 512
         else:
-            channels, (low, high, level), hint = SHAPE_CHANNELS, level_range(field), "Value of the surface shown."
+            shape = cast("ShapeField", field)  # or of a kind that is asked alike
+            channels, (low, high, level), hint = SHAPE_CHANNELS, level_range(shape), "Value of the surface shown."
             sizes, resolution = (32, 256, 16), 128
         self._channels, self._levels, self._sizes = channels, (low, high), sizes[:2]
         self._channel = gui.add_dropdown("Channel", channels, initial_value=channels[0])

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import atan, radians, sin
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import trimesh
 from jaxtyping import Float
 from PIL import Image
+from trimesh.visual import ColorVisuals
 
 from sinefield.cameras.cameras import orbit
 from sinefield.cameras.orbits import Orbit
@@ -60,7 +61,7 @@ def home(field: RadianceField | ShapeField) -> Home:
     """A radiance field as its photographs saw it; all of a shape's box from somewhat above, up being y."""
     origin, unit = frame(field)
     if kind_of(field).shows == "light":
-        usual = Orbit.of(field.view)
+        usual = Orbit.of(cast("RadianceField", field).view)  # the kind that is shown so
         pose = usual.cameras(1).c2w[0].double().numpy()
         fov = 2 * atan(usual.height / (2 * usual.focal * usual.width))
         return Home((pose[:, 3] - origin) / unit, (usual.centre - origin) / unit, np.array(usual.up), fov)
@@ -165,7 +166,7 @@ class RadianceScene(_Scene):
             return True
         elif page.first and self._waits(page):
             return False
-        refined = next(page.steps, None)
+        refined = None if page.steps is None else next(page.steps, None)
         if refined is None:
             return False
         page.now = (field, look, refined)
@@ -180,6 +181,7 @@ class RadianceScene(_Scene):
         return now - page.begun < REST_SECONDS or now - page.opened < OPENING_SECONDS
 
     def _send(self, page: _Page, settings: Settings) -> None:
+        assert page.now is not None
         field, look, refined = page.now
         page.painted, page.sent = settings, time.perf_counter()
         kind = "png" if refined.done == 1 else "jpeg"
@@ -237,7 +239,7 @@ class ShapeScene(_Scene):
         mesh = trimesh.Trimesh((vertices - origin) / unit, faces, process=False)
         if channel == "normals":
             colours = np.round(255 * (0.5 + 0.5 * np.asarray(mesh.vertex_normals))).astype(np.uint8)
-            mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=colours)
+            mesh.visual = ColorVisuals(mesh, vertex_colors=colours)
             self.server.scene.add_mesh_trimesh("/surface", mesh, **NO_SHADOWS)
         else:
             self.server.scene.add_mesh_simple(

@@ -129,20 +129,22 @@ class Viewer:
         camera, start = home(field), self.server.initial_camera
         self.server.scene.set_up_direction(camera.up)
         start.position, start.look_at, start.up, start.fov = camera
-        self.panel = Panel(self.server, field, Path(self.run).resolve().name, self._wake.set)
+        self.panel = panel = Panel(self.server, field, Path(self.run).resolve().name, self._wake.set)
         kind = RadianceScene if kind_of(field).shows == "light" else ShapeScene
-        self.scene = kind(self.server, self.panel)
+        self.scene = scene = kind(self.server, panel)
         for client in self.server.get_clients().values():  # who came before there was anything to see
-            self.scene.reset(client)
+            scene.reset(client)
 
-        @self.panel.reset.on_click
+        @panel.reset.on_click
         def _(event: Any) -> None:
             if event.client is not None:
-                self.scene.reset(event.client)
+                scene.reset(event.client)
 
-        @self.panel.save.on_click
+        @panel.save.on_click
         def _(event: Any) -> None:
-            content = None if event.client is None else self.scene.photograph(event.client)
+            if event.client is None:
+                return
+            content = scene.photograph(event.client)
             if content is not None:
                 event.client.send_file_download("sinefield.png", content, save_immediately=True)
 
@@ -182,7 +184,7 @@ class Viewer:
 
     def _turn(self) -> bool:
         """One short piece of work; returns whether there may be more."""
-        if self.scene is None:
+        if self.scene is None or self.panel is None:
             return False
         if self._shown is None:
             self.panel.tell(self.follower, None)

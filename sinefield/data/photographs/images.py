@@ -84,6 +84,18 @@ class PosedScene:
     bounds: tuple[float, float] | None = None
     core: Float[Tensor, "6"] | None = None
 
+    @property
+    def training_views(self) -> Views:
+        """The views to train on. Raises SinefieldError where there are none."""
+        if self.train is None:
+            raise SinefieldError("the scene has no views to train on; provide training images")
+        return self.train
+
+    @property
+    def scored_views(self) -> Views:
+        """The views to score on: those of the test, of the validation or, where there are neither, of the training."""
+        return self.test or self.val or self.training_views
+
 
 def load_posed(
     path: str | Path,

@@ -24,6 +24,8 @@ class ImageField(Field):
 
     kind = "image"
 
+    size: Tensor
+
     def __init__(self, config: ImageFieldConfig, width: int, height: int) -> None:
         super().__init__()
         self.config = config

@@ -56,6 +56,7 @@ class ImageKind(Kind):
         return {"box": None, "size": (field.width, field.height)}
 
     def from_parts(self, settings: ImageFieldConfig, packed: Packed) -> ImageField:
+        assert packed.size is not None  # every file of an image has it
         return ImageField(settings, *packed.size)
 
     def numbers(self, settings: ImageFieldConfig) -> int:

@@ -60,6 +60,9 @@ class LatentShapeField(Field):
 
     kind = "shapes"
 
+    kernels: Tensor
+    waves: Tensor
+
     def __init__(self, config: ShapesFieldConfig) -> None:
         super().__init__()
         self.config = config

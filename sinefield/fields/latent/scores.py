@@ -89,6 +89,7 @@ def _row(probe: Probe, mesh: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray
     pose = look_at(torch.from_numpy(eye), torch.zeros(3, dtype=torch.float64), (0.0, 0.0, 1.0)).numpy()
     truth = probe.solid.surface
     blank = np.full((TILE, TILE, 3), 255, np.uint8)
+    assert truth.faces is not None  # a solid has them
     found = blank if mesh is None else _shaded(*mesh, pose)
     return np.concatenate([_dots(probe.cloud, pose[0]), found, _shaded(truth.vertices, truth.faces, pose)], axis=1)
 

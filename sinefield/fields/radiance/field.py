@@ -43,6 +43,10 @@ class RadianceField(Field):
     one_kernel = True
     """Whether samples become pixels as `render.ray_kernels` has it."""
 
+    background: Tensor
+    frame: Tensor
+    view: Tensor
+
     def __init__(self, config: RadianceFieldConfig, aabb: Float[Tensor, "6"]) -> None:
         super().__init__()
         self.config = config

@@ -94,7 +94,7 @@ class RadianceKind(Kind):
         return score_radiance(field, config, data, pictures)
 
     def quality(self, field: RadianceField, data: PosedScene) -> float:
-        return mean_psnr(field, data.test or data.val or data.train)
+        return mean_psnr(field, data.scored_views)
 
     def judge(self, data: PosedScene, apart: bool) -> tuple[PosedScene, Callable[[RadianceField], float]]:
         refined, judging = divide(data, apart)
@@ -111,7 +111,7 @@ class RadianceKind(Kind):
 
     def settle_edit(self, task: RadianceTask, before: Tensor, data: PosedScene) -> np.ndarray | None:
         """Keep the base's grid where the pictures are as good with it: an edit that moves nothing need not say so."""
-        field, views, cells = task.field, data.val or data.train, None
+        field, views, cells = task.field, data.val or data.training_views, None
         learned = field.grid.binaries.clone()
         own = mean_psnr(field, views, JUDGED_VIEWS)
         field.take_cells(before)

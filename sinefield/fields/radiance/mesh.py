@@ -32,8 +32,9 @@ def extract_radiance(
     The level is a distance in world units or, of free density, a density per unit, which the field itself suggests when
     None (`suggest_level`). A field of free density counts as empty where its occupancy grid says so.
     """
-    made = _of_distance if isinstance(field, SurfaceField) else _of_density
-    vertices, faces, about = made(field, resolution, level, dense, crop)
+    given = resolution, level, dense, crop
+    surface = isinstance(field, SurfaceField)
+    vertices, faces, about = _of_distance(field, *given) if surface else _of_density(field, *given)
     return field.unplace(torch.from_numpy(vertices)).numpy(), faces, about
 
 

@@ -49,7 +49,8 @@ class RadiancePainter(Painter):
             directions[seen] = density_normals(field, points, SPREAD * self.length)
             directions = directions.view(*shape, 3).cpu().numpy()
         parts = (pixels.colours.view(*shape, 3), pixels.opacities.view(shape), depths.view(shape))
-        return Layers(*(part.cpu().numpy() for part in parts), directions)
+        colours, opacities, distances = (part.cpu().numpy() for part in parts)
+        return Layers(colours, opacities, distances, directions)
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """What makes a radiance field's density that of a surface: start, schedule and losses of `field.density: distance`."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
@@ -50,7 +52,8 @@ def fit_hull(field: SurfaceField, seed: int) -> None:
     sides = ((field.aabb[3:] - field.aabb[:3]) / grid.resolution / field.half).tolist()
     # Beyond the box is outside. Between the last cell within and the first without lies the surface.
     padded = np.pad(grid.allowed.numpy(), 1)
-    outside, inside = (distance_transform_edt(x, sampling=sides)[1:-1, 1:-1, 1:-1] for x in (~padded, padded))
+    distances = (cast("np.ndarray", distance_transform_edt(x, sampling=sides)) for x in (~padded, padded))
+    outside, inside = (x[1:-1, 1:-1, 1:-1] for x in distances)
     half_cell = np.where(inside > 0, 0.5, -0.5) * sides[0]
     table = torch.from_numpy((outside - inside + half_cell).astype(np.float32)).flatten()
     near = (table.abs() < BAND).nonzero()[:, 0]

@@ -89,7 +89,7 @@ def mean_psnr(field: RadianceField, views: Views, most: int | None = None) -> fl
     """Mean PSNR over the views, or over `most` of them spread evenly, as `score_radiance` has it."""
     chosen = np.linspace(0, len(views) - 1, min(most or len(views), len(views))).round().astype(int)
     truths = (reference(views.images[i], field.background.cpu()) for i in chosen)
-    return float(score_views((render_view(field, views, int(i)) for i in chosen), truths)["psnr"])
+    return score_views((render_view(field, views, int(i)) for i in chosen), truths)["psnr"]
 
 
 def render_view(field: RadianceField, views: Views, index: int) -> Tensor:
@@ -105,7 +105,8 @@ def divide(scene: PosedScene, apart: bool) -> tuple[PosedScene, Views]:
     """The scene to refine on, and the views to judge by."""
     if scene.test and scene.val:
         return scene, scene.val
-    if not apart or len(scene.train) < APART:
-        return scene, scene.train
-    judging = torch.arange(len(scene.train)) % APART == APART // 2
-    return replace(scene, train=scene.train[~judging]), scene.train[judging]
+    views = scene.training_views
+    if not apart or len(views) < APART:
+        return scene, views
+    judging = torch.arange(len(views)) % APART == APART // 2
+    return replace(scene, train=views[~judging]), views[judging]

@@ -5,6 +5,8 @@ keeps the share Φ(b)/Φ(a). However a ray meets the surface, half of it is left
 rays nor silhouettes push the surface outward, as they do with a density that is a function of position alone.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from sinefield.config import RadianceFieldConfig
 from sinefield.fields.radiance.field import RadianceField
+from sinefield.nn.weights import Dense
 from sinefield.render.march import Samples
 from sinefield.render.volume import Pixels, composite
 
@@ -35,7 +38,7 @@ class SurfaceField(RadianceField):
         super().__init__(config, aabb)
         self.beta = config.beta
         with torch.no_grad():
-            self.trunk.weights[-1].weight[0] = 0
+            cast("Dense", self.trunk.weights[-1]).weight[0] = 0  # a last layer is dense
             self.trunk.biases[-1][0] = 0
 
     def set_dtype(self, dtype: torch.dtype) -> None:

@@ -42,7 +42,7 @@ def load_scene(config: RadianceConfig, splits: tuple[str, ...] = ("train", "val"
     """The photographs that a config names."""
     data = config.data
     scene = load_posed(data.path, data.downscale, data.aabb, data.holdout, splits)
-    if "train" in splits and len(scene.train) == 0:
+    if "train" in splits and len(scene.training_views) == 0:
         raise SinefieldError(f"{data.path}: no training image can be used; provide the image files")
     return scene
 
@@ -55,13 +55,13 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
     """
     space, levels, near = config.field.space, config.field.grid_levels, config.data.near
     if space == "ndc":
-        if near is None and scene.bounds is None:
+        plane, cameras = near or (MARGIN * scene.bounds[0] if scene.bounds else 0.0), scene.training_views.cameras
+        if not plane:
             raise SinefieldError(
                 f"{config.data.path}: field.space is ndc, but the data do not say how near the scene is; give data.near"
             )
-        plane = near if near else MARGIN * scene.bounds[0]
-        frame = torch.cat([forward_frame(scene.train.cameras, plane), torch.tensor([plane])])
-        field = RadianceField(config.field, ndc_box(scene.train.cameras, frame[:14]))
+        frame = torch.cat([forward_frame(cameras, plane), torch.tensor([plane])])
+        field = RadianceField(config.field, ndc_box(cameras, frame[:14]))
         field.frame.copy_(frame)
         return field
     box = scene.core if space == "contracted" and scene.core is not None else scene.aabb
@@ -87,10 +87,11 @@ class RadianceTask(Task):
         self.config = config
         self.device = training_device(config.training.device)
         marcher(self.device, config.training.marcher)  # refuses what does not work before anything is done
-        self.cameras = scene.train.cameras.to(self.device)
-        self.pixels = scene.train.images.flatten(0, 2).to(self.device)
-        self.scored = scene.test or scene.val or scene.train
-        self.names = scene.train.names
+        views = scene.training_views
+        self.cameras = views.cameras.to(self.device)
+        self.pixels = views.images.flatten(0, 2).to(self.device)
+        self.scored = scene.scored_views
+        self.names = views.names
         self.n_rays = config.training.batch // 16
         self.grid_moves = True
         self.progress = 0.0
@@ -103,9 +104,9 @@ class RadianceTask(Task):
         self.field.grid.marcher = config.training.marcher
         if self.fresh:
             self.field.background.copy_(torch.tensor(BACKGROUNDS[config.data.background]))
-            self.field.view.copy_(usual_orbit(scene.train.cameras).to_vector())
+            self.field.view.copy_(usual_orbit(views.cameras).to_vector())
         if config.training.hull and scene.has_alpha and config.field.space == "box" and config.field.grid_levels == 1:
-            self._start_from_hull(scene.train)
+            self._start_from_hull(views)
         fits = config.training.fit_poses, config.training.fit_exposure
         if config.training.fit_poses and config.field.encoding == "hash":
             raise SinefieldError("training.fit_poses needs field.encoding frequency: hash grids are not smooth enough")
@@ -170,7 +171,8 @@ class RadianceTask(Task):
         view, *camera_rays, target, background, clear = self._draw(generator)
         fitted = self._fitted(view, *camera_rays)
         # Each chunk's backward ends at these; what led to them is gone through once, after the last.
-        rays_o, rays_d, gain = (None if x is None else x.detach().requires_grad_(x.requires_grad) for x in fitted)
+        rays_o, rays_d = _leaf(fitted[0]), _leaf(fitted[1])
+        gain = None if fitted[2] is None else _leaf(fitted[2])
         jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
         # The cap is hard: memory is bounded even when the grid suddenly fills.
         asked = rays_o.detach(), rays_d.detach()
@@ -224,7 +226,7 @@ class RadianceTask(Task):
         some = self.pixels if self.drawn is None else self.drawn
         chosen = torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)
         clear = None
-        if self.drawn is not None:
+        if self.drawn is not None and self.clear is not None:
             chosen, clear = self.drawn[chosen], self.clear[chosen]
         view = chosen // (cameras.width * cameras.height)
         y, x = chosen // cameras.width % cameras.height, chosen % cameras.width
@@ -273,3 +275,8 @@ class RadianceTask(Task):
         self.field.set_dtype(torch.float32)
         image = self.field.render(rays_o, rays_d).over(self.field.background).clamp(0, 1).cpu()
         return {"psnr": float(psnr(image[None], truth[pixels][None]))}
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """The same values as the root of a graph of their own."""
+    return x.detach().requires_grad_(x.requires_grad)

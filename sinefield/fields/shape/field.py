@@ -26,6 +26,10 @@ class ShapeField(Field):
     kind = "shape"
     has_own_box = True
 
+    centre: Tensor
+    scale: Tensor
+    aabb: Tensor
+
     def __init__(
         self,
         config: ShapeFieldConfig,

@@ -63,6 +63,7 @@ class ShapeKind(Kind):
 
     def from_parts(self, settings: ShapeFieldConfig, packed: Packed) -> ShapeField:
         """Centre and scale follow from the box."""
+        assert packed.box is not None  # every file of a shape has it
         return self.blank(settings, placed_by(packed.box))
 
     def report(self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def composite(sigmas: Tensor, colours: Tensor, samples: FlatSamples) -> tuple[Te
             found = composite_backward(*arrays, *(x.contiguous().numpy() for x in grads))
             return tuple(torch.from_numpy(x) for x in found)
 
-        return tuple(torch.from_numpy(x) for x in composite_forward(*arrays)), pull
+        colour, opacity, depth = (torch.from_numpy(x) for x in composite_forward(*arrays))
+        return (colour, opacity, depth), pull
 
     return differentiable(step, sigmas, colours)
 

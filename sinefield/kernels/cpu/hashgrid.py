@@ -79,14 +79,16 @@ def scatter(x, grad, resolutions, sizes, offsets, total):
 
 def hashgrid(x: Tensor, table: Tensor, levels: Levels) -> Tensor:
     """Interpolated features of points, float32; the gradient reaches the table."""
-    points, *grids = (v.detach().contiguous().numpy() for v in (x, levels.resolutions, levels.sizes, levels.offsets))
+    of_levels = levels.resolutions, levels.sizes, levels.offsets
+    points, cells, sizes, offsets = (v.detach().contiguous().numpy() for v in (x, *of_levels))
 
     def step(wanted: Sequence[bool], table: Tensor) -> tuple[Tensor, Pull]:
         entries = len(table)
 
         def pull(grad: Tensor) -> tuple[Tensor]:
-            return (torch.from_numpy(scatter(points, grad.detach().contiguous().numpy(), *grids, entries)),)
+            found = scatter(points, grad.detach().contiguous().numpy(), cells, sizes, offsets, entries)
+            return (torch.from_numpy(found),)
 
-        return torch.from_numpy(look_up(points, table.detach().numpy(), *grids)), pull
+        return torch.from_numpy(look_up(points, table.detach().numpy(), cells, sizes, offsets)), pull
 
     return differentiable(step, table)

@@ -1,3 +1,5 @@
+# pyright: reportCallIssue=false
+# numba gives what it compiles types of its own.
 """What becomes of what a step's network gives: outputs, or points' errors.
 
 The definitions in torch: `nn.mlp.MLP.reference` and `nn.point_error.errors`.

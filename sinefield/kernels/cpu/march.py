@@ -75,7 +75,8 @@ def march_nested(
 def first_meeting(rays_o: Tensor, rays_d: Tensor, grid: Grid, settings: March) -> Tensor:
     """Where the first sample of each ray begins without jitter; see `render.march.first_meeting`."""
     cells = _cells(grid._replace(solid=None))
-    return torch.from_numpy(first_steps(*_arrays(rays_o, rays_d), tuple(cells), tuple(_steps(settings))))
+    o, d = _arrays(rays_o, rays_d)
+    return torch.from_numpy(first_steps(o, d, tuple(cells), tuple(_steps(settings))))
 
 
 def sample_points(rays_o: Tensor, rays_d: Tensor, ray_indices: Tensor, t_starts: Tensor, t_ends: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from functools import cache, partial
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 from jaxtyping import Float
+from numba.core import config
 from torch import Tensor
 
 from sinefield.kernels.cpu.heads import Outputs, Points, Slopes
@@ -36,7 +38,8 @@ def why_not(dtype: torch.dtype) -> str | None:
 
     bf16 needs AVX512-BF16; processors with AMX multiply it several times faster by oneDNN.
     """
-    if numba.config.CPU_NAME or numba.config.CPU_FEATURES or numba.config.DISABLE_JIT:
+    told: Any = config  # its names come from the environment
+    if told.CPU_NAME or told.CPU_FEATURES or told.DISABLE_JIT:
         return "numba is told of another processor, or not to compile"
     if dtype == torch.bfloat16:
         found = torch.cpu.get_capabilities()

@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false, reportCallIssue=false
+# numba gives what it compiles types of its own.
 """The head of a radiance field: samples through a second network into pixels, their errors, and all of it back.
 
 A group is a few whole rays. `render.ray_error.ray_error_reference` is the same in torch.

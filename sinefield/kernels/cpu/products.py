@@ -1,3 +1,5 @@
+# pyright: reportCallIssue=false
+# numba gives what it compiles types of its own.
 """Products of matrices that lie in the first cache, by vector instructions: what the layers of `tiles` are made of.
 
 Numbers are float32, or bf16 as their bits in 16-bit integers: then two of them are multiplied with two others and added

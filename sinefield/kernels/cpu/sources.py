@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+# numba gives what it compiles types of its own.
 """Where a step's rows come from: memory, or samples along rays, whose frequency encoding is made as they go by."""
 
 from typing import NamedTuple

@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false
+# numba gives what it compiles types of its own.
 """A network's layers one after another on a few rows at a time, so that what lies between them never leaves the cache.
 
 Every function takes float32 or the bits of bf16; see `products`. The network in torch, `MLP.reference`, is the

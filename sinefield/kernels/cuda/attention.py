@@ -58,6 +58,7 @@ def attention(
     """factor·(scale·q·kᵀ)^power·v where `mask` and `causal` let attend; see `transformers.attention`."""
     from sinefield.kernels.cuda import attention_kernels
 
+    kernels: Any = attention_kernels  # launched, not called
     kind = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     # bf16 runs as float32: Triton's interpreter gets products of bf16 wrong, so kernels on them could not be tested.
     kind = torch.float16 if kind == torch.float16 else torch.float32
@@ -69,15 +70,15 @@ def attention(
         values, fixed = _arguments(q, k, v, mask, power, causal, scale)
         if out.numel():
             by_queries = -(-q.shape[2] // QUERIES), programs
-            attention_kernels.forward[by_queries](q, k, v, factor, values[0], out, *values[1:], **fixed)
+            kernels.forward[by_queries](q, k, v, factor, values[0], out, *values[1:], **fixed)
 
         def pull(grad: Tensor) -> tuple[Tensor, ...]:
             by_q, by_k, by_v = (torch.zeros_like(x) for x in (q, k, v))
             given = (q, k, v, factor, values[0], grad.to(q.dtype).contiguous())
             if grad.numel() and by_k.numel():
                 by_queries, by_keys = (-(-q.shape[2] // QUERIES), programs), (-(-k.shape[2] // KEYS), programs)
-                attention_kernels.backward_queries[by_queries](*given, by_q, *values[1:], **fixed)
-                attention_kernels.backward_keys[by_keys](*given, by_k, by_v, *values[1:], **fixed)
+                kernels.backward_queries[by_queries](*given, by_q, *values[1:], **fixed)
+                kernels.backward_keys[by_keys](*given, by_k, by_v, *values[1:], **fixed)
             return by_q, by_k, by_v
 
         return out, pull

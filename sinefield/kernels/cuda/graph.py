@@ -36,7 +36,7 @@ class GraphedStep:
         if self.works and made_for != self._made_for:
             self._make(inputs)
             self._made_for = made_for
-        if not self.works:
+        if not self.works or self._replay is None:
             outputs = self._run(inputs)
         else:
             for held, x in zip(self._inputs, inputs, strict=True):

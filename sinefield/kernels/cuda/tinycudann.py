@@ -167,7 +167,7 @@ def _tinycudann() -> ModuleType:
     return tinycudann
 
 
-def _settled(module: torch.nn.Module) -> torch.nn.Module:
+def _settled(module: Any) -> torch.nn.Module:
     """No scale of gradients of its own, applied when fp16 has lost them; no run-time fusion, which rewrites them."""
     module.loss_scale = 1.0
     if hasattr(module, "jit_fusion"):
@@ -196,9 +196,9 @@ def _try_on(device: torch.device) -> None:
         return _outcome(call, [*matrices, *biases], place)
 
     _compare("network", by(network, device), by(layers.network, torch.device("cpu")), 0.02)
-    cells, entries = (4, 11, 32), (125, 512, 512)
-    plain = tuple(zip(cells, entries, (0, 125, 637), strict=True))
-    levels = Levels(*(torch.tensor(v) for v in zip(*plain, strict=True)), plain)
+    cells, entries, offsets = (4, 11, 32), (125, 512, 512), (0, 125, 637)
+    plain = tuple(zip(cells, entries, offsets, strict=True))
+    levels = Levels(torch.tensor(cells), torch.tensor(entries), torch.tensor(offsets), plain)
     table, points = torch.rand(sum(entries), 2, generator=generator) - 0.5, x[:, :3].contiguous()
     there = _outcome(lambda table: hashgrid(points.to(device), table, levels), [table], device)
     here = _outcome(lambda table: grids.hashgrid(points, table, levels), [table], torch.device("cpu"))

@@ -1,3 +1,5 @@
+# pyright: reportGeneralTypeIssues=false
+# Triton gives what it compiles types of its own.
 """Marching and compositing as Triton kernels: what `kernels` is to the CPU. The torch twins are their definition.
 
 Imported only where Triton is wanted. Nothing here needs nvcc; `TRITON_INTERPRET=1`, set before Triton is imported, runs

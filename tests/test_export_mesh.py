@@ -155,11 +155,11 @@ def test_files_read_back(kind, coloured, tmp_path):
     assert surface.report["watertight"] and surface.faces.shape == faces.shape
     np.testing.assert_allclose(surface.aabb[:3], vertices.min(axis=0), atol=1e-9)
     if kind == ".stl":
-        assert surface.colours is None
+        assert surface.paint is None
         return
     np.testing.assert_allclose(surface.vertices, vertices, atol=1e-9)
     if coloured:
-        np.testing.assert_array_equal(surface.colours, colours)
+        np.testing.assert_allclose(surface.paint.corners, colours[faces] / 255, atol=1e-6)
     np.testing.assert_allclose(stored_normals(path), normals, atol=1e-5)
 
 

@@ -17,7 +17,7 @@ from trimesh.exchange.gltf import export_glb
 from trimesh.exchange.ply import export_ply
 from trimesh.exchange.stl import export_stl
 
-from sinefield.data.surfaces.mesh_repair import component_of_faces
+from sinefield.data.surfaces.pieces import component_of_faces
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_path, check_output
 from sinefield.meshing.grid import GridFiller

@@ -6,12 +6,13 @@ import re
 import struct
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import trimesh
 from trimesh.visual import ColorVisuals
 
+from sinefield.data.surfaces.parts import Paint, Part, ShapeFile
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 
@@ -26,16 +27,7 @@ PLY_BYTES |= {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint3
 PLY_BYTES |= {"int64": 8, "uint64": 8}
 
 
-class RawShape(NamedTuple):
-    """What a file holds, unchecked: vertices (v, 3), faces (f, 3) or None, normals (v, 3) or None, colours or None."""
-
-    vertices: np.ndarray
-    faces: np.ndarray | None
-    normals: np.ndarray | None
-    colours: np.ndarray | None
-
-
-def read_shape(path: str | Path) -> RawShape:
+def read_shape(path: str | Path) -> ShapeFile:
     """Read a mesh (.obj .ply .stl .off .glb .gltf) or a point cloud with normals (.ply .xyz: x y z nx ny nz).
 
     Polygons come as triangles, the objects of a scene as one mesh with their transforms applied. Normals are read for
@@ -71,47 +63,39 @@ def check_shape_file(path: Path, kinds: tuple[str, ...] = EXTENSIONS) -> None:
         CHECKS[kind](path)
 
 
-def _read_scene(path: Path) -> RawShape:
+def _read_scene(path: Path) -> ShapeFile:
     # Materials may name other files, and images of any kind: none is looked at, since only vertices' colours count.
     scene = trimesh.load_scene(path, process=False, skip_materials=True)
-    placed = [(scene.graph[node][0], scene.geometry[scene.graph[node][1]]) for node in scene.graph.nodes_geometry]
-    meshes = [(matrix, mesh) for matrix, mesh in placed if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
+    placed = [(node, scene.graph[node][0], scene.geometry[scene.graph[node][1]]) for node in scene.graph.nodes_geometry]
+    meshes = [given for given in placed if isinstance(given[2], trimesh.Trimesh) and len(given[2].faces)]
     if not meshes:
-        clouds = [cloud for _, cloud in placed if isinstance(cloud, trimesh.PointCloud) and len(cloud.vertices)]
+        clouds = [cloud for _, _, cloud in placed if isinstance(cloud, trimesh.PointCloud) and len(cloud.vertices)]
         if not clouds:
             raise SinefieldError(f"{path}: holds neither faces nor points; {AGAIN}")
         return _read_cloud(clouds[0])
     # Counted before they are made: one mesh may stand at thousands of places.
-    check_count(path, "faces", sum(len(mesh.faces) for _, mesh in meshes), MAX_FACES)
-    vertices, faces, colours, start = [], [], [], 0
-    for matrix, mesh in meshes:
+    check_count(path, "faces", sum(len(mesh.faces) for _, _, mesh in meshes), MAX_FACES)
+    parts = []
+    for name, matrix, mesh in meshes:
         corner = np.asarray(mesh.faces, np.int64)
         if corner.min() < 0 or corner.max() >= len(mesh.vertices):
             wrong = corner.max() if corner.min() >= 0 else corner.min()
             raise SinefieldError(f"{path}: a face names vertex {wrong} of {len(mesh.vertices)}; {AGAIN}")
-        mirrored = np.linalg.det(matrix[:3, :3]) < 0
-        vertices.append(np.asarray(mesh.vertices, np.float64) @ matrix[:3, :3].T + matrix[:3, 3])
-        faces.append((corner[:, ::-1] if mirrored else corner) + start)
+        vertices = np.asarray(mesh.vertices, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        faces = corner[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else corner
+        paint = None
         if isinstance(mesh.visual, ColorVisuals) and mesh.visual.kind == "vertex":
-            colours.append(mesh.visual.vertex_colors[:, :3])
-        else:
-            colours.append(None)
-        start += len(mesh.vertices)
-    coloured = all(c is not None for c in colours)
-    return RawShape(
-        np.concatenate(vertices),
-        np.concatenate(faces),
-        None,
-        np.concatenate(colours).astype(np.uint8) if coloured else None,
-    )
+            paint = Paint.of_vertices(mesh.visual.vertex_colors[:, :3], faces)
+        parts.append(Part(str(name), vertices, faces, paint=paint))
+    return ShapeFile(parts)
 
 
-def _read_cloud(cloud: trimesh.PointCloud) -> RawShape:
+def _read_cloud(cloud: trimesh.PointCloud) -> ShapeFile:
     data = cloud.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
     columns = [np.asarray(data[name], np.float64).reshape(-1) for name in ("nx", "ny", "nz") if _has(data, name)]
     normals = np.stack(columns, axis=1) if len(columns) == 3 else None
     colours = np.asarray(cloud.colors)[:, :3].astype(np.uint8) if len(cloud.colors) else None
-    return RawShape(np.asarray(cloud.vertices, np.float64), None, normals, colours)
+    return ShapeFile([Part("", np.asarray(cloud.vertices, np.float64), None, normals, None, colours)])
 
 
 def _has(data: Any, name: str) -> bool:
@@ -119,14 +103,14 @@ def _has(data: Any, name: str) -> bool:
     return bool(names) and name in names
 
 
-def _read_xyz(path: Path) -> RawShape:
+def _read_xyz(path: Path) -> ShapeFile:
     table = np.loadtxt(path, dtype=np.float64, comments=("#", "//"), ndmin=2)
     if table.size == 0:
         raise SinefieldError(f"{path}: holds no points; provide lines of x y z nx ny nz")
     if table.shape[1] not in (3, 6):
         raise SinefieldError(f"{path}: has {table.shape[1]} columns; should be x y z nx ny nz")
     check_count(path, "points", len(table), MAX_POINTS)
-    return RawShape(table[:, :3], None, table[:, 3:] if table.shape[1] == 6 else None, None)
+    return ShapeFile([Part("", table[:, :3], None, table[:, 3:] if table.shape[1] == 6 else None)])
 
 
 def check_count(path: Path, what: str, count: int, limit: int) -> None:

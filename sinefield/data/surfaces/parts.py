@@ -117,6 +117,11 @@ class ShapeFile:
     unit: str | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def vertices(self) -> Float[np.ndarray, "v 3"]:
+        """Those of all parts, float64."""
+        return np.ascontiguousarray(np.concatenate([part.vertices for part in self.parts]), np.float64)
+
     def noted(self, *notes: str) -> "ShapeFile":
         """The same with more to say."""
         return replace(self, notes=[*self.notes, *notes])

@@ -4,29 +4,32 @@ Inside is where the generalised winding number is above one half (Jacobson et al
 SIGGRAPH 2018), so that holes, overlaps and loose pieces still leave a sensible inside.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import igl
 import numpy as np
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Bool, Float, Int, Int32, UInt8
 from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from sinefield.data.surfaces.curve import curve_order
 from sinefield.data.surfaces.mesh_files import read_shape
-from sinefield.data.surfaces.mesh_repair import repair_cloud, repair_mesh
+from sinefield.data.surfaces.mesh_repair import Repaired, repair_cloud, repair_mesh
 from sinefield.data.surfaces.nearest import nearest
+from sinefield.data.surfaces.parts import CLAY, Paint, Part, ShapeFile
 from sinefield.data.surfaces.placement import Normalisation, centre_of
 from sinefield.errors import SinefieldError
 
 CHUNK = 250_000  # points handed to libigl at once: large beside the cost of building its tree
 NEIGHBOURS = 8  # whose distance tells a point of a cloud how much surface it stands for
 BAR = 200_000  # points from which a progress bar is worth its line
+NAMED = 5
+"""Turned pieces that are named one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +40,15 @@ class Surface:
         vertices: (v, 3) without doubles, each of them used.
         faces: (f, 3) counter-clockwise seen from outside; None for a point cloud.
         normals: (v, 3) unit length, outward; None for a mesh.
-        colours: (v, 3) of the vertices, or None.
+        colours: (v, 3) of a cloud's points, or None.
         source: the file, for messages.
         report: counts, and what was repaired; see `load_surface`.
+        paint: colours of a mesh's faces, or None.
+        part_of: (f,) or (v,) which part of the file each face, or point of a cloud, comes from.
+        part_names: of the parts.
+        with_inside: (f,) whether a face belongs to a piece that has an inside, see `pieces`; None for all.
+        unit: of length, where the file says.
+        notes: what was guessed, left out, repaired or turned, a sentence each.
     """
 
     vertices: Float[np.ndarray, "v 3"]
@@ -48,6 +57,12 @@ class Surface:
     colours: UInt8[np.ndarray, "v 3"] | None
     source: str
     report: dict[str, Any]
+    paint: Paint | None = None
+    part_of: Int[np.ndarray, "n"] | None = None
+    part_names: tuple[str, ...] = ()
+    with_inside: Bool[np.ndarray, "f"] | None = None
+    unit: str | None = None
+    notes: tuple[str, ...] = ()
 
     def mesh_faces(self) -> Int32[np.ndarray, "f 3"]:
         """The faces of a mesh; raises SinefieldError for a point cloud."""
@@ -83,43 +98,114 @@ class Surface:
 
 
 def load_surface(path: str | Path) -> Surface:
-    """Read a mesh (.obj .ply .stl .off .glb .gltf) or oriented point cloud (.ply .xyz), repair it gently.
+    """Read a mesh or oriented point cloud, whatever its format, and repair it gently.
 
-    Vertices at equal positions become one. Repeated faces and faces without three corners go; pieces whose faces
-    disagree on the outside follow their majority; a surface that encloses a negative volume is turned inside out.
-    The report of a mesh counts vertices, faces, components, duplicate_faces, degenerate_faces, reoriented_faces and
-    boundary_edges, and says watertight: every edge is walked as often one way as the other. open_fraction is
-    missing / (given + missing) area, where each hole is taken as closed by the smallest flat lid. The report of a
-    point cloud has points and dropped_points (doubles, or without a normal).
+    Vertices at equal positions become one. Repeated faces and faces without three corners go; faces that disagree with
+    their neighbours follow the majority of their patch; then each piece that is inside out is turned, see `pieces`.
+    The report of a mesh counts vertices, faces, pieces, closed_pieces, turned_pieces, duplicate_faces,
+    degenerate_faces, reoriented_faces and boundary_edges, and says watertight: every edge is walked as often one way as
+    the other. open_fraction is missing / (given + missing) area, where each hole is taken as closed by the smallest
+    flat lid; open_share is the share of the area that belongs to pieces without an inside. The report of a point cloud
+    has points and dropped_points (doubles, or without a normal). `notes` say the same in words.
 
     Raises:
         SinefieldError: missing, empty, damaged or unknown file; no faces and no normals; coordinates that are not
             finite; a face that names no vertex; nothing of any extent.
     """
-    raw = read_shape(path)
-    vertices = np.ascontiguousarray(raw.vertices, np.float64)
+    return make_surface(read_shape(path), str(path))
+
+
+def make_surface(shape: ShapeFile, source: str) -> Surface:
+    """`load_surface` of what a file held; `source` names it in messages."""
+    parts = shape.parts
+    vertices = shape.vertices
     if not np.isfinite(vertices).all():
         bad = int((~np.isfinite(vertices)).any(axis=1).sum())
-        raise SinefieldError(f"{path}: {bad:,} of {len(vertices):,} vertices are NaN or infinite; repair the mesh")
+        raise SinefieldError(f"{source}: {bad:,} of {len(vertices):,} vertices are NaN or infinite; repair the mesh")
     longest = float(np.ptp(vertices, axis=0).max())
     if longest == 0:
-        raise SinefieldError(f"{path}: all vertices are at one place; export a shape with some extent")
+        raise SinefieldError(f"{source}: all vertices are at one place; export a shape with some extent")
     if not 1e-30 < longest < 1e30:
-        raise SinefieldError(f"{path}: its extent is {longest:g}; rescale it to between 1e-30 and 1e30")
-    if raw.faces is not None:
-        vertices, faces, colours, report = repair_mesh(str(path), vertices, raw.faces, raw.colours)
-        return Surface(vertices, faces, None, colours, str(path), report)
-    if raw.normals is None:
-        raise SinefieldError(f"{path}: has points but neither faces nor normals; add faces, or nx ny nz to each point")
-    vertices, normals, colours, report = repair_cloud(str(path), vertices, raw.normals, raw.colours)
-    surface = Surface(vertices, None, normals, colours, str(path), report)
-    if np.einsum("ij,ij->", surface.area_vectors, vertices - centre_of(surface.aabb)) < 0:
-        surface = Surface(vertices, None, -normals, colours, str(path), report | {"turned": True})
-    return surface
+        raise SinefieldError(f"{source}: its extent is {longest:g}; rescale it to between 1e-30 and 1e30")
+    names = tuple(part.name for part in parts)
+    surface = _cloud(parts, vertices, source) if parts[0].faces is None else _mesh(parts, vertices, source)
+    return replace(surface, part_names=names, unit=shape.unit, notes=(*shape.notes, *surface.notes))
+
+
+def _mesh(parts: Sequence[Part], vertices: np.ndarray, source: str) -> Surface:
+    meshes = [part for part in parts if part.faces is not None]
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
+    given = [part.faces + start for part, start in zip(parts, starts, strict=False) if part.faces is not None]
+    sizes = [len(faces) for faces in given]
+    mesh = repair_mesh(source, vertices, np.concatenate(given))
+    paint = None
+    if any(part.paint is not None for part in meshes):
+        paints = [
+            part.paint or Paint.plain(np.tile(np.float32(CLAY), (n, 3, 1)))
+            for part, n in zip(meshes, sizes, strict=True)
+        ]
+        paint = Paint.joined(paints).followed(mesh.kept, mesh.corner)
+    part_of = np.repeat(np.arange(len(meshes)), sizes)[mesh.kept]
+    names = [part.name for part in meshes]
+    notes = _notes(mesh, part_of, names)
+    bodies = mesh.pieces.bodies
+    with_inside = None if bodies.all() else bodies[mesh.pieces.of_face]
+    found = Surface(mesh.vertices, mesh.faces, None, None, source, mesh.report, paint, part_of, notes=notes)
+    return replace(found, with_inside=with_inside)
+
+
+def _notes(mesh: Repaired, part_of: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """What a person should know of a mesh that was repaired or is incomplete."""
+    report, pieces, notes = mesh.report, mesh.pieces, []
+    for key, what in (
+        ("duplicate_faces", "repeated faces dropped"),
+        ("degenerate_faces", "faces without an area dropped"),
+        ("reoriented_faces", "faces turned to agree with their neighbours"),
+    ):
+        if report[key]:
+            notes.append(f"{report[key]:,} {what}")
+    for piece in np.flatnonzero(pieces.turned)[:NAMED]:
+        faces = np.flatnonzero(pieces.of_face == piece)
+        name = names[part_of[faces[0]]]
+        of = f" ({name})" if name else ""
+        notes.append(f"piece {piece + 1} of {len(pieces.turned)}{of}, {len(faces):,} faces, was inside out: turned")
+    if (more := int(pieces.turned.sum()) - NAMED) > 0:
+        notes.append(f"{more:,} more pieces were inside out: turned")
+    if report["boundary_edges"]:
+        share = 100 * report["open_fraction"]
+        notes.append(
+            f"the mesh is open: {report['boundary_edges']:,} boundary edges, about {share:.1f} % of its surface "
+            "missing; inside is where the winding number exceeds one half"
+        )
+    sheets = int((~pieces.bodies).sum())
+    if sheets and pieces.bodies.any():
+        notes.append(f"{sheets:,} of {len(pieces.bodies):,} pieces are open sheets, which hold nothing inside")
+    return tuple(notes)
+
+
+def _cloud(parts: Sequence[Part], vertices: np.ndarray, source: str) -> Surface:
+    part_of = np.repeat(np.arange(len(parts)), [len(part.vertices) for part in parts])
+    if any(part.normals is None for part in parts):
+        raise SinefieldError(
+            f"{source}: has points but neither faces nor normals; add faces, or nx ny nz to each point"
+        )
+    normals = np.concatenate([part.normals for part in parts if part.normals is not None])
+    coloured = [part.colours for part in parts if part.colours is not None]
+    colours = np.concatenate(coloured) if len(coloured) == len(parts) else None
+    points, normals, kept, report = repair_cloud(source, vertices, normals)
+    colours = None if colours is None else colours[kept]
+    notes = [f"{report['dropped_points']:,} points dropped (doubles, or without a normal)"] * bool(
+        report["dropped_points"]
+    )
+    surface = Surface(points, None, normals, colours, source, report, part_of=part_of[kept])
+    if np.einsum("ij,ij->", surface.area_vectors, points - centre_of(surface.aabb)) < 0:
+        notes.append("its normals point inwards: all turned")
+        surface = replace(surface, normals=-normals, report=report | {"turned": True})
+    return replace(surface, notes=tuple(notes))
 
 
 def winding_number(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
-    """Generalised winding number at points (n, 3) in input coordinates; inside is above 0.5.
+    """Generalised winding number at points (n, 3) in input coordinates, of what has an inside; inside is above 0.5.
 
     Near a whole number for closed surfaces, in between near holes; an approximation good to some thousandths. For
     point clouds each point weighs as much as the area around it.
@@ -131,7 +217,10 @@ def winding_number(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[
     unit = Normalisation.fit(surface.aabb, margin=0.0)
     vertices = unit.apply(surface.vertices)
     if surface.faces is not None:
-        faces = surface.faces.astype(np.int64)
+        faces = surface.faces if surface.with_inside is None else surface.faces[surface.with_inside]
+        if len(faces) == 0:
+            return np.zeros(len(points))
+        faces = faces.astype(np.int64)
         return _chunked(lambda q: igl.fast_winding_number(vertices, faces, unit.apply(q)), surface, points)
     areas = surface.areas * unit.scale**2
     normals = surface.cloud_normals()

@@ -29,7 +29,7 @@ def score_shape(field: ShapeField, surface: Surface, pictures: Path | None) -> d
     """IoU on held-out points and surface distances of the extracted mesh; two shaded views as picture."""
     scores: dict[str, Any] = {"iou": heldout_iou(field, surface)}
     scores["surface"] = {k: v for k, v in surface.report.items() if isinstance(v, int | float | str | bool)}
-    scores["remarks"] = _remarks(surface.report)
+    scores["remarks"] = list(surface.notes)
     empty = {"chamfer_l1": None, "chamfer_l2": None, "fscore": None, "normal_consistency": None}
     try:
         vertices, faces, _ = extract_shape(field, SURFACE_RESOLUTION)
@@ -59,26 +59,6 @@ class Judge:
 def _iou(field: ShapeField, points: np.ndarray, inside: np.ndarray) -> float:
     field.set_dtype(torch.float32)
     return iou(field.inside(torch.from_numpy(points)).cpu().numpy(), inside)
-
-
-def _remarks(report: dict[str, Any]) -> list[str]:
-    """What a person should know of the input that was repaired or is incomplete."""
-    remarks = []
-    if report.get("boundary_edges"):
-        share = 100 * report["open_fraction"]
-        remarks.append(
-            f"the mesh is open: {report['boundary_edges']:,} boundary edges, about {share:.1f} % of its surface "
-            "missing; inside is where the winding number exceeds one half"
-        )
-    for key, what in (
-        ("duplicate_faces", "repeated faces dropped"),
-        ("degenerate_faces", "degenerate faces dropped"),
-        ("reoriented_faces", "faces turned to agree with their neighbours"),
-        ("dropped_points", "points dropped (doubles, or without a normal)"),
-    ):
-        if report.get(key):
-            remarks.append(f"{report[key]:,} {what}")
-    return remarks
 
 
 def shape_picture(surface: Surface, vertices: np.ndarray, faces: np.ndarray, size: int = 320) -> np.ndarray:

@@ -70,23 +70,27 @@ def repair_mesh(source: str, vertices: Float[np.ndarray, "v 3"], given: Int[np.n
 
 
 def repair_cloud(
-    source: str, points: Float[np.ndarray, "v 3"], normals: Float[np.ndarray, "v 3"]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-    """Points without doubles, normals of unit length, which of the given ones stayed, report.
+    source: str, points: Float[np.ndarray, "v 3"], normals: Float[np.ndarray, "v 3"] | None
+) -> tuple[Int[np.ndarray, "n"], dict[str, Any]]:
+    """Which points stay, no two at one place and each with a normal where normals are given; and a report.
 
     Raises:
-        SinefieldError: fewer than four points have a normal.
+        SinefieldError: fewer than four points stay.
     """
-    length = np.linalg.norm(normals, axis=1)
-    keep = np.flatnonzero(np.isfinite(length) & (length > 0))
+    keep = np.arange(len(points))
+    if normals is not None:
+        length = np.linalg.norm(normals, axis=1)
+        keep = np.flatnonzero(np.isfinite(length) & (length > 0))
     # Points closer than single precision tells apart would divide libigl's octree without end.
     cell = np.ptp(points, axis=0).max() * 1e-7
     first, _ = unique_rows(np.floor((points[keep] - points.min(axis=0)) / cell))
     kept = keep[np.sort(first)]
     if len(kept) < 4:
-        raise SinefieldError(f"{source}: {len(kept)} distinct points have a normal; give at least 4, better thousands")
-    report = {"points": len(kept), "dropped_points": len(points) - len(kept), "turned": False}
-    return points[kept], normals[kept] / length[kept, None], kept, report
+        what = (
+            "distinct points have a normal" if normals is not None else "distinct points, and neither faces nor normals"
+        )
+        raise SinefieldError(f"{source}: {len(kept)} {what}; give a mesh, or at least 4 points, better thousands")
+    return kept, {"points": len(kept), "dropped_points": len(points) - len(kept)}
 
 
 def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -235,7 +235,7 @@ def _side(vertices: np.ndarray, faces: np.ndarray) -> int:
     places = vertices[faces]
     low, high = places.min((0, 1)), places.max((0, 1))
     points = low + np.random.default_rng(0).random((ASKED, 3)) * (high - low)
-    windings = igl.fast_winding_number(vertices, faces.astype(np.int64), points)
+    windings = np.asarray(igl.fast_winding_number(vertices, faces.astype(np.int64), points))
     felt = windings[np.abs(windings) > NEARLY]  # the empty space around them says nothing
     whole = np.round(felt)
     if not whole.any() or ambiguous_share(felt) > MOSTLY:

@@ -17,17 +17,22 @@ from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
+from sinefield.data.surfaces.cloud_normals import ASKED, Planes, against_winding, oriented, planes_through
 from sinefield.data.surfaces.curve import curve_order
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.data.surfaces.mesh_repair import Repaired, repair_cloud, repair_mesh
 from sinefield.data.surfaces.nearest import nearest
 from sinefield.data.surfaces.parts import CLAY, Paint, Part, ShapeFile
-from sinefield.data.surfaces.placement import Normalisation, centre_of
+from sinefield.data.surfaces.placement import Normalisation
 from sinefield.errors import SinefieldError
 
 CHUNK = 250_000  # points handed to libigl at once: large beside the cost of building its tree
 NEIGHBOURS = 8  # whose distance tells a point of a cloud how much surface it stands for
 BAR = 200_000  # points from which a progress bar is worth its line
+FLIPPED = 0.02
+"""Share of a cloud's normals against the winding number from which they are oriented anew."""
+NOISY = 0.7
+"""Scatter of a cloud's points across its surface, over their distance, from which they are moved."""
 NAMED = 5
 """Turned pieces that are named one by one."""
 
@@ -47,6 +52,7 @@ class Surface:
         part_of: (f,) or (v,) which part of the file each face, or point of a cloud, comes from.
         part_names: of the parts.
         with_inside: (f,) whether a face belongs to a piece that has an inside, see `pieces`; None for all.
+        point_areas: (v,) that the points of a cloud stand for.
         unit: of length, where the file says.
         notes: what was guessed, left out, repaired or turned, a sentence each.
     """
@@ -61,6 +67,7 @@ class Surface:
     part_of: Int[np.ndarray, "n"] | None = None
     part_names: tuple[str, ...] = ()
     with_inside: Bool[np.ndarray, "f"] | None = None
+    point_areas: Float[np.ndarray, "v"] | None = None
     unit: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -87,6 +94,8 @@ class Surface:
         if self.faces is not None:
             a, b, c = (self.vertices[self.faces[:, i]] for i in range(3))
             return np.cross(b - a, c - a) / 2
+        if self.point_areas is not None:
+            return self.point_areas[:, None] * self.cloud_normals()
         neighbours = min(NEIGHBOURS, len(self.vertices) - 1)
         radius = nearest(KDTree(self.vertices), self.vertices, [neighbours + 1])[0]
         return np.pi * radius**2 / neighbours * self.cloud_normals()
@@ -140,10 +149,8 @@ def _mesh(parts: Sequence[Part], vertices: np.ndarray, source: str) -> Surface:
     mesh = repair_mesh(source, vertices, np.concatenate(given))
     paint = None
     if any(part.paint is not None for part in meshes):
-        paints = [
-            part.paint or Paint.plain(np.tile(np.float32(CLAY), (n, 3, 1)))
-            for part, n in zip(meshes, sizes, strict=True)
-        ]
+        clay = np.array(CLAY, np.float32)
+        paints = [part.paint or Paint.plain(np.tile(clay, (n, 3, 1))) for part, n in zip(meshes, sizes, strict=True)]
         paint = Paint.joined(paints).followed(mesh.kept, mesh.corner)
     part_of = np.repeat(np.arange(len(meshes)), sizes)[mesh.kept]
     names = [part.name for part in meshes]
@@ -166,7 +173,7 @@ def _notes(mesh: Repaired, part_of: np.ndarray, names: Sequence[str]) -> tuple[s
             notes.append(f"{report[key]:,} {what}")
     for piece in np.flatnonzero(pieces.turned)[:NAMED]:
         faces = np.flatnonzero(pieces.of_face == piece)
-        name = names[part_of[faces[0]]]
+        name = names[int(part_of[faces[0]])]
         of = f" ({name})" if name else ""
         notes.append(f"piece {piece + 1} of {len(pieces.turned)}{of}, {len(faces):,} faces, was inside out: turned")
     if (more := int(pieces.turned.sum()) - NAMED) > 0:
@@ -185,23 +192,59 @@ def _notes(mesh: Repaired, part_of: np.ndarray, names: Sequence[str]) -> tuple[s
 
 def _cloud(parts: Sequence[Part], vertices: np.ndarray, source: str) -> Surface:
     part_of = np.repeat(np.arange(len(parts)), [len(part.vertices) for part in parts])
-    if any(part.normals is None for part in parts):
-        raise SinefieldError(
-            f"{source}: has points but neither faces nor normals; add faces, or nx ny nz to each point"
-        )
-    normals = np.concatenate([part.normals for part in parts if part.normals is not None])
+    given = [part.normals for part in parts if part.normals is not None]
+    normals = np.concatenate(given) if len(given) == len(parts) else None
     coloured = [part.colours for part in parts if part.colours is not None]
-    colours = np.concatenate(coloured) if len(coloured) == len(parts) else None
-    points, normals, kept, report = repair_cloud(source, vertices, normals)
-    colours = None if colours is None else colours[kept]
-    notes = [f"{report['dropped_points']:,} points dropped (doubles, or without a normal)"] * bool(
-        report["dropped_points"]
-    )
-    surface = Surface(points, None, normals, colours, source, report, part_of=part_of[kept])
-    if np.einsum("ij,ij->", surface.area_vectors, points - centre_of(surface.aabb)) < 0:
-        notes.append("its normals point inwards: all turned")
-        surface = replace(surface, normals=-normals, report=report | {"turned": True})
-    return replace(surface, notes=tuple(notes))
+    kept, report = repair_cloud(source, vertices, normals)
+    notes = []
+    if report["dropped_points"]:
+        notes.append(f"{report['dropped_points']:,} points dropped (doubles, or without a normal)")
+    points, planes = vertices[kept], planes_through(vertices[kept])
+    if not (planes.areas > 0).any():
+        raise SinefieldError(f"{source}: its points lie on a line or closer together than numbers tell; give a surface")
+    if normals is None:
+        points, normals, more = _estimated(points, planes)
+    else:
+        unit = normals[kept] / np.linalg.norm(normals[kept], axis=1, keepdims=True)
+        normals, more = _checked(points, unit, planes.areas)
+    colours = np.concatenate(coloured)[kept] if len(coloured) == len(parts) else None
+    found = Surface(points, None, normals, colours, source, report, part_of=part_of[kept], point_areas=planes.areas)
+    return replace(found, notes=(*notes, *more))
+
+
+def _estimated(points: np.ndarray, planes: Planes) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Points, normals and what was done to them, of a cloud that came without normals."""
+    notes = [
+        f"the points have no normals: estimated from {planes.neighbours} neighbours each and turned to the outside; "
+        "look at the result, or give normals"
+    ]
+    if planes.thickness > NOISY * np.sqrt(np.median(planes.areas)):
+        moved = planes.flattened(points)
+        planes = planes_through(moved)
+        notes.append(
+            f"the points scatter by about {np.linalg.norm(points - moved, axis=1).mean():.3g}: moved into the planes "
+            "of their neighbours"
+        )
+        points = moved
+    return points, oriented(points, planes.normals, planes.areas, voted=False), notes
+
+
+def _checked(points: np.ndarray, normals: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Given normals, oriented anew where too many of them look inwards; and what was done."""
+    notes, some = [], np.arange(len(points))
+    if len(points) > ASKED:
+        some = np.random.default_rng(0).choice(len(points), ASKED, replace=False)
+    wrong = float(against_winding(points, normals, areas, some).mean())
+    if FLIPPED < wrong < 1 - FLIPPED:
+        turned = oriented(points, normals, areas, voted=True)
+        share = float((np.einsum("ij,ij->i", turned, normals) < 0).mean())
+        notes.append(f"{100 * share:.0f} % of the normals pointed against their neighbours: turned")
+        normals = turned
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    if np.einsum("i,ij,ij->", areas, normals, points - middle) < 0:
+        notes.append("the normals pointed inwards: all turned")
+        normals = -normals
+    return normals, notes
 
 
 def winding_number(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import trimesh
 
 from sinefield.data.surfaces.mesh_files import read_shape

@@ -99,7 +99,7 @@ def _fields(source: Source, head: dict[str, list[str]]) -> tuple[list[str], np.d
 
 
 def _text_columns(source: Source, body: bytes, dtype: np.dtype, rows: int) -> list[np.ndarray]:
-    widths = [dtype[i].shape[0] for i in range(len(dtype))]
+    widths = [dtype[name].shape[0] for name in dtype.names or ()]
     values = numbers(source, plain(body))
     if len(values) < rows * sum(widths):
         raise source.wrong(f"its header claims {rows:,} points, {len(values) // max(sum(widths), 1):,} are there")
@@ -124,7 +124,7 @@ def _packed_columns(source: Source, body: bytes, dtype: np.dtype, rows: int) -> 
     if data is None:
         raise source.wrong("its compressed points are damaged")
     found, at = [], 0
-    for i in range(len(dtype)):
+    for i in range(len(dtype.names or ())):
         kind, width = dtype[i].base, dtype[i].shape[0]
         found.append(np.frombuffer(data, kind, rows * width, at).reshape(rows, width))
         at += rows * width * kind.itemsize
@@ -171,13 +171,11 @@ def read_las(source: Source) -> ShapeFile:
     packed = bool(form & 0x80)
     room = (len(source.data) - min(offset, len(source.data))) * (LAZ_GROWTH if packed else 1)
     if count * max(size, 20) > room:
-        raise source.wrong(
-            f"its header claims {count:,} points, which the file's {len(source.data):,} bytes cannot hold"
-        )
+        source.claims(f"{count:,} points", len(source.data) + 1)
     source.check_points(count)
     points, colours = [], []
     try:
-        with laspy.open(io.BytesIO(source.data), read_evlrs=False) as reader:
+        with laspy.LasReader(io.BytesIO(source.data), read_evlrs=False) as reader:
             has = {"red", "green", "blue"} <= set(reader.header.point_format.dimension_names)
             for chunk in reader.chunk_iterator(CHUNK):
                 points.append(np.stack([np.asarray(chunk.x), np.asarray(chunk.y), np.asarray(chunk.z)], 1))

@@ -105,7 +105,7 @@ def painted(
     Returns:
         None where nothing has a colour.
     """
-    own = np.array([look.colour or (np.nan,) * 3 for look in looks], np.float32)[look_of]
+    own = np.array([look.colour or (float("nan"),) * 3 for look in looks]).astype(np.float32)[look_of]
     corners = np.repeat(own[:, None], 3, 1)
     if colours is not None:
         given = ~np.isnan(colours).any((1, 2))

@@ -17,7 +17,8 @@ PLACES = ("x", "y", "z")
 NAMES = {
     "x": "x px pos_x positionx x_coord easting east e", "y": "y py pos_y positiony y_coord northing north n",
     "z": "z pz pos_z positionz z_coord elevation height h altitude up",
-    "nx": "nx normal_x normalx n_x norm_x", "ny": "ny normal_y normaly n_y norm_y", "nz": "nz normal_z normalz n_z norm_z",
+    "nx": "nx normal_x normalx n_x norm_x", "ny": "ny normal_y normaly n_y norm_y",
+    "nz": "nz normal_z normalz n_z norm_z",
     "r": "r red rf diffuse_red", "g": "g green gf diffuse_green", "b": "b blue bf diffuse_blue",
 }  # fmt: skip
 MEANING = {word: name for name, words in NAMES.items() for word in words.split()}
@@ -57,7 +58,7 @@ def _guessed(source: Source, table: np.ndarray, intensity_first: bool) -> dict[s
     """Where normals and colours are, by what the numbers look like."""
     width = table.shape[1]
     found: dict[str, int] = {}
-    starts = [start for start in range(3, width - 2)]
+    starts = list(range(3, width - 2))
     normals = next((s for s in starts if _like_normals(table[:, s : s + 3])), None)
     first = sorted(starts, key=lambda s: s != 4) if intensity_first else starts
     free = [s for s in first if normals is None or abs(s - normals) >= 3]
@@ -85,12 +86,7 @@ def _like_normals(values: np.ndarray) -> bool:
     with np.errstate(all="ignore"):
         length = np.linalg.norm(values, axis=1)
     some = length != 0
-    # Colours at a corner of their cube have length 1, too; but no colour is negative.
-    return bool(some.any() and (np.abs(length[some] - 1) < UNIT).mean() >= SHARE and _varied(values))
-
-
-def _varied(values: np.ndarray) -> bool:
-    return bool((values < 0).any() or not (values == np.floor(values)).all())
+    return bool(some.any() and (np.abs(length[some] - 1) < UNIT).mean() >= SHARE)
 
 
 def _like_bytes(values: np.ndarray) -> bool:

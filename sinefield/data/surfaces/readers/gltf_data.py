@@ -1,4 +1,4 @@
-"""The numbers in a glTF file: chunks, buffers, views and accessors, packed ones too, each looked at before it is made."""
+"""The numbers in a glTF file: chunks, buffers, views and accessors, packed ones too, each checked before it is made."""
 
 import base64
 import json
@@ -39,6 +39,8 @@ class Document:
         text = self.source.data
         if text[:4] == b"glTF":
             text = self._chunks()
+        elif self.source.path.suffix.lower() == ".glb" and text.lstrip()[:1] != b"{":
+            raise self.source.wrong("has no GLB header")
         tree = json.loads(text.decode("utf-8-sig"))
         if not isinstance(tree, dict):
             raise self.source.wrong("holds no glTF tree")
@@ -146,7 +148,7 @@ class Document:
             ) from error
         data = self._slice(extension)
         count, step = self.whole(extension, "count"), self.whole(extension, "byteStride")
-        mode, filtered = extension.get("mode"), extension.get("filter", "NONE")
+        mode, filtered = str(extension.get("mode")), str(extension.get("filter", "NONE"))
         sizes = {"ATTRIBUTES": range(4, 257, 4), "TRIANGLES": (2, 4), "INDICES": (2, 4)}
         decoders = {"ATTRIBUTES": "Vertex", "TRIANGLES": "Index", "INDICES": "Index"}
         steps = {"NONE": range(257), "OCTAHEDRAL": (4, 8), "QUATERNION": (8,), "EXPONENTIAL": range(4, 257, 4)}

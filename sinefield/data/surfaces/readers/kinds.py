@@ -94,7 +94,7 @@ def foreign(data: bytes, ending: str) -> tuple[str, str] | None:
 
 
 def _foreign_zip(data: bytes, ending: str) -> tuple[str, str] | None:
-    if own(data) in ("3mf", "npz"):
+    if own(data) in ("3mf", "npz") or ending in (".3mf", ".npz"):
         return None
     if ending == ".usdz" or re.match(rb"PK\x03\x04.{26}[^\n]{1,100}\.usd[ac]?", data[:200], re.DOTALL):
         return "a USDZ file", EXPORT
@@ -121,11 +121,7 @@ def own(data: bytes) -> str | None:
         return _own_zip(data)
     if len(data) > 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little"):
         return "stl"
-    if (
-        re.search(rb"(?m)^v[ \t]+[-\d.].*\n(?:.*\n)*?f[ \t]+\d", start)
-        if b"\nf " in start or b"\nv " in start
-        else False
-    ):
+    if len(re.findall(rb"(?m)^v[ \t]+[-+\d.]", start)) >= 3:
         return "obj"
     return None
 

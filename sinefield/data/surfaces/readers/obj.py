@@ -175,7 +175,7 @@ def _texts(words: Words, kind: bytes) -> tuple[np.ndarray, list[bytes]]:
     """The lines that begin with a word, and what follows it."""
     chosen = np.flatnonzero(words.begin_with(kind))
     found = []
-    for row in chosen:
+    for row in chosen.tolist():
         start, end = words.span(row)
         found.append(words.text[start + len(kind) : end].strip())
     return words.line[words.rows[chosen]], found

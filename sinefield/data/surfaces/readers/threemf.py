@@ -151,7 +151,7 @@ def _parsed(source: Source, text: bytes) -> Model:
     model, parser = Model(), expat.ParserCreate()
     reader = _Reader(source, model)
 
-    def refuse(*_) -> None:
+    def refuse(*_) -> int:
         raise source.wrong("its model has a document type or entities, which no 3MF file has")
 
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = parser.ExternalEntityRefHandler = refuse

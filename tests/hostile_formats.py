@@ -244,7 +244,12 @@ def _3mf() -> tuple[list[bytes], list[bytes], dict]:
     words = _words(
         "<vertex <triangle <component objectid transform pid p1 v1 id path <!DOCTYPE <!ENTITY &a; unit #FF00"
     )
-    return files, words, {"open": _opened_zip, "mend": _closed_zip}
+    return files, words, {"open": _opened_zip, "mend": _packed_model}
+
+
+def _packed_model(data: bytes, rng: Random) -> bytes:
+    """The members as a sound archive, for the most part."""
+    return _closed_zip(data, rng, 0.1, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
 
 
 def _gz() -> tuple[list[bytes], list[bytes], dict]:
@@ -463,10 +468,13 @@ def _opened_zip(good: list[bytes]) -> list[bytes]:
     return found
 
 
-def _closed_zip(data: bytes, rng: Random) -> bytes:
+ZIPPED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2)
+
+
+def _closed_zip(data: bytes, rng: Random, damaged: float = 0.5, kinds: tuple[int, ...] = ZIPPED) -> bytes:
     """The members as an archive whose checksums hold; or that archive damaged itself."""
     stream, at = io.BytesIO(), 0
-    kind = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
+    kind = rng.choice(kinds)
     with zipfile.ZipFile(stream, "w", kind) as archive:
         while (end := data.find(b"\0", at)) > 0 and len(data) - end > 5:
             (size,) = struct.unpack("<I", data[end + 1 : end + 5])
@@ -475,7 +483,7 @@ def _closed_zip(data: bytes, rng: Random) -> bytes:
                 archive.writestr(zipfile.ZipInfo(name), data[end + 5 :][:size], kind)
             at = end + 5 + size
     file = bytearray(stream.getvalue())
-    if rng.random() < 0.5:
+    if rng.random() < damaged:
         for _ in range(rng.choice((1, 2, 8))):
             at = rng.randrange(len(file))
             file[at : at + 4] = rng.choice((rng.randbytes(1), rng.randbytes(4), b"\xff\xff\xff\xff", b"\0\0\0\0"))

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sinefield.data.surfaces.parts import ShapeFile
-from sinefield.data.surfaces.readers.clouds import read_las, read_npy, read_npz, read_pcd
+from sinefield.data.surfaces.readers.clouds import read_npy, read_npz, read_pcd
 from sinefield.data.surfaces.readers.gltf import read_gltf
 from sinefield.data.surfaces.readers.kinds import ENDINGS, foreign, own
+from sinefield.data.surfaces.readers.las import read_las
 from sinefield.data.surfaces.readers.obj import read_obj
 from sinefield.data.surfaces.readers.off import read_off
 from sinefield.data.surfaces.readers.ply import read_ply

@@ -1,13 +1,12 @@
-"""Points in binary: PCD, LAS and LAZ, NPY and NPZ. No pickle is opened, nothing allocated that a file only claims."""
+"""Points in binary: PCD, NPY and NPZ. No pickle is opened, nothing allocated that a file only claims."""
 
 import io
 import math
 import re
 import struct
 
-import laspy
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
 from sinefield.data.photographs.shared import npy_header
 from sinefield.data.surfaces.parts import Part, ShapeFile
@@ -19,10 +18,6 @@ from sinefield.data.surfaces.readers.text import numbers, plain
 from sinefield.data.surfaces.readers.zips import open_zip, unzip
 
 KINDS = {"F": "f", "I": "i", "U": "u"}
-LAZ_GROWTH = 100
-"""Bytes of points for each packed one: flat and regular scans come to 40."""
-CHUNK = 1_000_000
-"""Points unpacked at once."""
 
 
 def _shape(source: Source, part: Part) -> ShapeFile:
@@ -159,42 +154,6 @@ def _packed_colours(values: np.ndarray) -> np.ndarray:
     return np.stack([values >> 16 & 255, values >> 8 & 255, values & 255], 1).astype(np.uint8)
 
 
-# ---- LAS
-
-
-def read_las(source: Source) -> ShapeFile:
-    """LAS and LAZ: coordinates scaled in double precision; raises SinefieldError for what is none."""
-    if len(source.data) < 227:
-        raise source.wrong("ends within its LAS header")
-    offset, _, form, size, old = struct.unpack("<IIBHI", source.data[96:111])
-    count = struct.unpack("<Q", source.data[247:255])[0] if source.data[25] >= 4 and len(source.data) >= 375 else old
-    packed = bool(form & 0x80)
-    room = (len(source.data) - min(offset, len(source.data))) * (LAZ_GROWTH if packed else 1)
-    if count * max(size, 20) > room:
-        source.claims(f"{count:,} points", len(source.data) + 1)
-    source.check_points(count)
-    points, colours = [], []
-    try:
-        with laspy.LasReader(io.BytesIO(source.data), read_evlrs=False) as reader:
-            has = {"red", "green", "blue"} <= set(reader.header.point_format.dimension_names)
-            for chunk in reader.chunk_iterator(CHUNK):
-                points.append(np.stack([np.asarray(chunk.x), np.asarray(chunk.y), np.asarray(chunk.z)], 1))
-                if has:
-                    colours.append(np.stack([chunk.red, chunk.green, chunk.blue], 1))
-    except MemoryError:
-        raise
-    except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-            raise
-        # The decoder's panics are no Exception.
-        raise source.wrong(f"cannot be read as LAS ({str(error)[:80] or type(error).__name__})") from error
-    if not points:
-        raise source.wrong("holds no points")
-    own = bytes_of(np.concatenate(colours)) if colours else None
-    own = own if own is not None and own.any() else None  # a form that has colours, and none in it
-    return _shape(source, Part("", np.concatenate(points).astype(np.float64), None, None, None, own))
-
-
 # ---- NumPy
 
 
@@ -243,7 +202,7 @@ def read_npz(source: Source) -> ShapeFile:
     return _shape(source, part)
 
 
-def _array(source: Source, data: bytes, name: str) -> Float[np.ndarray, "..."]:
+def _array(source: Source, data: bytes, name: str) -> Shaped[np.ndarray, "..."]:
     stream = io.BytesIO(data)
     try:
         shape, by_columns, dtype = npy_header(stream)

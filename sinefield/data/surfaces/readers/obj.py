@@ -71,7 +71,6 @@ def read_obj(source: Source) -> ShapeFile:
     if not len(faces.counts):
         return _cloud(source, words, vertices, points)
     places, owner = faces_of(source, faces.counts, faces.vertex, vertices)
-    source.check_corners(faces.uv[faces.uv >= 0], len(uv.line))
     paint = _paint(source, words, faces, points, uv, places, owner)
     triangles = faces.vertex[places]
     names, part_of = _parts(source, words, faces.line)
@@ -116,7 +115,7 @@ def _corners(source: Source, words: Words, points: np.ndarray, uv: np.ndarray) -
     if (found[0] < 0).any() or found[0].max(initial=-1) >= len(points):
         wrong = found[0].min() if (found[0] < 0).any() else found[0].max()
         raise source.wrong(f"a face names vertex {wrong + 1} of {len(points)}")
-    if (found[1] < -1).any():
+    if (found[1] < -1).any() or found[1].max(initial=-1) >= len(uv):
         raise source.wrong("a face names texture coordinates that are not there")
     return Corners(line, counts, found[0], found[1])
 

@@ -37,7 +37,7 @@ def read_off(source: Source) -> ShapeFile:
     width = 3 + 3 * bool(normal) + 4 * bool(colour) + 2 * bool(texture)
     table, rest, rows = _vertices(source, words, values, vertices, faces, width)
     counts, corners, colours = _faces(source, rest, rows, faces)
-    places, owner = faces_of(source, counts, corners, table)
+    places, owner = faces_of(source, counts, corners, table[:, :3])
     triangles = corners[places]
     points = table[:, :3]
     colour_of = table[:, 3 + 3 * bool(normal) :] if colour and table.shape[1] >= width - 1 else None

@@ -18,10 +18,10 @@ def load_coloured(path: str | Path) -> list[Part]:
     Raises:
         SinefieldError: what `read_shape` refuses; no faces, NaN vertices, no extent.
     """
-    parts = [part for part in read_shape(path).parts if part.faces is not None and len(part.faces)]
+    parts = [part for part in read_shape(path).parts if part.faces is not None]
     if not parts:
         raise SinefieldError(f"{path}: has no faces; give a surface mesh, not points or lines")
-    corners = np.concatenate([part.vertices[np.unique(part.faces)] for part in parts])
+    corners = np.concatenate([corners_of(part).reshape(-1, 3) for part in parts])
     if not np.isfinite(corners).all():
         raise SinefieldError(f"{path}: some vertices are NaN or infinite; repair the mesh")
     if not np.ptp(corners, axis=0).max() > 0:
@@ -37,7 +37,7 @@ def corners_of(part: Part) -> np.ndarray:
 def paint_of(part: Part) -> Paint:
     """A mesh's paint; clay where it has none."""
     count = 0 if part.faces is None else len(part.faces)
-    return part.paint or Paint.plain(np.broadcast_to(np.float32(CLAY), (count, 3, 3)))
+    return part.paint or Paint.plain(np.broadcast_to(np.array(CLAY), (count, 3, 3)))
 
 
 def with_vertex_colours(parts: Iterable[Part]) -> trimesh.Trimesh:
@@ -72,7 +72,7 @@ def _corner_colours(mesh: trimesh.Trimesh) -> np.ndarray:
     main = getattr(getattr(visual, "material", None), "main_color", None)
     if main is not None and not np.array_equal(main[:3], DEFAULT_COLOR[:3]):
         return np.asarray(main[:3]) / np.float32(255)
-    return np.float32(CLAY)
+    return np.array(CLAY)
 
 
 def _textured(mesh: trimesh.Trimesh) -> Paint | None:

@@ -29,7 +29,7 @@ def _shape(source: Source, part: Part) -> ShapeFile:
 
 def _finite(source: Source, part: Part) -> Part:
     """Without the rows of a scan in which nothing was measured."""
-    keep = np.isfinite(part.vertices).all(1)
+    keep = np.asarray(np.isfinite(part.vertices).all(1))
     if keep.all() or not keep.any():
         return part
     source.note(f"{int((~keep).sum()):,} of {len(keep):,} points without coordinates are left out.")

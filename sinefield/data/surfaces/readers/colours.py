@@ -105,7 +105,7 @@ def painted(
     Returns:
         None where nothing has a colour.
     """
-    own = np.array([look.colour or (float("nan"),) * 3 for look in looks]).astype(np.float32)[look_of]
+    own = np.array([look.colour or (float("nan"),) * 3 for look in looks], dtype=np.float64)[look_of]
     corners = np.repeat(own[:, None], 3, 1)
     if colours is not None:
         given = ~np.isnan(colours).any((1, 2))
@@ -119,7 +119,7 @@ def painted(
         corners[textured, :, :2], corners[textured, :, 2] = uv[textured], 0
     if np.isnan(corners).all() and len(corners):
         return None
-    corners = np.where(np.isnan(corners), np.float32(CLAY), corners)
+    corners = np.where(np.isnan(corners), np.array(CLAY), corners)
     return Paint(np.ascontiguousarray(corners, np.float32), tuple(pictures.found), texture_of)
 
 

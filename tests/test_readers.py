@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import surfaces
 import trimesh
+from hostile import attempt, place
+from hostile_formats import OTHERS, examples
 from PIL import Image
 from surfaces import FACES, POINTS, Tree, data_uri, instanced, pcd_file, picture, sparse, strips_and_fans, textured
 
@@ -697,6 +699,16 @@ def test_no_file_elsewhere_is_opened(tmp_path):
         (folder / "a.mtl").write_text(f"newmtl m\nKd 1 0 0\nmap_Kd {name}\n")
         shape = read(folder / "a.obj", "mtllib a.mtl\nusemtl m\n" + OBJ + "vt 0 0\nf 1/1 2/1 3/1\n")
         assert not shape.parts[0].paint.textures and any("not beside" in note for note in shape.notes)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_some_damaged_files(tmp_path, kind):
+    """The first of those that tests/test_hostile.py reads by the thousand, in processes of their own."""
+    form, outcomes = examples(kind), []
+    for seed in range(100):
+        place(form, seed, tmp_path)
+        outcomes.append(attempt(form, tmp_path))
+    assert set(outcomes) == {"read", "refused"}
 
 
 # ---- small real faults

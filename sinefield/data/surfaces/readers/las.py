@@ -26,6 +26,8 @@ LASZIP = 22204
 MAX_CHUNK = 50_000_000
 """Points that may be packed together; 50,000 are usual."""
 UNKNOWN = 2**32 - 1
+LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
+"""Layers of the kinds of packed items; further bytes have one each."""
 
 
 class Header(NamedTuple):
@@ -135,3 +137,20 @@ def _check_record(source: Source, head: Header, record: bytes) -> None:
     (chunks,) = struct.unpack("<I", data[table + 4 : table + 8])
     if chunks > head.count or chunks > len(data):
         raise source.wrong(f"its table claims {chunks:,} packed chunks")
+    if compressor == 3:
+        kinds = [struct.unpack("<H", record[34 + 6 * i : 36 + 6 * i])[0] for i in range(items)]
+        _check_layers(source, head, sum(LAYERS.get(k, size) for k, size in zip(kinds, sizes, strict=True)), table)
+
+
+def _check_layers(source: Source, head: Header, layers: int, end: int) -> None:
+    """Refuse chunks whose layers claim other sizes than those between the first chunk and `end`: the decoder makes
+    room for each as it says."""
+    data, at = source.data, head.offset + 8
+    while at < end:
+        start = at + head.size + 4
+        at = start + 4 * layers
+        if at > end:
+            break
+        at += sum(struct.unpack(f"<{layers}I", data[start : start + 4 * layers]))
+    if at != end:
+        raise source.wrong("its packed points have sizes that do not fit together")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from sinefield.data.surfaces import mesh_files
+from sinefield.data.surfaces.readers import source
 from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface, signed_distance, winding_number
 from sinefield.errors import SinefieldError
 
@@ -219,12 +219,13 @@ TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
 PLY = "ply\nformat {}\nelement vertex {}\nproperty float x\nproperty float y\nproperty float z\nelement face {}\n"
 PLY += "property list uchar int vertex_indices\nend_header\n"
 ASCII_PLY = PLY.format("ascii 1.0", 3, 1) + "0 0 0\n1 0 0\n0 1 0\n3 0 1 {}\n"
-GLTF = '{"asset":{"version":"2.0"},"accessors":[{"count":99999999999,"type":"VEC3","componentType":5126}]}'
+GLTF = '{"asset":{"version":"2.0"},"nodes":[{"mesh":0}],"meshes":[{"primitives":[{"attributes":{"POSITION":0}}]}],'
+GLTF += '"accessors":[{"count":99999999999,"type":"VEC3","componentType":5126}]}'
 BAD = {
     "empty.obj": (b"", "empty"),
-    "what.blend": (b"x", "unknown kind '.blend'"),
+    "what.blend": (b"x", "is a Blender file; export a mesh"),
     "bare": (b"x", "unknown kind 'without extension'"),
-    "pickle.npz": (b"PK\x03\x04", "unknown kind"),
+    "archive.npz": (b"PK\x03\x04", "is not a readable archive"),
     "junk.obj": (b"hello\x00\xff\xfe", "cannot be read as OBJ|holds neither"),
     "junk.ply": (b"hello", "no PLY header"),
     "junk.stl": (b"hello", "no STL header"),
@@ -232,19 +233,19 @@ BAD = {
     "junk.off": (b"hello", "no OFF header"),
     "junk.glb": (b"hello there, general", "no GLB header"),
     "junk.gltf": (b"hello", "cannot be read as GLTF"),
-    "junk.xyz": (b"a b c\n", "cannot be read as XYZ"),
+    "junk.xyz": (b"a b c\n", "no rows of numbers but 'a b c'"),
     "none.xyz": (b"# nothing\n", "holds no points"),
-    "ragged.xyz": (b"1 2 3\n1 2\n", "cannot be read as XYZ"),
-    "four.xyz": (b"1 2 3 4\n", "4 columns"),
+    "ragged.xyz": (b"1 2 3\n1 2\n", "2 numbers in row 2 of points, 3 in the first"),
+    "two.xyz": (b"1 2\n", "rows of 2 numbers"),
     "bare.xyz": (b"1 2 3\n4 5 6\n", "neither faces nor normals"),
     "few.xyz": (b"1 2 3 0 0 1\n4 5 6 0 0 1\n7 8 9 0 0 0\n", "2 distinct points have a normal"),
     "points.obj": (TRIANGLE.encode(), "neither faces nor normals"),
     "nan.obj": ((TRIANGLE + "v nan 0 0\nf 1 2 4\n").encode(), "1 of .* vertices are NaN"),
     "inf.ply": (ASCII_PLY.format(2).replace("1 0 0", "inf 0 0").encode(), "NaN or infinite"),
-    "range.obj": ((TRIANGLE + "f 1 2 9\n").encode(), "cannot be read as OBJ .*out of bounds"),
+    "range.obj": ((TRIANGLE + "f 1 2 9\n").encode(), "names vertex 9 of 3"),
     "range.ply": (ASCII_PLY.format(7).encode(), "names vertex 7 of 3"),
     "minus.ply": (ASCII_PLY.format(-1).encode(), "names vertex -1 of 3"),
-    "range.off": (b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", "cannot be read as OFF"),
+    "range.off": (b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", "names vertex 7 of 3"),
     "short.off": (b"OFF\n9000000000 1 0\n0 0 0\n", "claims 9,000,000,000 vertices"),
     "place.obj": (b"v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "at one place"),
     "line.obj": (b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "none of its 1 faces has an area"),
@@ -285,7 +286,7 @@ def test_missing_folder_and_too_many_faces(tmp_path, monkeypatch):
         load_surface(tmp_path / "none.obj")
     with pytest.raises(SinefieldError, match="is not a file"):
         load_surface(tmp_path)
-    monkeypatch.setattr(mesh_files, "MAX_FACES", 10)
+    monkeypatch.setattr(source, "MAX_FACES", 10)
     for kind in ("obj", "ply", "stl", "off", "glb"):
         with pytest.raises(SinefieldError, match="12 faces, more than 10"):
             load_surface(save(BOX, tmp_path / f"box.{kind}"))

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from sinefield.config import FAMILIES, ShapesDataConfig
 from sinefield.data.made.families import FAMILIES as ALL_FAMILIES
 from sinefield.data.made.families import Shape, check_families, make_shape
-from sinefield.data.surfaces.mesh_files import EXTENSIONS
+from sinefield.data.surfaces.mesh_files import MESHES
 from sinefield.data.surfaces.sampling import surface_samples
 from sinefield.data.surfaces.surface import Normalisation, Surface, distance_to_mesh, load_surface, winding_number
 from sinefield.errors import SinefieldError
@@ -39,7 +39,6 @@ SURFACE, NEAR, VOLUME = 2048, 4096, 4096
 """Points of each shape: on its surface, near it, and anywhere."""
 NEAR_STD = 0.01, 0.04
 SURROUND = 0.06
-MESHES = set(EXTENSIONS) - {".xyz"}  # a cloud has no inside
 
 
 @dataclass(frozen=True)

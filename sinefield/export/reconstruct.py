@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import trimesh
 
 from sinefield.data.surfaces.mesh_files import read_shape
@@ -43,7 +44,7 @@ def reconstruct_shape(
     field, _ = load_field(run)
     if not isinstance(field, LatentShapeField):
         raise SinefieldError(f"{run}: is a {field.kind} field; give a run of kind shapes, as scenes/shapes.yaml trains")
-    cloud = read_shape(points).vertices
+    cloud = np.concatenate([part.vertices for part in read_shape(points).parts])
     shape = field.shape_of(cloud, str(points))
     vertices, faces, statistics = extract_shape(shape, resolution, level)
     if largest:

@@ -17,6 +17,8 @@ from sinefield.store.run import Run
 from sinefield.strict import load_yaml, nearest
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+CAPTURES = ("poses_bounds.npy", "cameras_sphere.npz", "cameras.npz", "cameras.txt", "images.txt", "points3D.txt")
+"""Files of poses whose endings clouds of points have, too."""
 GROUPS = ("training", "field", "data")
 """Where a setting given by its bare name is looked for, in this order."""
 TAKEN = (
@@ -94,12 +96,12 @@ def _named(path: str) -> Given:
     if place.is_dir():
         return Given("radiance", str(place), {})
     suffix = place.suffix.lower()
-    if suffix in MESHES:
-        return Given("shape", str(place), {})
     if suffix in IMAGES or path.startswith(tuple(FOLDERS)):
         return Given("image", str(place), {})
-    if suffix in (".json", ".npy", ".npz", ".bin", ".txt"):
+    if suffix in (".json", ".bin") or place.name in CAPTURES:
         return Given("radiance", str(place), {})
+    if suffix in MESHES:
+        return Given("shape", str(place), {})
     raise SinefieldError(f"{path}: is of no kind that fit knows; it takes {TAKEN}")
 
 

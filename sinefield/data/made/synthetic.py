@@ -1,4 +1,4 @@
-"""A posed image set rendered from a mesh: the package's own scene, or any file trimesh reads.
+"""A posed image set rendered from a mesh: the package's own scene, or any mesh file that is read.
 
 Embree casts the rays on the CPU; no OpenGL. Colours are sRGB numbers from end to end; light scales them directly,
 without a gamma curve. Surfaces are diffuse and lights fixed in the world, so a point looks the same from everywhere.
@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from sinefield.cameras.cameras import Vector, look_at
 from sinefield.data.made.procedural import demo_scene, demo_shape
-from sinefield.data.surfaces.coloured import bilinear, corner_colours, load_coloured, texture_of, with_vertex_colours
+from sinefield.data.surfaces.coloured import corners_of, load_coloured, paint_of, part_of, with_vertex_colours
+from sinefield.data.surfaces.parts import Paint, Part
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_folder
 from sinefield.version import __version__
@@ -40,27 +41,28 @@ CONTENTS = {"train", "val", "test", "mesh.ply", "shape.ply", "synth.json"} | {
     f"transforms_{split}.json" for split in ("train", "val", "test")
 }
 
+Mesh = trimesh.Trimesh | Part
+
 
 class Raycaster:
     """One or several coloured meshes, ready to be photographed.
 
     Arguments:
-        meshes: a trimesh mesh or several, with vertex, face or texture colours, or none (then clay).
+        meshes: one or several, of a file or made by trimesh, with vertex, face or texture colours, or none (then clay).
         up: (3,) where the sky is.
     """
 
-    def __init__(self, meshes: trimesh.Trimesh | Sequence[trimesh.Trimesh], up: Vector = (0, 0, 1)) -> None:
-        meshes = [meshes] if isinstance(meshes, trimesh.Trimesh) else list(meshes)
-        corners = np.concatenate([np.asarray(mesh.triangles, np.float64) for mesh in meshes])
+    def __init__(self, meshes: Mesh | Sequence[Mesh], up: Vector = (0, 0, 1)) -> None:
+        several = [meshes] if isinstance(meshes, (trimesh.Trimesh, Part)) else meshes
+        parts = [part_of(mesh) for mesh in several]
+        corners = np.concatenate([corners_of(part) for part in parts])
         low, high = corners.min((0, 1)), corners.max((0, 1))
         # Embree works in float32: give it a mesh of about unit size around 0, whatever the user's units.
         self.centre = (low + high) / 2
         self.radius = float(np.linalg.norm(corners - self.centre, axis=2).max())
         self.corners = ((corners - self.centre) / self.radius).astype(np.float32)
         self.normals, self.face_normals = _normals(self.corners)
-        self.textures = [texture_of(mesh) for mesh in meshes]
-        self.mesh_of_face = np.repeat(np.arange(len(meshes)), [len(mesh.faces) for mesh in meshes])
-        self.paint = np.concatenate([corner_colours(mesh) for mesh in meshes])
+        self.paint = Paint.joined([paint_of(part) for part in parts])
         self.scene = EmbreeScene()
         faces = np.arange(3 * len(corners), dtype=np.int32).reshape(-1, 3)
         TriangleMesh(scene=self.scene, vertices=self.corners.reshape(-1, 3), indices=faces)
@@ -103,7 +105,7 @@ class Raycaster:
         hit = np.flatnonzero(found["primID"] >= 0)
         face, u, v = found["primID"][hit], found["u"][hit], found["v"][hit]
         weights = np.stack([1 - u - v, u, v], 1)[:, :, None]
-        colour = self._albedo(face, weights)
+        colour = self.paint.at(face, weights[:, :, 0])
         if shaded:
             outward = self.face_normals[face]
             side = np.where((outward * rays_d[hit]).sum(1) > 0, -1, 1).astype(np.float32)[:, None]
@@ -111,14 +113,6 @@ class Raycaster:
             points = (self.corners[face] * weights).sum(1) + 1e-3 * side * outward
             colour = np.minimum(colour * self._light(points, normals, number, of)[:, None], 1)
         return hit, colour
-
-    def _albedo(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        values = (self.paint[face] * weights).sum(1)
-        for number, texture in enumerate(self.textures):
-            if texture is not None:
-                mine = self.mesh_of_face[face] == number
-                values[mine] = bilinear(texture, values[mine, :2])
-        return values
 
     def _light(self, points: np.ndarray, normals: np.ndarray, number: int, of: int) -> np.ndarray:
         """(p,) brightness: soft-shadowed sun, unshadowed fill, and a sky that corners see less of.
@@ -151,7 +145,7 @@ class Raycaster:
 
 
 def render_views(
-    meshes: trimesh.Trimesh | Sequence[trimesh.Trimesh],
+    meshes: Mesh | Sequence[Mesh],
     c2w: Float[np.ndarray, "n 3 4"],
     width: int,
     height: int,
@@ -225,7 +219,7 @@ def synthesize(
 
     Arguments:
         out: folder to make. It appears only once everything in it is written.
-        mesh: a file trimesh reads, with vertex, face or texture colours or none; None for `demo_scene(seed)`.
+        mesh: a mesh file, with vertex, face or texture colours or none; None for `demo_scene(seed)`.
         n_train, n_val, n_test: views; a split of 0 views has no file. At least one for training.
         resolution: width and height in pixels, 8 to 4096.
         samples: samples**2 rays a pixel.
@@ -244,7 +238,7 @@ def synthesize(
     views = {"train": n_train, "val": n_val, "test": n_test}
     _check_settings(views, resolution, samples, seed, up)
     out = _check_folder(Path(out), overwrite)
-    parts = load_coloured(mesh) if mesh is not None else [demo_scene(seed)]
+    parts = load_coloured(mesh) if mesh is not None else [part_of(demo_scene(seed))]
     axis = (0, 1, 0) if up == "y" else (0, 0, 1)
     caster = Raycaster(parts, axis)
     focal = 0.5 * resolution / math.tan(0.5 * CAMERA_ANGLE)

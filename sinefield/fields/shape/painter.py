@@ -8,7 +8,7 @@ from torch import Tensor
 from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.cameras.orbits import pinholes
 from sinefield.data.made.synthetic import BOUNCE, FILL, GROUND, SKY, SUN
-from sinefield.data.surfaces.coloured import CLAY
+from sinefield.data.surfaces.parts import CLAY
 from sinefield.fields.base import Painter
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.surface import MARGIN, SLOPE

@@ -191,6 +191,9 @@ class Field:
     def mesh(self, resolution: int = 192, level: float | None = None) -> trimesh.Trimesh:
         """The field's surface, in the coordinates of its data; with vertex colours where the field has them.
 
+        `save_mesh` writes it better than trimesh does: far from the origin trimesh's files lose what float64 has, and
+        its GLB holds sRGB where linear light should be.
+
         Arguments:
             resolution: samples along the longest side of the box.
             level: a signed distance in input units, an occupancy, or a density; the field's usual one when None.
@@ -207,6 +210,40 @@ class Field:
         if colours is not None:
             mesh.visual.vertex_colors = colours
         return mesh
+
+    def save_mesh(
+        self,
+        path: str | Path,
+        resolution: int = 256,
+        level: float | None = None,
+        unit: str | None = None,
+        up: str | None = None,
+        input_unit: str | None = None,
+        input_up: str | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Write the field's surface as `.ply .obj .off .stl .glb .usdz .3mf`, as `sinefield mesh` does.
+
+        Without the four options of units and axes the file has the numbers of the field's data.
+
+        Arguments:
+            resolution, level: see `mesh`.
+            unit, up: of the file's numbers: m cm mm in ft; y z. A GLB's node takes them to metres and y up.
+            input_unit, input_up: of the data; where the field does not know them m, and y.
+            overwrite: replace what is there.
+
+        Returns:
+            what was written, as it was read back; see `export.mesh.export_mesh`.
+
+        Raises:
+            SinefieldError: see `mesh`; a file that cannot be written, or an STL that would lose too much.
+        """
+        from sinefield.export.mesh import export_mesh
+        from sinefield.meshing.frame import Frame
+
+        frame = Frame(unit, up, input_unit, input_up)
+        samples = whole("resolution", resolution)
+        return export_mesh(self.path, path, samples, level, overwrite=overwrite, adapters=self._adapters, frame=frame)
 
     def orbit(
         self, frames: int = 8, width: int | None = None, height: int | None = None, elevation: float | None = None

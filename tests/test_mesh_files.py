@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import trimesh
 
+from sinefield.api import load
+from sinefield.commands.cli import main
 from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
+from sinefield.export.mesh import export_mesh
 from sinefield.meshing.frame import Frame, place
 from sinefield.meshing.named_mesh import NamedMesh, linear, single_loss
 from sinefield.meshing.read_back import read_back
 from sinefield.meshing.write import EXTENSIONS, check_mesh_path, write_meshes
+from sinefield.store.fields import load_field, save_field
 
 FAR = np.array([500123.4, 1e7, -312.5])
 WITHOUT_STL = [kind for kind in EXTENSIONS if kind != ".stl"]
@@ -423,3 +427,65 @@ def test_large_files_are_not_read_back(tmp_path):
     missing = read_back(tmp_path / "missing.ply", 5, 3_000_000)
     assert missing["watertight"] is None and missing["read_back"] is False
     assert (missing["vertices"], missing["faces"]) == (5, 3_000_000)
+
+
+@pytest.fixture(scope="module")
+def knots(tmp_path_factory):
+    """The knot where it is, and far away."""
+    folder = tmp_path_factory.mktemp("knots")
+    field, _ = load_field("example:knot")
+    save_field(folder / "near.safetensors", field)
+    field.centre += field.centre.new_tensor(FAR)
+    field.aabb += field.aabb.new_tensor([*FAR, *FAR])
+    save_field(folder / "far.safetensors", field, {"unit": "ft"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", WITHOUT_STL)
+@pytest.mark.parametrize("more", [{}, {"faces": 1500}, {"largest": True}])
+def test_a_field_far_away_gives_the_mesh_it_gives_here(kind, more, knots, tmp_path):
+    exported = {}
+    for name in ("near", "far"):
+        report = export_mesh(knots / f"{name}.safetensors", tmp_path / f"{name}{kind}", 40, **more)
+        exported[name] = places(tmp_path / f"{name}{kind}")
+        assert report["watertight"] and report["degenerate_faces"] == 0
+        assert (report["vertices"], report["faces"]) == tuple(map(len, exported[name]))
+    (near, faces), (far, far_faces) = exported["near"], exported["far"]
+    size = np.ptp(near, axis=0).max()
+    if "faces" in more:  # of equally good edges another may go first
+        one, other = trimesh.Trimesh(near, faces), trimesh.Trimesh(far - FAR, far_faces)
+        assert len(far_faces) <= 1500 and other.volume == pytest.approx(one.volume, rel=2e-3)
+        np.testing.assert_allclose(other.bounds, one.bounds, atol=5e-3 * size)
+    else:
+        np.testing.assert_array_equal(faces, far_faces)
+        np.testing.assert_allclose(far - FAR, near, rtol=0, atol=1e-6 * size)
+
+
+def test_a_far_field_is_refused_as_stl_before_it_is_evaluated(knots, tmp_path, monkeypatch):
+    monkeypatch.setattr("sinefield.export.mesh.extract_field", lambda *_: pytest.fail("evaluated"))
+    with pytest.raises(SinefieldError, match="STL has single precision only"):
+        export_mesh(knots / "far.safetensors", tmp_path / "a.stl", 40)
+
+
+def test_a_field_that_knows_its_unit_is_taken_at_its_word(knots, tmp_path):
+    path = tmp_path / "a.3mf"
+    assert export_mesh(knots / "far.safetensors", path, 24)["scaled"] is None
+    assert model(path).get("unit") == "foot"
+    report = export_mesh(knots / "far.safetensors", path, 24, frame=Frame("in"), overwrite=True)
+    assert report["scaled"] == "by 12, ft to in" and report["unit"] == "in"
+    assert np.abs(places(path)[0].mean(axis=0) / FAR / 12 - 1).max() < 0.01
+
+
+def test_the_command_and_the_method_turn_and_scale_alike(tmp_path, capsys):
+    words = ["mesh", "example:knot", str(tmp_path / "a.ply"), "--resolution", "32", "--unit", "cm", "--up", "z"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert main([*words, "--overwrite", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["unit"] == "cm" and report["up"] == "z" and report["turned"].startswith("from y up to z up")
+    assert f"note: scaled {report['scaled']}" in lines and f"note: turned {report['turned']}" in lines
+    knot = load("example:knot")
+    knot.save_mesh(tmp_path / "b.ply", 32, unit="cm", up="z")
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    x, y, z = knot.mesh(32).vertices.T
+    np.testing.assert_allclose(places(tmp_path / "a.ply")[0], 100 * np.stack([x, -z, y], axis=1), rtol=1e-6, atol=1e-5)

@@ -275,10 +275,11 @@ class Field:
             >>> sf.load("example:knot").render(width=64).shape
             (64, 64, 4)
         """
+        from sinefield.export.flight import cameras_for
         from sinefield.render.channels import picture
 
         painter = self._kind().painter(self._torch())
-        cameras = _cameras(painter, camera, width, height)
+        cameras = cameras_for(painter, camera, width, height)
         span = painter.span(cameras)
         images = [
             picture(painter.layers(cameras, i), "rgb", painter.background, span, alpha=True)
@@ -440,32 +441,3 @@ class _Home:
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="sinefield-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
-def _cameras(painter: Any, camera: Any, width: int | None, height: int | None) -> Cameras:
-    """The cameras that `Field.render` takes."""
-    from dataclasses import replace
-
-    import torch
-
-    from sinefield.cameras.cameras import Cameras
-    from sinefield.export.flight import MAX_SIDE
-
-    for name, side in (("width", width), ("height", height)):
-        if side is not None and not 1 <= whole(name, side) <= MAX_SIDE:
-            raise SinefieldError(f"{name} is {side}; 1 to {MAX_SIDE} pixels")
-    if isinstance(camera, Cameras):
-        if width is not None or height is not None:
-            raise SinefieldError("these cameras have a size of their own; leave width and height out")
-        return camera
-    usual = painter.orbit(1, (width, height))
-    if camera is None:
-        return usual
-    pose = numbers(camera)
-    if pose.shape not in ((3, 4), (4, 4)) or pose.dtype.kind not in "fiu" or not np.isfinite(pose).all():
-        given = f"an array of shape {pose.shape}" if pose.ndim else type(camera).__name__
-        raise SinefieldError(f"the camera is {given}; give Cameras, or (3, 4) or (4, 4) camera to world, see look_at")
-    turn = pose[:3, :3].astype(np.float64)
-    if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or np.linalg.det(turn) < 0:
-        raise SinefieldError("the camera's first three columns are no rotation; give a camera to world, see look_at")
-    return replace(usual, c2w=torch.tensor(pose[None, :3], dtype=torch.float32))

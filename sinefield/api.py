@@ -191,6 +191,9 @@ class Field:
     def mesh(self, resolution: int = 192, level: float | None = None) -> trimesh.Trimesh:
         """The field's surface, in the coordinates of its data; with vertex colours where the field has them.
 
+        `save_mesh` writes it better than trimesh does: far from the origin trimesh's files lose what float64 has, and
+        its GLB holds sRGB where linear light should be.
+
         Arguments:
             resolution: samples along the longest side of the box.
             level: a signed distance in input units, an occupancy, or a density; the field's usual one when None.
@@ -207,6 +210,40 @@ class Field:
         if colours is not None:
             mesh.visual.vertex_colors = colours
         return mesh
+
+    def save_mesh(
+        self,
+        path: str | Path,
+        resolution: int = 256,
+        level: float | None = None,
+        unit: str | None = None,
+        up: str | None = None,
+        input_unit: str | None = None,
+        input_up: str | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Write the field's surface as `.ply .obj .off .stl .glb .usdz .3mf`, as `sinefield mesh` does.
+
+        Without the four options of units and axes the file has the numbers of the field's data.
+
+        Arguments:
+            resolution, level: see `mesh`.
+            unit, up: of the file's numbers: m cm mm in ft; y z. A GLB's node takes them to metres and y up.
+            input_unit, input_up: of the data; where the field does not know them m, and y.
+            overwrite: replace what is there.
+
+        Returns:
+            what was written, as it was read back; see `export.mesh.export_mesh`.
+
+        Raises:
+            SinefieldError: see `mesh`; a file that cannot be written, or an STL that would lose too much.
+        """
+        from sinefield.export.mesh import export_mesh
+        from sinefield.meshing.frame import Frame
+
+        frame = Frame(unit, up, input_unit, input_up)
+        samples = whole("resolution", resolution)
+        return export_mesh(self.path, path, samples, level, overwrite=overwrite, adapters=self._adapters, frame=frame)
 
     def orbit(
         self, frames: int = 8, width: int | None = None, height: int | None = None, elevation: float | None = None
@@ -238,10 +275,11 @@ class Field:
             >>> sf.load("example:knot").render(width=64).shape
             (64, 64, 4)
         """
+        from sinefield.export.flight import cameras_for
         from sinefield.render.channels import picture
 
         painter = self._kind().painter(self._torch())
-        cameras = _cameras(painter, camera, width, height)
+        cameras = cameras_for(painter, camera, width, height)
         span = painter.span(cameras)
         images = [
             picture(painter.layers(cameras, i), "rgb", painter.background, span, alpha=True)
@@ -403,32 +441,3 @@ class _Home:
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="sinefield-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
-def _cameras(painter: Any, camera: Any, width: int | None, height: int | None) -> Cameras:
-    """The cameras that `Field.render` takes."""
-    from dataclasses import replace
-
-    import torch
-
-    from sinefield.cameras.cameras import Cameras
-    from sinefield.export.flight import MAX_SIDE
-
-    for name, side in (("width", width), ("height", height)):
-        if side is not None and not 1 <= whole(name, side) <= MAX_SIDE:
-            raise SinefieldError(f"{name} is {side}; 1 to {MAX_SIDE} pixels")
-    if isinstance(camera, Cameras):
-        if width is not None or height is not None:
-            raise SinefieldError("these cameras have a size of their own; leave width and height out")
-        return camera
-    usual = painter.orbit(1, (width, height))
-    if camera is None:
-        return usual
-    pose = numbers(camera)
-    if pose.shape not in ((3, 4), (4, 4)) or pose.dtype.kind not in "fiu" or not np.isfinite(pose).all():
-        given = f"an array of shape {pose.shape}" if pose.ndim else type(camera).__name__
-        raise SinefieldError(f"the camera is {given}; give Cameras, or (3, 4) or (4, 4) camera to world, see look_at")
-    turn = pose[:3, :3].astype(np.float64)
-    if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or np.linalg.det(turn) < 0:
-        raise SinefieldError("the camera's first three columns are no rotation; give a camera to world, see look_at")
-    return replace(usual, c2w=torch.tensor(pose[None, :3], dtype=torch.float32))

@@ -1,16 +1,12 @@
-"""Extracted surfaces against formulas: place, size, orientation, closedness; files read back."""
-
-import json
+"""Extracted surfaces against formulas: place, size, orientation, closedness."""
 
 import numpy as np
 import pytest
 import torch
 import trimesh
 
-from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
-from sinefield.meshing import extract as module
-from sinefield.meshing.extract import check_mesh_path, estimate_bytes, extract, largest_component, write_mesh
+from sinefield.meshing.extract import estimate_bytes, extract, largest_component
 
 CUBE = np.array([-1.0, -1, -1, 1, 1, 1])
 
@@ -38,6 +34,16 @@ def test_a_sphere_comes_back_where_it_was(centre, radius):
     assert mesh.euler_number == 2 and not grid["capped"]
     np.testing.assert_allclose(np.linalg.norm(vertices - centre, axis=1), radius, rtol=1e-3)
     assert grid["pitch"] == pytest.approx(2.4 * radius / 79) and grid["shape"] == [80, 80, 80]
+
+
+def test_a_sphere_far_away_is_as_exact_as_one_here():
+    def at(centre):
+        place = torch.tensor(centre, dtype=torch.float64)
+        box = np.concatenate([np.array(centre) - 3.6, np.array(centre) + 3.6])
+        vertices = extract(lambda points: (points - place).norm(dim=1) - 3, box, 40, 0.0, "below", progress=False)[0]
+        return vertices - np.array(centre)
+
+    np.testing.assert_allclose(at([1e7, -1e7, 5e6]), at([0.0, 0.0, 0.0]), atol=3e-7)
 
 
 def test_above_looks_outward_too():
@@ -130,55 +136,6 @@ def test_the_suggested_resolution_fits():
     assert 60 < suggested < 400 and estimate_bytes(np.full(3, suggested)) < 20 << 20
 
 
-def stored_normals(path):
-    """What the file says; trimesh's own meshes compute their normals anew."""
-    if path.suffix == ".obj":
-        return np.array([line.split()[1:] for line in path.read_text().splitlines() if line.startswith("vn ")], float)
-    if path.suffix == ".ply":
-        data = trimesh.load_mesh(path, process=False).metadata["_ply_raw"]["vertex"]["data"]
-        return np.column_stack([data["nx"], data["ny"], data["nz"]])
-    with path.open("rb") as stream:
-        (geometry,) = trimesh.exchange.gltf.load_glb(stream)["geometry"].values()
-    return geometry["vertex_normals"]
-
-
-@pytest.mark.parametrize("kind", module.EXTENSIONS)
-@pytest.mark.parametrize("coloured", [False, True])
-def test_files_read_back(kind, coloured, tmp_path):
-    vertices, faces, _ = extract(sphere((0, 0, 3e-3), 1e-3), CUBE * 1.5e-3 + [0, 0, 3e-3] * 2, 20, 0.0, "below")
-    colours = np.random.default_rng(0).integers(0, 256, vertices.shape, dtype=np.uint8) if coloured else None
-    normals = vertices - [0, 0, 3e-3]
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    path = tmp_path / f"new/sphere{kind}"
-    write_mesh(path, vertices, faces, colours, normals)
-    surface = load_surface(path)
-    assert surface.report["watertight"] and surface.faces.shape == faces.shape
-    np.testing.assert_allclose(surface.aabb[:3], vertices.min(axis=0), atol=1e-9)
-    if kind == ".stl":
-        assert surface.paint is None
-        return
-    np.testing.assert_allclose(surface.vertices, vertices, atol=1e-9)
-    if coloured:
-        np.testing.assert_allclose(surface.paint.corners, colours[faces] / 255, atol=1e-6)
-    np.testing.assert_allclose(stored_normals(path), normals, atol=1e-5)
-
-
-def test_mesh_paths_are_refused_early(tmp_path):
-    for name in ("mesh.blend", "mesh", "mesh.obj.gz"):
-        with pytest.raises(SinefieldError, match="unknown mesh kind"):
-            check_mesh_path(tmp_path / name)
-    path = tmp_path / "mesh.ply"
-    assert check_mesh_path(path) == path and check_mesh_path(tmp_path / "MESH.PLY")
-    path.write_bytes(b"old")
-    with pytest.raises(SinefieldError, match="exists already"):
-        write_mesh(path, *extract(sphere((0, 0, 0), 0.5), CUBE, 9, 0.0, "below")[:2])
-    with pytest.raises(SinefieldError, match="no faces"):
-        write_mesh(path, np.zeros((0, 3)), np.zeros((0, 3), np.int32), overwrite=True)
-    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["mesh.ply"]
-    write_mesh(path, *extract(sphere((0, 0, 0), 0.5), CUBE, 9, 0.0, "below")[:2], overwrite=True)
-    assert load_surface(path).report["watertight"]
-
-
 def test_largest_component():
     def two(p):
         return torch.minimum(sphere((-0.5, 0, 0), 0.4)(p), sphere((0.6, 0, 0), 0.2)(p))
@@ -228,20 +185,3 @@ def test_a_bound_on_the_slope_finds_what_no_corner_shows():
     both = extract(shell_and_dust, CUBE, 83, 0.0, "below", block=8, slope=1.0)
     pieces = [len(trimesh.Trimesh(*found[:2], process=False).split()) for found in (ring, both)]
     assert pieces == [1, 2]
-
-
-@pytest.mark.parametrize("kind", ["glb", "ply", "obj", "stl"])
-def test_a_file_says_what_it_is(kind, tmp_path):
-    vertices, faces, _ = extract(sphere((0, 0, 0), 0.5), CUBE, 9, 0.0, "below")
-    colours = np.full((len(vertices), 3), 200, np.uint8)
-    path = tmp_path / f"a.{kind}"
-    write_mesh(path, vertices, faces, colours, about={"frame": "the input's own", "generator": "test"})
-    content = path.read_bytes()
-    if kind == "glb":
-        length = int.from_bytes(content[12:16], "little")
-        tree = json.loads(content[20 : 20 + length])
-        assert tree["asset"]["extras"] == {"frame": "the input's own", "generator": "test"}
-    else:
-        assert (b"frame: the input's own" in content) == (kind != "stl")
-    back = trimesh.load(path, force="mesh", process=False)
-    assert len(back.faces) == len(faces) and np.abs(back.bounds).max() == pytest.approx(0.5, abs=0.02)

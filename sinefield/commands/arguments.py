@@ -5,7 +5,8 @@ from typing import Any
 
 from sinefield.errors import SinefieldError
 
-MESH_FILE = "mesh file: .ply .obj .stl .glb"
+MESH_FILE = "mesh file: .ply .obj .off .stl .glb .usdz .3mf"
+UNITS, AXES = ("m", "cm", "mm", "in", "ft"), ("y", "z")
 
 
 def add_run(parser: argparse.ArgumentParser, help: str = "run folder or .sine file") -> None:
@@ -52,6 +53,46 @@ def add_surface(parser: argparse.ArgumentParser, resolution: int, box: str, dens
     help_ = f"level of the surface; default 0 of a distance, 0.5 of an occupancy{density}"
     parser.add_argument("--level", type=float, help=help_)
     parser.add_argument("--largest", action="store_true", help="keep the largest connected piece only")
+
+
+def add_frame(parser: argparse.ArgumentParser) -> None:
+    """Unit and axes of a mesh file: --unit, --up, --input-unit, --input-up."""
+    help_ = "unit of the file's numbers; nothing is scaled without"
+    parser.add_argument("--unit", choices=UNITS, help=help_)
+    parser.add_argument("--up", choices=AXES, help="axis of the file that is up; nothing is turned without")
+    help_ = "unit of the input, where the field does not know it (m)"
+    parser.add_argument("--input-unit", choices=UNITS, help=help_)
+    help_ = "axis of the input that is up (for photographs what their cameras say, otherwise y)"
+    parser.add_argument("--input-up", choices=AXES, help=help_)
+
+
+FRAME_NOTES = """
+
+units and axes:
+  A mesh keeps the input's numbers, unless one of these four options is given. Then the file's numbers are in --unit
+  with --up up. 3MF and USDZ also say their unit, USDZ its axis. A GLB is in metres with y up by its specification:
+  there a node takes the mesh's numbers to that, so that every viewer shows the object in its size and upright."""
+
+
+def frame_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_frame` has read, by name."""
+    from sinefield.meshing.frame import Frame
+
+    return {"frame": Frame(options.unit, options.up, options.input_unit, options.input_up)}
+
+
+def mesh_text(report: dict[str, Any]) -> str:
+    """The counts of a mesh file as it was read back."""
+    state = {True: "watertight", False: "open", None: "too large to be read back"}[report["watertight"]]
+    return f"{report['vertices']:,} vertices, {report['faces']:,} faces, {state}"
+
+
+def mesh_notes(report: dict[str, Any]) -> str:
+    """A line for each thing that was done to a mesh's numbers, each after a line break."""
+    notes = [f"{what} {report[what]}" for what in ("scaled", "turned") if report[what]]
+    if report["degenerate_faces"]:
+        notes.append(f"{report['degenerate_faces']:,} faces have two corners at one place")
+    return "".join(f"\nnote: {note}" for note in notes)
 
 
 def add_quantiser(parser: argparse.ArgumentParser) -> None:

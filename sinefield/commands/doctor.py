@@ -55,6 +55,7 @@ def _try_all() -> list[dict[str, Any]]:
         _try("winding numbers (libigl)", _igl, "used for inside and outside", "pip install libigl"),
         _try("entropy coding (constriction)", _coder, "used by pack", "pip install constriction"),
         _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
+        _try("USDZ (usd-core)", _usd, "used by mesh for .usdz", "optional: pip install 'sinefield[usd]'"),
         _try("viewer (viser)", _viser, "used by view", "optional: pip install 'sinefield[view]'"),
         _try("CUDA", _cuda, "used in training with device: auto", "training runs on the CPU"),
         _try("nerfacc", _nerfacc, "marches rays on CUDA", "optional: pip install 'sinefield[cuda]'"),
@@ -184,6 +185,13 @@ def _ffmpeg() -> str | None:
 
     imageio_ffmpeg.get_ffmpeg_exe()
     return imageio_ffmpeg.get_ffmpeg_version().split("-")[0]
+
+
+def _usd() -> str | None:
+    from pxr import Usd
+
+    Usd.Stage.CreateInMemory().DefinePrim("/mesh", "Mesh")
+    return _version("usd-core")
 
 
 def _viser() -> str | None:

@@ -2,7 +2,19 @@
 
 import argparse
 
-from sinefield.commands.arguments import MESH_FILE, add_edits, add_out, add_run, add_surface, surface_options
+from sinefield.commands.arguments import (
+    FRAME_NOTES,
+    MESH_FILE,
+    add_edits,
+    add_frame,
+    add_out,
+    add_run,
+    add_surface,
+    frame_options,
+    mesh_notes,
+    mesh_text,
+    surface_options,
+)
 from sinefield.commands.command import Answer, Command
 
 BOX = ("XMIN", "YMIN", "ZMIN", "XMAX", "YMAX", "ZMAX")
@@ -18,6 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dense", action="store_true", help="evaluate every point of the grid, not only near the surface"
     )
+    add_frame(parser)
     add_edits(parser)
 
 
@@ -28,6 +41,7 @@ def run(options: argparse.Namespace) -> Answer:
         options.run,
         options.out,
         **surface_options(options),
+        **frame_options(options),
         crop=options.crop,
         faces=options.faces,
         colours=not options.no_colours,
@@ -38,9 +52,8 @@ def run(options: argparse.Namespace) -> Answer:
     why = report["level_note"]
     note = f"\nnote: a density mesh is an estimate; its level: {why}" if why else ""
     return report, (
-        f"{options.out}: {report['vertices']:,} vertices, {report['faces']:,} faces, "
-        f"{'watertight' if report['watertight'] else 'open'}, level {report['level']:g}, {report['seconds']:.1f} s"
-        f"{note}"
+        f"{options.out}: {mesh_text(report)}, level {report['level']:g}, {report['seconds']:.1f} s"
+        f"{mesh_notes(report)}{note}"
     )
 
 
@@ -49,4 +62,5 @@ COMMAND = Command(
     example="sinefield mesh runs/armadillo armadillo.glb --resolution 256",
     arguments=arguments,
     run=run,
+    notes=FRAME_NOTES,
 )

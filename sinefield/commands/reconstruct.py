@@ -2,7 +2,18 @@
 
 import argparse
 
-from sinefield.commands.arguments import MESH_FILE, add_out, add_run, add_surface, surface_options
+from sinefield.commands.arguments import (
+    FRAME_NOTES,
+    MESH_FILE,
+    add_frame,
+    add_out,
+    add_run,
+    add_surface,
+    frame_options,
+    mesh_notes,
+    mesh_text,
+    surface_options,
+)
 from sinefield.commands.command import Answer, Command
 
 POINTS = "points on the shape's surface, no normals needed: .ply or .xyz; of a mesh its vertices"
@@ -13,17 +24,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("points", help=POINTS)
     add_out(parser, MESH_FILE)
     add_surface(parser, 96, "points' box")
+    add_frame(parser)
 
 
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.export.reconstruct import reconstruct_shape
 
     report = reconstruct_shape(
-        options.run, options.points, options.out, **surface_options(options), overwrite=options.overwrite
+        options.run,
+        options.points,
+        options.out,
+        **surface_options(options),
+        **frame_options(options),
+        overwrite=options.overwrite,
     )
     return report, (
-        f"{options.out}: from {report['points']:,} points {report['vertices']:,} vertices, {report['faces']:,} faces, "
-        f"{'watertight' if report['watertight'] else 'open'}, {report['seconds']:.1f} s"
+        f"{options.out}: from {report['points']:,} points {mesh_text(report)}, {report['seconds']:.1f} s"
+        f"{mesh_notes(report)}"
     )
 
 
@@ -32,4 +49,5 @@ COMMAND = Command(
     example="sinefield reconstruct runs/shapes points.ply out.glb",
     arguments=arguments,
     run=run,
+    notes=FRAME_NOTES,
 )

@@ -1,9 +1,12 @@
 """Where a video's camera flies: an orbit, a path along the training cameras, a file, or where the photographs are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from sinefield.cameras.cameras import Cameras
 from sinefield.cameras.orbits import Size
@@ -15,6 +18,7 @@ from sinefield.data.photographs.images import Views, load_posed
 from sinefield.errors import SinefieldError
 from sinefield.example_files import is_sine
 from sinefield.fields.base import Field, Painter, kind_of
+from sinefield.plain.questions import numbers, whole
 from sinefield.store.fields import edited_config
 from sinefield.store.run import Run
 from sinefield.store.sine_files import config_of, load_packed
@@ -164,3 +168,29 @@ def _config(run: str | Path, trained: Field, flight: Flight, adapters: Sequence[
     else:
         config = Run(Path(run).parent if Path(run).is_file() else run).config()
     return config
+
+
+def cameras_for(painter: Painter, camera: Any, width: int | None, height: int | None) -> Cameras:
+    """The cameras that someone's own `camera` stands for; see `Field.render`.
+
+    Raises:
+        SinefieldError: a size out of range, or beside cameras that have one; no camera to world.
+    """
+    for name, side in (("width", width), ("height", height)):
+        if side is not None and not 1 <= whole(name, side) <= MAX_SIDE:
+            raise SinefieldError(f"{name} is {side}; 1 to {MAX_SIDE} pixels")
+    if isinstance(camera, Cameras):
+        if width is not None or height is not None:
+            raise SinefieldError("these cameras have a size of their own; leave width and height out")
+        return camera
+    usual = painter.orbit(1, (width, height))
+    if camera is None:
+        return usual
+    pose = numbers(camera)
+    if pose.shape not in ((3, 4), (4, 4)) or pose.dtype.kind not in "fiu" or not np.isfinite(pose).all():
+        given = f"an array of shape {pose.shape}" if pose.ndim else type(camera).__name__
+        raise SinefieldError(f"the camera is {given}; give Cameras, or (3, 4) or (4, 4) camera to world, see look_at")
+    turn = pose[:3, :3].astype(np.float64)
+    if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or np.linalg.det(turn) < 0:
+        raise SinefieldError("the camera's first three columns are no rotation; give a camera to world, see look_at")
+    return replace(usual, c2w=torch.tensor(pose[None, :3], dtype=torch.float32))

@@ -12,7 +12,11 @@ from jaxtyping import Float
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Field, Mesh, kind_of
 from sinefield.meshing.decimate import check_budget, decimate
-from sinefield.meshing.extract import check_mesh_path, largest_component, write_mesh
+from sinefield.meshing.extract import cropped, largest_component
+from sinefield.meshing.frame import Frame, Placing, place
+from sinefield.meshing.named_mesh import NamedMesh, check_single
+from sinefield.meshing.read_back import read_back
+from sinefield.meshing.write import check_mesh_path, write_meshes
 from sinefield.store.fields import load_field
 from sinefield.version import __version__
 
@@ -42,11 +46,15 @@ def extract_field(
 
 def load_shown(run: str | Path, adapters: Sequence[str | Path] = ()) -> Field:
     """The field of a run or `.sine` file that has a third dimension; raises SinefieldError for others."""
-    field, _ = load_field(run, adapters)
+    return _load_solid(run, adapters)[0]
+
+
+def _load_solid(run: str | Path, adapters: Sequence[str | Path]) -> tuple[Field, dict[str, Any]]:
+    field, note = load_field(run, adapters)
     kind = kind_of(field)
     if kind.shows not in ("light", "surface"):
         raise SinefieldError(f"{run}: is a field of kind {kind.name}; {kind.instead}")
-    return field
+    return field, note
 
 
 def export_mesh(
@@ -61,6 +69,7 @@ def export_mesh(
     crop: Sequence[float] | None = None,
     faces: int | None = None,
     adapters: Sequence[str | Path] = (),
+    frame: Frame = Frame(),  # noqa: B008
 ) -> dict[str, Any]:
     """Extract a run's surface into a file.
 
@@ -68,40 +77,35 @@ def export_mesh(
         faces: the most that are kept, by merging vertices where the surface is flattest; all when None.
         crop: see `extract_field`.
         adapters: edits of the run's field, see `load_field`.
+        frame: unit and axes of the file; those of the field's data where it does not say.
 
     Returns:
-        run, out, kind, vertices, faces, watertight, components, level, level_note (where it comes from, None if it was
-        given or is that of a distance or occupancy), range, resolution, evaluations, seconds.
+        run, out, kind, what `save_surface` returns, level, level_note (where it comes from, None if it was given or is
+        that of a distance or occupancy), range, resolution, evaluations, seconds.
     """
     check_mesh_path(out, overwrite)
     if faces is not None:
         check_budget(faces)
     begin = time.perf_counter()
-    field = load_shown(run, adapters)
+    field, note = _load_solid(run, adapters)
+    placing = place(frame, is_glb(out), note.get("unit"), kind_of(field).up(field))
     box = None if crop is None else np.array(crop, dtype=np.float64)
+    check_box(out, field, box, placing)
     vertices, triangles, statistics = extract_field(field, resolution, level, dense, box)
     if largest:
         vertices, triangles = largest_component(vertices, triangles)
     if faces is not None:
         vertices, triangles = decimate(vertices, triangles, faces)
-    mesh = trimesh.Trimesh(vertices, triangles, process=False)
-    painted = None
-    if colours:
-        painted = kind_of(field).vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
-    about = {
-        "generator": f"sinefield {__version__}",
-        "frame": "axes, origin and unit of length are those of the data that the field was trained on",
-        "surface": f"{statistics['level']:.6g} level of a {field.kind} field",
-    }
-    write_mesh(out, vertices, triangles, painted, overwrite=overwrite, about=about)
+    painted = _colours(field, vertices, triangles) if colours else None
+    surface = f"{statistics['level']:.6g} level of a {field.kind} field"
+    saved = save_surface(
+        out, [NamedMesh("", vertices, triangles, painted)], placing, "the field's data", surface, overwrite
+    )
     return {
         "run": str(run),
         "out": str(out),
         "kind": field.kind,
-        "vertices": len(vertices),
-        "faces": len(triangles),
-        "watertight": bool(mesh.is_watertight),
-        "components": int(mesh.body_count) if len(triangles) < 2_000_000 else None,
+        **saved,
         "level": statistics["level"],
         "level_note": statistics["level_note"],
         "range": [statistics["minimum"], statistics["maximum"]],
@@ -109,3 +113,51 @@ def export_mesh(
         "evaluations": statistics["evaluations"],
         "seconds": round(time.perf_counter() - begin, 2),
     }
+
+
+def is_glb(out: str | Path) -> bool:
+    """Whether a file is in metres with y up by its format."""
+    return Path(out).suffix.lower() == ".glb"
+
+
+def check_box(out: str | Path, field: Any, crop: np.ndarray | None, placing: Placing) -> None:
+    """Refuse, before a long evaluation, a surface in this box of a field that the file could not hold.
+
+    Raises:
+        SinefieldError: see `meshing.named_mesh.check_single`.
+    """
+    box = getattr(field, "aabb", None)
+    if Path(out).suffix.lower() == ".stl" and box is not None:
+        low, high = placing.apply(cropped(box.double().cpu().numpy(), crop).reshape(2, 3))
+        check_single(out, np.minimum(low, high), np.maximum(low, high))
+
+
+def save_surface(
+    out: str | Path, meshes: Sequence[NamedMesh], placing: Placing, source: str, surface: str, overwrite: bool
+) -> dict[str, Any]:
+    """Write meshes and read them back.
+
+    Arguments:
+        source: whose axes and unit the file has where it does not change them.
+        surface: what the meshes are.
+
+    Returns:
+        see `meshing.read_back.read_back`; unit and up of the file's numbers, scaled and turned: what was done to them,
+        None for nothing.
+    """
+    changed = placing.described()
+    about = {
+        "generator": f"sinefield {__version__}",
+        "frame": f"axes, origin and unit of length are those of {source}" + (f", {changed}" if changed else ""),
+        "surface": surface,
+    }
+    write_meshes(out, meshes, placing, overwrite, about)
+    counts = sum(len(mesh.vertices) for mesh in meshes), sum(len(mesh.faces) for mesh in meshes)
+    about_frame = {"unit": placing.unit, "up": placing.up, "scaled": placing.scaled, "turned": placing.turned}
+    return read_back(out, *counts) | about_frame
+
+
+def _colours(field: Field, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray | None:
+    # Around the origin: far from it normals lose their last digits.
+    mesh = trimesh.Trimesh(vertices - vertices.mean(axis=0), faces, process=False)
+    return kind_of(field).vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trimesh
 
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.errors import SinefieldError
+from sinefield.export.mesh import check_box, is_glb, save_surface
+from sinefield.fields.base import kind_of
 from sinefield.fields.latent.field import LatentShapeField
 from sinefield.fields.shape.surface import extract_shape
-from sinefield.meshing.extract import check_mesh_path, largest_component, write_mesh
+from sinefield.meshing.extract import largest_component
+from sinefield.meshing.frame import Frame, place
+from sinefield.meshing.named_mesh import NamedMesh
+from sinefield.meshing.write import check_mesh_path
 from sinefield.store.fields import load_field
-from sinefield.version import __version__
 
 
 def reconstruct_shape(
@@ -24,6 +27,7 @@ def reconstruct_shape(
     level: float | None = None,
     largest: bool = False,
     overwrite: bool = False,
+    frame: Frame = Frame(),  # noqa: B008
 ) -> dict[str, Any]:
     """Read a point cloud, find the shape behind it, write its surface as a mesh in the cloud's own coordinates.
 
@@ -32,9 +36,11 @@ def reconstruct_shape(
         points: .ply or .xyz of points, no normals needed; of a mesh file its vertices count.
         resolution: samples along the longest side of the cloud's box.
         level: of the surface; 0 of a distance, 0.5 of an occupancy.
+        frame: unit and axes of the file; those of the points where it does not say.
 
     Returns:
-        run, points (how many were read), out, vertices, faces, watertight, resolution, evaluations, seconds.
+        run, points (how many were read), out, what `export.mesh.save_surface` returns, resolution, evaluations,
+        seconds.
 
     Raises:
         SinefieldError: a field of another kind; a cloud with NaN, too few points, or all in one plane; no surface.
@@ -46,18 +52,20 @@ def reconstruct_shape(
         raise SinefieldError(f"{run}: is a {field.kind} field; give a run of kind shapes, as scenes/shapes.yaml trains")
     cloud = np.concatenate([part.vertices for part in read_shape(points).parts])
     shape = field.shape_of(cloud, str(points))
+    placing = place(frame, is_glb(out), None, kind_of(field).up(field))
+    check_box(out, shape, None, placing)
     vertices, faces, statistics = extract_shape(shape, resolution, level)
     if largest:
         vertices, faces = largest_component(vertices, faces)
-    about = {"generator": f"sinefield {__version__}", "frame": "that of the points it was made from"}
-    write_mesh(out, vertices, faces, overwrite=overwrite, about=about)
+    surface = f"{statistics['level']:.6g} level of a shape found by a {field.kind} field"
+    saved = save_surface(
+        out, [NamedMesh("", vertices, faces)], placing, "the points it was made from", surface, overwrite
+    )
     return {
         "run": str(run),
         "points": len(cloud),
         "out": str(out),
-        "vertices": len(vertices),
-        "faces": len(faces),
-        "watertight": bool(trimesh.Trimesh(vertices, faces, process=False).is_watertight),
+        **saved,
         "resolution": resolution,
         "evaluations": statistics["evaluations"],
         "seconds": round(time.perf_counter() - begin, 2),

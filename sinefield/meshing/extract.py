@@ -5,24 +5,17 @@ The field is evaluated in chunks into one volume, and one marching cubes runs ov
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import trimesh
 from jaxtyping import Float, Int, Real, UInt8
 from skimage.measure import marching_cubes
 from torch import Tensor
-from trimesh.exchange.gltf import export_glb
-from trimesh.exchange.ply import export_ply
-from trimesh.exchange.stl import export_stl
 
 from sinefield.data.surfaces.pieces import component_of_faces
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_path, check_output
 from sinefield.meshing.grid import GridFiller
 
-EXTENSIONS = (".ply", ".obj", ".stl", ".glb")
 MAX_BYTES = 7 << 29
 """So that a whole process, its libraries and field included, stays below 4 GiB."""
 SURFACE_BYTES = 12 * 140
@@ -140,64 +133,6 @@ def estimate_bytes(shape: Real[np.ndarray, "3"]) -> int:
     return 4 * x * y * z + SURFACE_BYTES * (x * y + y * z + z * x) // 3
 
 
-def check_mesh_path(path: str | Path, overwrite: bool = False) -> Path:
-    """Refuse, before a long evaluation, a mesh file that could not be written afterwards.
-
-    Raises:
-        SinefieldError: unknown extension, existing file without `overwrite`, folder that cannot be written.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in EXTENSIONS:
-        raise SinefieldError(f"{path}: unknown mesh kind {path.suffix!r}; use {' '.join(EXTENSIONS)}")
-    check_output(path, overwrite)
-    return path
-
-
-def write_mesh(
-    path: str | Path,
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    colours: UInt8[np.ndarray, "v 3"] | None = None,
-    normals: Float[np.ndarray, "v 3"] | None = None,
-    overwrite: bool = False,
-    about: dict[str, str] | None = None,
-) -> None:
-    """Write .ply, .obj, .stl or .glb, all of it or nothing.
-
-    STL holds triangles alone: colours, normals and `about` stay out. Numbers are single precision; OBJ has nine digits.
-
-    Arguments:
-        about: what the file says of itself: `asset.extras` of a GLB, comments of a PLY and an OBJ.
-
-    Raises:
-        SinefieldError: see `check_mesh_path`; no faces; the disk is full.
-    """
-    path = check_mesh_path(path, overwrite)
-    if len(faces) == 0:
-        raise SinefieldError(f"{path}: there are no faces to write; choose another level")
-    mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, vertex_colors=colours, process=False)
-    kind = path.suffix.lower()[1:]
-    comments = [f"{key}: {value}" for key, value in (about or {}).items()]
-    with atomic_path(path, overwrite) as temporary:
-        if kind == "obj":
-            _write_obj(temporary, vertices, faces, colours, normals, comments)
-        elif kind == "glb":
-
-            def add(tree: dict) -> None:
-                tree["asset"]["extras"] = about
-
-            content = export_glb(
-                trimesh.Scene(mesh), include_normals=normals is not None, tree_postprocessor=add if about else None
-            )
-            temporary.write_bytes(content)
-        elif kind == "ply":
-            content = export_ply(mesh, vertex_normal=normals is not None)
-            lines = "".join(f"comment {line}\n" for line in comments).encode()
-            temporary.write_bytes(content.replace(b"\nelement vertex", b"\n" + lines + b"element vertex", 1))
-        else:
-            temporary.write_bytes(export_stl(mesh))
-
-
 def largest_component(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], colours: UInt8[np.ndarray, "v 3"] | None = None
 ) -> tuple[np.ndarray, ...]:
@@ -237,24 +172,3 @@ def _no_surface(core: np.ndarray, level: float, inside: str, minimum: float, max
         f"level {level:g} is outside the field's range {minimum:.4g} to {maximum:.4g}, so it has no surface; "
         f"try --level {suggested:.3g}"
     )
-
-
-def _write_obj(
-    path: Path,
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    colours: np.ndarray | None,
-    normals: np.ndarray | None,
-    comments: list[str],
-) -> None:
-    """OBJ with nine significant digits at any scale (trimesh writes decimals) and colours after the coordinates."""
-    numbers = vertices if colours is None else np.column_stack([vertices, colours / 255])
-    corners = np.asarray(faces) + 1
-    with path.open("w", encoding="utf-8") as stream:
-        stream.writelines(f"# {line}\n" for line in comments)
-        np.savetxt(stream, numbers, fmt="v" + " %.9g" * numbers.shape[1])
-        if normals is None:
-            np.savetxt(stream, corners, fmt="f %d %d %d")
-        else:
-            np.savetxt(stream, normals, fmt="vn %.6g %.6g %.6g")
-            np.savetxt(stream, np.repeat(corners, 2, axis=1), fmt="f %d//%d %d//%d %d//%d")

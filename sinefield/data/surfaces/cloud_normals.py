@@ -35,7 +35,7 @@ class Planes(NamedTuple):
     Attributes:
         normals: (n, 3) unit length, of either side.
         middles: (n, 3) of the neighbours.
-        areas: (n,) that each point stands for: of the ellipse that the neighbours fill, over their number.
+        areas: (n,) that each point stands for: of the disc that the neighbours fill, over their number.
         thickness: standard deviation of the neighbours from their plane, the median of all points'.
         neighbours: how many were taken.
     """
@@ -64,8 +64,8 @@ def planes_through(points: Float[np.ndarray, "n 3"]) -> Planes:
     count = min(count, len(points) - 1)
     middles, values, axes = _axes(tree, points, count)
     spread = np.sqrt(np.maximum(values, 0))
-    # Points that fill an ellipse evenly vary by a quarter of its half axes squared.
-    areas = 4 * np.pi * spread[:, 1] * spread[:, 2] / count
+    # Points that fill a disc evenly vary by a quarter of its radius squared along either axis.
+    areas = 2 * np.pi * (spread[:, 1] ** 2 + spread[:, 2] ** 2) / count
     return Planes(axes[:, :, 0], middles, areas, float(np.median(spread[:, 0])), count)
 
 

@@ -9,7 +9,7 @@ from sinefield.data.surfaces.readers.colours import Look, Pictures, linear, pain
 from sinefield.data.surfaces.readers.gltf_data import Document
 
 GLOSS = "KHR_materials_pbrSpecularGlossiness"
-WRITERS = ("trimesh", "sinefield")
+WRITERS = ("trimesh",)
 """In whose files colours of vertices are sRGB as they are, against the specification."""
 
 

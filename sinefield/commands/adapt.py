@@ -33,8 +33,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.config import load_config
-    from sinefield.metrics import SCORES
     from sinefield.learning.adapt import adapt
+    from sinefield.metrics import SCORES
 
     out = options.out or str(Path("runs") / f"{Path(options.scene).stem}.adapter.sine")
     report = adapt(

@@ -23,8 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Answer:
-    from sinefield.metrics import SCORES
     from sinefield.learning.pack import pack
+    from sinefield.metrics import SCORES
 
     report = pack(
         options.run,

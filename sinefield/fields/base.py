@@ -199,7 +199,7 @@ class Kind:
     trains_rounded: ClassVar[bool] = True
     has_photographs: ClassVar[bool] = False
 
-    def of(self, settings: Any) -> "Kind":
+    def of(self, settings: Any) -> Kind:
         """What knows of fields with these settings: this, or a kind that differs from it in some answers."""
         return self
 

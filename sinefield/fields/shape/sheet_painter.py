@@ -72,7 +72,9 @@ class CastMesh:
         """1 where the points see a light in a direction, 0 where the mesh is in the way."""
         way = np.broadcast_to(toward.numpy().astype(np.float32), (len(points), 3)).copy()
         places = (points.double().numpy() - self.centre) / self.half + LIFT * way
-        return torch.from_numpy((self.scene.run(places.astype(np.float32), way, query="OCCLUDED") < 0).astype(np.float32))
+        return torch.from_numpy(
+            (self.scene.run(places.astype(np.float32), way, query="OCCLUDED") < 0).astype(np.float32)
+        )
 
     def openness(self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """All of the sky: a sheet has no hollows that are worth the rays."""

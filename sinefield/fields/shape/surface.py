@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sinefield.fields.base import Mesh
 from sinefield.data.surfaces.sheet import SLAB
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import Mesh
 from sinefield.fields.shape.field import ShapeField
 from sinefield.meshing.extract import MAX_BYTES, cropped, estimate_bytes, extract
 from sinefield.meshing.sheet import sheet_mesh

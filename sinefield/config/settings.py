@@ -85,12 +85,11 @@ class ShapeFieldConfig(NetworkConfig):
     """A shape: occupancy, signed distance, or an open sheet that holds nothing inside.
 
     Losses of distance and sheet: "l1" between distances clamped to ±band, or "tanh", L1 between tanh(d/band) of both,
-    which is the same with soft shoulders. Losses of occupancy: "bce" on logits, or "mse" on the raw output (the first paper's).
+    which is the same with soft shoulders. Losses of occupancy: "bce" on logits, or "mse" on the raw output (the first
+    paper's).
     """
 
-    represents: Literal["distance", "occupancy", "sheet"] | None = (
-        None  # sheet: nothing is inside; by the data when absent
-    )
+    represents: Literal["distance", "occupancy", "sheet"] | None = None  # sheet: an open one; by the data if absent
     band: float = 0.03  # distance from the surface, in field units, within which distances are learned
     loss: Literal["tanh", "l1", "bce", "mse"] | None = None  # tanh of distances, bce of occupancies when absent
 

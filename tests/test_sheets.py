@@ -94,21 +94,18 @@ def test_values_of_a_square(square):
     np.testing.assert_allclose(found.beyond, np.maximum(np.where(outside > 0, outside, inward), away - half), atol=1e-9)
 
 
-def test_values_of_half_a_ball(tmp_path):
-    ball = trimesh.creation.icosphere(3)
-    faces = ball.faces[ball.vertices[ball.faces][:, :, 1].min(axis=1) >= -1e-9]
-    mesh = trimesh.Trimesh(ball.vertices, faces)
-    surface = load_surface(written(tmp_path / "half.obj", mesh.vertices, mesh.faces))
+def test_values_of_a_dome(tmp_path):
+    mesh = trimesh.Trimesh(*over_grid(13, lambda x, z: 1 - 0.4 * (x * x + z * z)))
+    surface = load_surface(written(tmp_path / "dome.obj", mesh.vertices, mesh.faces))
     points = np.random.default_rng(1).uniform(-1.3, 1.3, (600, 3))
     places, away = closest(mesh, points)
     found = sheet_values(surface, points, 10.0)  # nothing fades
-    within = places[:, 1] > 1e-6
+    within = np.abs(places[:, [0, 2]]).max(axis=1) < 1 - 1e-6
     np.testing.assert_allclose(np.abs(found.side[within]), away[within], atol=1e-9)
-    outwards = np.einsum("ij,ij->i", points - places, places) > 0
-    assert ((found.side > 0) == outwards)[within & (away > 1e-6)].all()
+    assert ((found.side > 0) == (points[:, 1] > places[:, 1]))[within & (away > 1e-6)].all()
     # On the rim both numbers are the two sides of a right triangle.
     np.testing.assert_allclose(np.hypot(found.side, found.beyond)[~within], away[~within], atol=1e-9)
-    assert (found.beyond[~within] >= 0).all() and (found.beyond[within] < 0).all()
+    assert within.any() and (found.beyond[~within] >= 0).all() and (found.beyond[within] < 0).all()
 
 
 def test_rim_is_where_no_face_goes_on(tmp_path):
@@ -150,7 +147,7 @@ def test_mesh_of_formulas():
     vertices, faces, _ = sheet_mesh(square, np.array([-1.2, -0.3, -1.2]), np.array([49, 13, 49]), 0.05)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     assert np.abs(vertices[:, 1] - 0.013).max() < 1e-9 and np.abs(vertices[:, [0, 2]]).max() < 1 + 1e-9
-    assert mesh.area == pytest.approx(4, abs=2e-3)  # corners are cut by less than a cell
+    assert mesh.area == pytest.approx(4, abs=6e-3)  # corners are cut by less than a cell
     assert mesh.body_count == 1 and (mesh.face_normals[mesh.area_faces > 1e-9][:, 1] > 0.99).all()
 
     def cap(p):

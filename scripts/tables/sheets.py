@@ -132,10 +132,10 @@ is within {100 * NEAR:g} % of the rim. CPU time is that of the whole training, i
 
 
 def main() -> None:
-    rows = json.loads(STORE.read_text()) if STORE.exists() else {}
     for name in sys.argv[1:] or SHEETS:
-        rows[name] = run(name)
-        print(rows[name])
+        made = run(name)
+        print(made)
+        rows = (json.loads(STORE.read_text()) if STORE.exists() else {}) | {name: made}
         rows = {key: rows[key] for key in SHEETS if key in rows}
         write_text(STORE, json.dumps(rows, indent=1) + "\n")
         write_text(STORE.with_suffix(".md"), written(rows))

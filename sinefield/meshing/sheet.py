@@ -80,7 +80,7 @@ def _sides(asked: _Asked, shape: np.ndarray) -> Float[np.ndarray, "x y z"]:
     """`side` on the grid, in blocks that the slab may reach; 1 elsewhere."""
     volume = np.ones(shape, np.float32)
     blocks = -(-(shape - 1) // BLOCK)
-    cells = np.moveaxis(np.indices(blocks), 0, -1).reshape(-1, 3) * BLOCK
+    cells = np.moveaxis(np.indices(tuple(blocks.tolist())), 0, -1).reshape(-1, 3) * BLOCK
     reach = SLOPE * (BLOCK / 2) * 3**0.5
     cells = cells[asked(cells + BLOCK / 2)[:, 1] <= reach]
     offsets = np.moveaxis(np.indices([BLOCK + 1] * 3), 0, -1).reshape(-1, 3)

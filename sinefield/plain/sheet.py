@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -65,7 +66,7 @@ class SheetDistance(TrueDistance):
         return found.vertices, found.faces
 
     @cached_property
-    def _tree(self) -> "object":
+    def _tree(self) -> Any:
         import igl  # no part of importing sinefield: it takes a quarter of a second
 
         tree = igl.AABB()

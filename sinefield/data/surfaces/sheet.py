@@ -110,7 +110,7 @@ class Rim:
         return away, along, past
 
     def _asked(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        squared, face, closest = self.tree.squared_distance(self.vertices, self.faces, points)
+        squared, face, closest = map(np.asarray, self.tree.squared_distance(self.vertices, self.faces, points))
         away, offset = np.sqrt(squared), points - closest
         along = np.einsum("ij,ij->i", offset, self._normals_at(closest, face))
         signed = np.where(along < 0, -away, away)
@@ -137,7 +137,7 @@ class Rim:
 
     def _at_vertices(self) -> Float[np.ndarray, "v 3"]:
         """Sums of the normals around each vertex, each by its face's angle there."""
-        angles = igl.internal_angles(self.vertices, self.faces)
+        angles = np.asarray(igl.internal_angles(self.vertices, self.faces))
         sums = np.zeros(self.vertices.shape)
         for i in range(3):
             np.add.at(sums, self.faces[:, i], angles[:, i : i + 1] * self.normals)
@@ -154,7 +154,8 @@ class Rim:
         step, found = STEP * self.diagonal, np.zeros(len(face), bool)
         for angle in np.arange(-3, 4) * np.pi / 4:  # an eighth of a turn apart, all but into the face itself
             probe = (a + b) / 2 + step * (np.cos(angle) * out + np.sin(angle) * up)
-            found |= self.tree.squared_distance(self.vertices, self.faces, probe)[0] < (0.4 * step) ** 2
+            squared = np.asarray(self.tree.squared_distance(self.vertices, self.faces, probe)[0])
+            found |= squared < (0.4 * step) ** 2
         return found
 
     def samples(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:

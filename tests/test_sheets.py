@@ -26,6 +26,7 @@ from sinefield.plain.sheet import distances_of
 from sinefield.plain.stored import stored_shape
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
+from sinefield.strict import to_plain
 
 DOUBLED = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3\nf 1 3 4\nf 3 2 1\nf 4 3 1\n"
 
@@ -72,9 +73,9 @@ def trained(tmp_path_factory):
     config = make_config(
         {
             "kind": "shape",
-            "data": {"path": str(path), "points": 100_000},
-            "field": {"width": 32, "depth": 3, "rank": 4, "frequencies": 3},
-            "training": {"steps": 500, "batch": 4096, "precision": "fp32", "device": "cpu"},
+            "data": {"path": str(path), "points": 60_000},
+            "field": {"width": 24, "depth": 2, "rank": 4, "frequencies": 3},
+            "training": {"steps": 400, "batch": 2048, "precision": "fp32", "device": "cpu"},
         },
         "test",
     )
@@ -200,7 +201,7 @@ def test_answers_of_a_sheet(trained):
 
 
 def test_packed_and_read_back(trained, tmp_path):
-    run = trained[0]
+    run, _, config = trained
     smallest = pack(run, tmp_path / "small.sine", max_bytes=2500, steps=20)
     assert smallest["bytes"] <= 2500 and smallest["shell_iou"] > 0.5
     good = pack(run, tmp_path / "good.sine", min_quality=smallest["shell_iou_before"] - 0.05, steps=20)
@@ -209,7 +210,7 @@ def test_packed_and_read_back(trained, tmp_path):
         pack(run, tmp_path / "best.sine", min_quality=0.999, steps=1)
     packed = tmp_path / "good.sine"
     assert sf.load(packed).scores["shell_iou"] == pytest.approx(good["shell_iou"], abs=1e-3)
-    assert evaluate_file(packed)["shell_iou"] == pytest.approx(good["shell_iou"], abs=1e-6)
+    assert evaluate_file(packed, config.data.path)["shell_iou"] == pytest.approx(good["shell_iou"], abs=1e-6)
     # Two readers that share no code with each other's network.
     plain = stored_shape(packed)
     module, _ = load_field(packed)
@@ -225,12 +226,12 @@ def test_packed_and_read_back(trained, tmp_path):
 
 def test_commands_on_a_sheet(trained, tmp_path, capsys):
     run = str(trained[0])
-    assert main(["mesh", run, "--out", str(tmp_path / "m.ply"), "--resolution", "64"]) == 0
+    assert main(["mesh", run, str(tmp_path / "m.ply"), "--resolution", "64"]) == 0
     assert main(["info", run]) == 0
     assert main(["report", run, "--out", str(tmp_path / "r.html")]) == 0
     assert "IoU of shells" in (tmp_path / "r.html").read_text()
     capsys.readouterr()
-    assert main(["mesh", run, "--out", str(tmp_path / "n.ply"), "--level", "0.1"]) != 0
+    assert main(["mesh", run, str(tmp_path / "n.ply"), "--level", "0.1"]) != 0
     assert "a sheet has no levels" in capsys.readouterr().err
 
 
@@ -238,8 +239,14 @@ def test_resumes_what_the_data_decided(trained):
     run, _, config = trained
     assert config.field.represents is None
     Run.check(run, config, resume=True)
-    with pytest.raises(SinefieldError, match="represents was sheet and is now occupancy"):
-        Run.check(run, make_config({"kind": "shape", "field": {"represents": "occupancy"}}, "x"), resume=True)
+    with pytest.raises(SinefieldError, match=r"(represents|loss) was (sheet|tanh) and is now (occupancy|bce)"):
+        Run.check(
+            run,
+            make_config(
+                {**to_plain(config), "field": {**to_plain(config.field), "represents": "occupancy", "loss": "bce"}}, "x"
+            ),
+            resume=True,
+        )
 
 
 @pytest.mark.parametrize("content", ["square", DOUBLED], ids=["square", "doubled"])
@@ -248,7 +255,7 @@ def test_nothing_inside_is_refused(tmp_path, square, content, asked):
     path = tmp_path / "flat.obj"
     path.write_text(content)
     surface = square if content == "square" else load_surface(path)
-    config = make_config({"kind": "shape", "field": {"represents": asked}}, "x")
+    config = make_config({"kind": "shape", "data": {"path": "x.obj"}, "field": {"represents": asked}}, "x")
     with pytest.raises(SinefieldError, match=r"nothing is inside.*sheet.*close the mesh"):
         ShapeTask(config, surface)
 

@@ -127,7 +127,7 @@ of the box's diagonal. Chamfer is the mean of both directions: to the nearest pl
 {ASKED:,} samples of each, as reports have it, which are not 0 for equal surfaces. "Near the rim" is the first, of what
 is within {100 * NEAR:g} % of the rim. CPU time is that of the whole training, its samples and its scores included.
 
-{table(head, lines)}
+{table(head, [dict(zip(head, line, strict=True)) for line in lines], markdown=True)}
 """
 
 

@@ -74,8 +74,8 @@ def trained(tmp_path_factory):
         {
             "kind": "shape",
             "data": {"path": str(path), "points": 60_000},
-            "field": {"width": 24, "depth": 2, "rank": 4, "frequencies": 3},
-            "training": {"steps": 400, "batch": 2048, "precision": "fp32", "device": "cpu"},
+            "field": {"width": 32, "depth": 3, "rank": 4, "frequencies": 3},
+            "training": {"steps": 500, "batch": 4096, "precision": "fp32", "device": "cpu"},
         },
         "test",
     )

@@ -125,7 +125,9 @@ def written(rows: dict[str, dict[str, Any]]) -> str:
 Fields that represent a sheet, steps of {BATCH:,} points, seed {SEED}, on {machine}. Distances are shares
 of the box's diagonal. Chamfer is the mean of both directions: to the nearest place on the other surface, or between
 {ASKED:,} samples of each, as reports have it, which are not 0 for equal surfaces. "Near the rim" is the first, of what
-is within {100 * NEAR:g} % of the rim. CPU time is that of the whole training, its samples and its scores included.
+is within {100 * NEAR:g} % of the rim. Small holes elsewhere show in "its rim to the rim": the bunny has a few, the ogre
+many, where shells lie closer to each other than the slab that is learned around them. CPU time is that of the whole
+training, its samples and its scores included.
 
 {table(head, [dict(zip(head, line, strict=True)) for line in lines], markdown=True)}
 """

@@ -48,6 +48,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "occupancy_dense": {
         **{**SMALL, "represents": "occupancy", "loss": "mse", "weights": "dense", "activation": "softplus"},
     },
+    "shape_sheet": {**SMALL, "represents": "sheet"},
     "shape_octaves": {"width": 32, "depth": 2, "rank": 3, "frequencies": 6, "phase": 0.5, "bound": 1.0},
     "shape_hash": {
         **{**SMALL, "depth": 2, "encoding": "hash", "levels": 4, "log2_table": 6, "coarsest": 2, "finest": 9},

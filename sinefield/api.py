@@ -20,6 +20,7 @@ from sinefield.example_files import file_of, is_sine
 from sinefield.metrics import SCORES
 from sinefield.plain.distance import TrueDistance, checked_points
 from sinefield.plain.questions import like, numbers, whole
+from sinefield.plain.sheet import distances_of
 from sinefield.plain.stored import file_with, stored_shape
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Field:
         return {name: float(report[name]) for name in SCORES if isinstance(report.get(name), int | float)}
 
     def sdf(self, points: Any, gradient: bool = False) -> Any:
-        """Signed distance to the surface, negative inside, anywhere in space.
+        """Signed distance to the surface, negative inside, anywhere in space; of a sheet the distance, never negative.
 
         Near the surface it is what the field has learned; further away the distance to its surface, which is extracted
         at the first question (`plain.distance.TrueDistance`).
@@ -139,14 +140,14 @@ class Field:
 
     def _true_distance(self) -> TrueDistance:
         if self._distances is None and self._plain is not None:
-            self._distances = TrueDistance.of_arrays(self._plain.config, self._plain)
+            self._distances = distances_of(self._plain.config, self._plain)
         elif self._distances is None:
             self._distances = self._kind().true_distance(self._torch())
         assert self._distances is not None
         return self._distances
 
     def inside(self, points: Any) -> Any:
-        """Whether points (n, 3) are inside the object; (n,) bool. See `sdf`."""
+        """Whether points (n, 3) are inside the object; (n,) bool; no point is inside a sheet. See `sdf`."""
         found = self.sdf(numbers(points)) < 0
         return like(points, found)
 

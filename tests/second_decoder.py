@@ -15,7 +15,7 @@ NAMES = (
 CHOICES = {
     "weights": ["sine", "lowrank", "dense"],
     "activation": ["relu", "leaky_relu", "gaussian", "sine", "softplus"],
-    "represents": ["distance", "occupancy"],
+    "represents": ["distance", "occupancy", "sheet"],
     "loss": ["tanh", "l1", "bce", "mse"],
     "encoding": ["frequency", "hash"],
     "space": ["box", "ndc", "contracted"],
@@ -354,7 +354,8 @@ def shapes_of(kind, s):
         shapes["encoding.table"] = (sum(min((n + 1) ** 3, 2 ** s["log2_table"]) for n in cells), 2)
         inputs = 2 * s["levels"]
     if kind != 2:
-        shapes |= mlp("network", inputs, {1: 1, 3: 3}[kind], s, s["width"], s["depth"], not low_rank)
+        outputs = 2 if s.get("represents") == "sheet" else {1: 1, 3: 3}[kind]
+        shapes |= mlp("network", inputs, outputs, s, s["width"], s["depth"], not low_rank)
     else:
         shapes |= mlp("trunk", inputs, 1 + s["features"], s, s["width"], s["depth"], not low_rank)
         shapes |= mlp("head", s["features"] + 16, 3, {"skips": []}, s["head_width"], s["head_depth"], True)

@@ -436,10 +436,13 @@ def test_a_block_lies_within_its_grid():
 # --- files of version 1
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.sine")), ids=lambda path: path.name)
+FIRST = sorted(path for path in GOLDEN.glob("*.sine") if path.read_bytes()[4] == 1)
+
+
+@pytest.mark.parametrize("path", FIRST, ids=lambda path: path.name)
 def test_a_file_of_version_1_becomes_one_of_version_2(path):
     data = path.read_bytes()
-    assert data[4] == 1
+    assert len(FIRST) >= 23
     read = lambda data: decode(data, lambda k, s: shapes_of(k, s), "a.sine")  # noqa: E731
     old = read(data)
     new_data = encode(old)

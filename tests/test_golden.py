@@ -110,7 +110,7 @@ def test_two_activations_swapped(pair, monkeypatch):
 CHOICES = {
     "weights": ["sine", "lowrank", "dense"],
     "activation": ["relu", "leaky_relu", "gaussian", "sine", "softplus"],
-    "represents": ["distance", "occupancy"],
+    "represents": ["distance", "occupancy", "sheet"],
     "loss": ["tanh", "l1", "bce", "mse"],
     "encoding": ["frequency", "hash"],
     "space": ["box", "ndc", "contracted"],

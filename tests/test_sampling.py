@@ -93,7 +93,7 @@ def test_a_damaged_cache_file_is_made_again(damage, own_cache):
     content[-9] ^= 255
     path.write_bytes({"truncate": content[:500], "flip": content, "garbage": b"x" * 99, "empty": b""}[damage])
     np.testing.assert_array_equal(sample_shape(SPHERE, FIELD, 1000, seed=0)["values"], truth["values"])
-    assert sampling._read(path, 1000) is not None
+    assert sampling._read(path, (1000,)) is not None
 
 
 def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path):

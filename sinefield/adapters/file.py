@@ -292,7 +292,7 @@ def describe_adapter(path: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def _scores_of(note: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(key, note[key]) for key in ("iou", "psnr") if key in note]
+    return [(key, note[key]) for key in ("iou", "shell_iou", "psnr") if key in note]
 
 
 def merge_files(adapter: str | Path, base: str | Path, out: str | Path, overwrite: bool = False) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.config import load_config
-    from sinefield.fields.base import kind_named
     from sinefield.learning.adapt import adapt
+    from sinefield.metrics import SCORES
 
     out = options.out or str(Path("runs") / f"{Path(options.scene).stem}.adapter.sine")
     report = adapt(
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> Answer:
         quantiser=options.quantiser,
         overwrite=options.overwrite,
     )
-    name = kind_named(report["kind"]).score
+    name = next(score for score in SCORES if score + "_base" in report)
     return report, (
         f"{out}: {report['bytes']:,} bytes on {len(report['layers'])} layers; {name} of the base "
         f"{report[name + '_base']:.4g}, adapted {report[name + '_before']:.4g}, packed {report[name]:.4g}, "

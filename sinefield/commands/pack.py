@@ -23,8 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Answer:
-    from sinefield.fields.base import kind_named
     from sinefield.learning.pack import pack
+    from sinefield.metrics import SCORES
 
     report = pack(
         options.run,
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> Answer:
         data=options.data,
         overwrite=options.overwrite,
     )
-    name = kind_named(report["kind"]).score
+    name = next(score for score in SCORES if score + "_before" in report)
     return report, (
         f"{options.out}: {report['bytes']:,} bytes, {report['float_bytes'] / report['bytes']:.1f} times smaller; "
         f"{name} {report[name + '_before']:.4g} before, {report[name]:.4g} after, {report['seconds']:.0f} s"

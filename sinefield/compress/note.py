@@ -15,7 +15,7 @@ NOTE_WORDS = (
 )
 """Preset dictionary of version 1, where the note is JSON in a raw deflate stream. Frozen."""
 _NUMBERS = ("seed", "steps", "seconds")
-_PAIRS = ("iou", "psnr")
+_PAIRS = ("iou", "psnr", "shell_iou")
 
 
 def note_out(note: dict[str, Any]) -> bytes:

@@ -29,7 +29,7 @@ SETTINGS: tuple[tuple[str, str | tuple[str, ...]], ...] = (
     ("sigma", NUMBER),
     ("omega0", NUMBER),
     ("frequencies", WHOLE),
-    ("represents", ("distance", "occupancy")),
+    ("represents", ("distance", "occupancy", "sheet")),
     ("band", NUMBER),
     ("loss", ("tanh", "l1", "bce", "mse")),
     ("features", WHOLE),

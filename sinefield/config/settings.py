@@ -82,25 +82,31 @@ class NetworkConfig:
 
 @dataclass
 class ShapeFieldConfig(NetworkConfig):
-    """A shape: occupancy or signed distance.
+    """A shape: occupancy, signed distance, or an open sheet that holds nothing inside.
 
-    Losses of distance: "l1" between distances clamped to ±band, or "tanh", L1 between tanh(d/band) of both, which is
-    the same with soft shoulders. Losses of occupancy: "bce" on logits, or "mse" on the raw output (the first paper's).
+    Losses of distance and sheet: "l1" between distances clamped to ±band, or "tanh", L1 between tanh(d/band) of both,
+    which is the same with soft shoulders. Losses of occupancy: "bce" on logits, or "mse" on the raw output (the first
+    paper's).
     """
 
-    represents: Literal["distance", "occupancy"] = "distance"  # signed distance, or whether a point is inside
+    represents: Literal["distance", "occupancy", "sheet"] | None = None  # sheet: an open one; by the data if absent
     band: float = 0.03  # distance from the surface, in field units, within which distances are learned
     loss: Literal["tanh", "l1", "bce", "mse"] | None = None  # tanh of distances, bce of occupancies when absent
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive(self, "band")
-        losses: Any = {"distance": ("tanh", "l1"), "occupancy": ("bce", "mse")}[self.represents]
+        losses: Any = ("bce", "mse") if self.represents == "occupancy" else ("tanh", "l1")
         _check(
             self.loss is None or self.loss in losses,
-            f"loss {self.loss} does not suit {self.represents}; one of {', '.join(losses)}",
+            f"loss {self.loss} does not suit {self.represents or 'distance'}; one of {', '.join(losses)}",
         )
         self.loss = self.loss or losses[0]
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network puts out: of a sheet two, see `data.surfaces.sheet`."""
+        return 2 if self.represents == "sheet" else 1
 
 
 @dataclass

@@ -147,7 +147,10 @@ def solid_of_mesh(path: Path, category: str) -> Solid:
     if given.faces is None:
         raise SinefieldError(f"{path}: is a point cloud, whose inside training has to know; give meshes")
     unit = Normalisation.fit(given.aabb, margin=1.0)
-    surface = Surface(unit.apply(given.vertices), given.faces, None, None, str(path), {})
+    vertices = unit.apply(given.vertices)
+    surface = Surface(vertices, given.faces, None, None, str(path), {}, with_inside=given.with_inside)
+    if given.with_inside is not None and not given.with_inside.any():
+        raise SinefieldError(f"{path}: nothing is inside; close the mesh, or take it out of the folder")
     return Solid(category, path.stem, surface, lambda p: winding_number(surface, p) > 0.5)
 
 

@@ -25,7 +25,7 @@ from sinefield.export.info import describe
 from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, data_uri, html_table, page
 from sinefield.export.video import export_video
-from sinefield.fields.base import Field, Kind, kind_named, kind_of
+from sinefield.fields.base import Field, Kind, kind_of
 from sinefield.files import check_output, write_text
 from sinefield.metrics import SCORES
 from sinefield.store.fields import load_field
@@ -151,7 +151,7 @@ def _run_parts(run: Run, facts: dict[str, Any], left_out: list[str]) -> list[str
     if isinstance(machine, dict):
         line = ", ".join(f"{key} {value}" for key, value in machine.items())
         parts.append(f'<p class="soft">Scored on: {escape(line)}</p>')
-    kind = kind_named(facts["kind"])
+    kind = kind_of(run.config())
     parts += _curve_parts(run.read_metrics(), kind, left_out)
     return parts + _picture_parts(run, kind, left_out)
 

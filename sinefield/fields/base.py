@@ -6,6 +6,7 @@ have to ask. `tests/test_kinds.py` defines a kind of its own from start to end.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -198,7 +199,20 @@ class Kind:
     trains_rounded: ClassVar[bool] = True
     has_photographs: ClassVar[bool] = False
 
+    def of(self, settings: Any) -> Kind:
+        """What knows of fields with these settings: this, or a kind that differs from it in some answers."""
+        return self
+
     # Data and training
+
+    def settled(self, config: Any, data: Any) -> Any:
+        """The configuration, with what a scene file may leave to its data decided. Raises SinefieldError for data that
+        it does not suit."""
+        return config
+
+    def chosen(self, config: Any, data: Any) -> str | None:
+        """A line for people on what `settled` has decided that they would not expect."""
+        return None
 
     def read(self, config: Any) -> Any:
         """The data that a scene file names. Raises SinefieldError for what cannot be read."""
@@ -361,7 +375,9 @@ def kind_named(name: str) -> Kind:
 
 def kind_of(field: Any) -> Kind:
     """The kind of a field or of a scene file's configuration."""
-    return kind_named(field.kind)
+    kind = kind_named(field.kind)
+    settings = getattr(field, "field", None) or getattr(field, "config", None)
+    return kind if settings is None else kind.of(settings)
 
 
 def kinds() -> Iterator[Kind]:
@@ -381,6 +397,14 @@ def network_numbers(settings: Any) -> int:
 def read_data(config: Config) -> Any:
     """The mesh or point cloud, the photographs, the image or the shapes that a config names."""
     return kind_of(config).read(config)
+
+
+def settled(config: Config, data: Any) -> Config:
+    """The configuration with what its data decide; what was decided for the user is said on standard error."""
+    found = kind_of(config).settled(config, data)
+    if line := kind_of(found).chosen(config, data):
+        print(line, file=sys.stderr)
+    return found
 
 
 def make_task(config: Config, data: Any, field: Any = None) -> Task:

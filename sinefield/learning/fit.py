@@ -52,6 +52,7 @@ def fitted(data: Any, folder: Path, scene: str | Path | None, settings: dict[str
     try:
         config = _config(given, scene, settings)
         train(config, folder)
+        config = Run(folder).config()  # as the data have settled it
         moved = Path(given.path)
         if moved.parent == keep:
             _move_in(moved, folder, config)

@@ -5,6 +5,7 @@ SCORES = {
     "ssim": "SSIM",
     "lpips": "LPIPS",
     "iou": "IoU",
+    "shell_iou": "IoU of shells",
     "chamfer_l1": "Chamfer L1",
     "chamfer_l2": "Chamfer L2",
     "fscore": "F-score",

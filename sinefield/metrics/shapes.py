@@ -24,9 +24,10 @@ LIFT = 1e-4
 
 
 def iou(predicted_inside: Bool[np.ndarray, "n"], inside: Bool[np.ndarray, "n"]) -> float:
-    """Intersection over union of two sets of points, given as (n,) booleans; 1 when both are empty."""
+    """Intersection over union of two sets of points, given as (n,) booleans; NaN when both are empty:
+    where there is nothing to be found, finding nothing is no merit."""
     union = np.count_nonzero(predicted_inside | inside)
-    return np.count_nonzero(predicted_inside & inside) / union if union else 1.0
+    return np.count_nonzero(predicted_inside & inside) / union if union else float("nan")
 
 
 def chamfer(

@@ -83,7 +83,7 @@ class TrueDistance:
         """
         network = PlainNetwork(config, arrays)
         centre, scale, aabb = (np.asarray(arrays[name], np.float64) for name in ("centre", "scale", "aabb"))
-        learned = config.represents == "distance"
+        learned = config.represents != "occupancy"
         # An occupancy's logit falls evenly through the surface where occupancy itself jumps.
         factor = config.band / scale if learned else -1.0
         level = 0.5 if config.loss == "mse" else 0.0

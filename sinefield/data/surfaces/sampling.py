@@ -9,12 +9,17 @@ from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sinefield.data.surfaces.sheet import Rim, sheet_values
 from sinefield.data.surfaces.surface import Normalisation, Surface, signed_distance, winding_number
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_path, cache_folder
 
 FORMAT = "sinefield shape samples 1"  # change with anything that changes the samples
 SURROUND = 0.09  # field units of empty space sampled around the object's box
+RIM_SHARE = 0.15
+"""Share of the points near a sheet that are drawn near its rim, where it has one."""
+SHELL = 0.003
+"""Shares of the box's diagonal within which a place belongs to a sheet's shell, which sheets are scored by."""
 JUDGED_SEED, REPORTED_SEED = 1_000_003, 1_000_004
 """Of held-out points: those that decisions are made by, and those that are reported. No two alike, and far from any
 training seed a user picks."""
@@ -27,7 +32,8 @@ def sample_shape(
     seed: int,
     near_fraction: float = 0.5,
     near_std: tuple[float, ...] = (0.01, 0.05),
-    kind: Literal["occupancy", "distance"] = "distance",
+    kind: Literal["occupancy", "distance", "sheet"] = "distance",
+    half: float = 0.01,
     cache: Path | Literal[False] | None = None,
 ) -> dict[str, np.ndarray]:
     """Labelled points to train on, the same for the same arguments; kept on disk for the next run.
@@ -39,26 +45,34 @@ def sample_shape(
     Arguments:
         n: number of points.
         near_std: field units, in which half the object's longest side is about 0.9.
-        kind: what `values` are: occupancy 0 or 1, or signed distance in field units, negative inside.
+        kind: what `values` are: occupancy 0 or 1, signed distance in field units, negative inside, or of a sheet both
+            numbers of `sheet.sheet_values` in field units; then some points are drawn near its rim.
+        half: half the thickness of the slab around a sheet, field units.
         cache: folder of the stored samples; `cache_folder()` when None, no storing when False.
 
     Returns:
-        points (n, 3) in field coordinates and values (n,), both float32.
+        points (n, 3) in field coordinates and values (n,), of a sheet (n, 2), both float32.
     """
     if n < 1 or not 0 <= near_fraction <= 1 or not near_std:
         raise SinefieldError(f"{n} points, near share {near_fraction}, deviations {near_std}; give n ≥ 1, share 0 to 1")
     folder = cache_folder() if cache is None else cache
     stored = None
     if folder is not False:
-        key = _key(surface, normalisation, n, seed, near_fraction, near_std, kind)
+        key = _key(surface, normalisation, n, seed, near_fraction, near_std, kind, *[half] * (kind == "sheet"))
         stored = Path(folder) / f"shape-{key}.safetensors"
-        if (found := _read(stored, n)) is not None:
+        if (found := _read(stored, (n, 2) if kind == "sheet" else (n,))) is not None:
             return found
-    points = _draw(surface, normalisation, n, seed, near_fraction, near_std).astype(np.float32)
+    rim = Rim(surface) if kind == "sheet" and surface.faces is not None else None
+    points = _draw(surface, normalisation, n, seed, near_fraction, near_std)
+    if rim is not None and len(rim.ends):
+        _draw_to_rim(points, rim, normalisation, seed, round(n * near_fraction * RIM_SHARE), near_std)
+    points = points.astype(np.float32)
     # Labelled after rounding to single precision, so that a label is that of the very point.
     places = normalisation.invert(points)
     if kind == "occupancy":
         values = winding_number(surface, places) > 0.5
+    elif kind == "sheet":
+        values = np.stack(sheet_values(surface, places, half / normalisation.scale, rim), axis=1) * normalisation.scale
     else:
         values = signed_distance(surface, places) * normalisation.scale
     samples = {"points": points, "values": values.astype(np.float32)}
@@ -99,6 +113,25 @@ def heldout_points(
     return points, winding_number(surface, points) > 0.5
 
 
+def heldout_shell(
+    surface: Surface, n: int = 300_000, seed: int = REPORTED_SEED
+) -> tuple[Float[np.ndarray, "n 3"], Bool[np.ndarray, "n"]]:
+    """Points (n, 3) around a surface and all over its box, input coordinates, and whether each is in its shell (n,).
+
+    The shell is what lies within `SHELL` of the surface. Half of the points are uniform in balls of twice that radius
+    around area-uniform points of the surface, the others in the box, enlarged by as much.
+    """
+    reach = SHELL * float(np.linalg.norm(surface.aabb[3:] - surface.aabb[:3]))
+    seeds = np.random.SeedSequence(seed).spawn(2)
+    rng = np.random.default_rng(seeds[1])
+    on_surface, _ = surface_samples(surface, n // 2, seeds[0])
+    ways = rng.standard_normal((n // 2, 3))
+    ways *= 2 * reach * rng.random((n // 2, 1)) ** (1 / 3) / np.linalg.norm(ways, axis=1, keepdims=True)
+    low, high = surface.aabb[:3] - 2 * reach, surface.aabb[3:] + 2 * reach
+    points = np.concatenate([on_surface + ways, low + rng.random((n - n // 2, 3)) * (high - low)])
+    return points, np.abs(signed_distance(surface, points)) <= reach
+
+
 def _draw(
     surface: Surface,
     normalisation: Normalisation,
@@ -119,6 +152,21 @@ def _draw(
     return np.concatenate([around, volume]).clip(-1, 1)
 
 
+def _draw_to_rim(
+    points: Float[np.ndarray, "n 3"],
+    rim: Rim,
+    normalisation: Normalisation,
+    seed: int,
+    n: int,
+    near_std: tuple[float, ...],
+) -> None:
+    """Put the first `n` points, which were near the surface, near its rim."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(3)[2])
+    deviation = np.resize(near_std, n)[:, None]
+    around = normalisation.apply(rim.samples(n, rng)) + deviation * rng.standard_normal((n, 3))
+    points[:n] = around.clip(-1, 1)
+
+
 def _key(surface: Surface, normalisation: Normalisation, *parameters: object) -> str:
     """Hash of everything that the samples follow from."""
     digest = hashlib.blake2b(digest_size=16)
@@ -137,7 +185,7 @@ def _checksum(samples: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, n: int) -> dict[str, np.ndarray] | None:
+def _read(path: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray] | None:
     """Stored samples; None when there are none or they are damaged."""
     try:
         with safe_open(path, framework="numpy") as stream:
@@ -145,7 +193,8 @@ def _read(path: Path, n: int) -> dict[str, np.ndarray] | None:
             checksum = (stream.metadata() or {}).get("checksum")
     except (OSError, SafetensorError):
         return None
-    sound = samples["points"].shape == (n, 3) and samples["values"].shape == (n,) and checksum == _checksum(samples)
+    sound = samples["points"].shape == (shape[0], 3) and samples["values"].shape == shape
+    sound = sound and checksum == _checksum(samples)
     return samples if sound else None
 
 

@@ -17,15 +17,17 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.painter import ShapePainter
-from sinefield.fields.shape.scores import Judge, heldout_iou, score_shape
-from sinefield.fields.shape.surface import SLOPE, extract_shape
-from sinefield.fields.shape.training import ShapeTask
+from sinefield.fields.shape.scores import EMPTY, Judge, heldout_iou, score_shape
+from sinefield.fields.shape.sheet_painter import SheetPainter
+from sinefield.fields.shape.surface import SLOPE, extract_shape, extract_sheet
+from sinefield.fields.shape.training import ShapeTask, settled
 from sinefield.plain.distance import TrueDistance
 from sinefield.plain.network import STORED
+from sinefield.plain.sheet import SheetDistance, distances_of
 
 
 class ShapeKind(Kind):
-    """A mesh or an oriented point cloud, learned as a signed distance or an occupancy."""
+    """A mesh or an oriented point cloud, learned as a signed distance, an occupancy or a sheet."""
 
     name = "shape"
     config = ShapeConfig
@@ -40,8 +42,14 @@ class ShapeKind(Kind):
     placed = {"centre": (3,), "scale": (), "aabb": (6,)}  # noqa: RUF012
     edits = True
 
+    def of(self, settings: ShapeFieldConfig) -> Kind:
+        return SHEET if settings.represents == "sheet" else self
+
     def read(self, config: ShapeConfig) -> Surface:
         return load_surface(config.data.path)
+
+    def settled(self, config: ShapeConfig, data: Surface) -> ShapeConfig:
+        return settled(config, data)
 
     def task(self, config: ShapeConfig, data: Surface, field: ShapeField | None = None) -> ShapeTask:
         return ShapeTask(config, data, field)
@@ -98,22 +106,45 @@ class ShapeKind(Kind):
         dense: bool = False,
         crop: Float[np.ndarray, "6"] | None = None,
     ) -> Mesh:
+        if field.sheet:
+            return extract_sheet(field, resolution, level, crop)
         return extract_shape(field, resolution, level, dense, crop, SLOPE if field.distance else None)
 
     def true_distance(self, field: ShapeField) -> TrueDistance:
         if field.config.encoding == "frequency" and field.config.weights in STORED:
             arrays = {name: t.cpu().numpy() for name, t in field.state_dict().items()}
-            return TrueDistance.of_arrays(field.config, arrays)
-        return TrueDistance(partial(_signed, field), field.aabb.cpu().numpy(), learned=field.distance)
+            return distances_of(field.config, arrays)
+        box = field.aabb.cpu().numpy()
+        if field.sheet:
+            return SheetDistance(partial(_side_and_beyond, field), box)
+        return TrueDistance(partial(_signed, field), box, learned=field.distance)
 
     def painter(self, field: ShapeField) -> ShapePainter:
-        return ShapePainter(field)
+        return SheetPainter(field) if field.sheet else ShapePainter(field)
+
+
+class SheetKind(ShapeKind):
+    """What differs where a shape's field is a sheet: no place is inside, so its shell is scored."""
+
+    score = "shell_iou"
+    quick = "IoU of shells 0.3 % of the diagonal around the sheets, held-out points"
+    affordable = 0.005
+
+    def chosen(self, config: ShapeConfig, data: Surface) -> str | None:
+        return None if config.field.represents else f"{data.source}: {EMPTY}"
+
+
+SHEET = SheetKind()
 
 
 def _signed(field: ShapeField, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
     """Negative inside; of a distance in input units."""
     values = field.evaluate(torch.from_numpy(points)).double().cpu().numpy()
     return values if field.distance else field.default_level - values
+
+
+def _side_and_beyond(field: ShapeField, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
+    return field.side_and_beyond(torch.from_numpy(points)).double().cpu().numpy()
 
 
 def placed_by(box: Float[np.ndarray, "6"]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras, orbit
@@ -32,12 +33,16 @@ class ShapePainter(Painter):
         box = field.aabb.double().cpu()
         margin = MARGIN * float((box[3:] - box[:3]).max())
         box = torch.cat([box[:3] - margin, box[3:] + margin])
-        side, slope = ("below", SLOPE) if field.distance else ("above", None)
-        self.surface = CastSurface(field.evaluate, box, field.default_level, side, RESOLUTION, slope)
+        self.surface = self._surface(field, box)
         self.background = np.ones(3, np.float32)
         up, across = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([-0.45, 0.0, 0.75])
         self.up, self.sun = up, F.normalize(across + up, dim=0)
         self.fill = F.normalize(0.35 * up - across, dim=0)
+
+    def _surface(self, field: ShapeField, box: Float[Tensor, "6"]) -> CastSurface:
+        """What rays meet."""
+        side, slope = ("below", SLOPE) if field.distance else ("above", None)
+        return CastSurface(field.evaluate, box, field.default_level, side, RESOLUTION, slope)
 
     def orbit(self, frames: int, size: tuple[int | None, int | None], elevation: float | None = None) -> Cameras:
         """One turn with all of the box in every picture."""

@@ -4,6 +4,7 @@ IoU on points uniform in the object's box that training never saw; Chamfer dista
 between the extracted surface and the given one, by `metrics.shapes.compare_meshes`.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,36 @@ import torch
 
 from sinefield.cameras.cameras import look_at
 from sinefield.data.made.synthetic import render_views
-from sinefield.data.surfaces.sampling import JUDGED_SEED, REPORTED_SEED, heldout_points
+from sinefield.data.surfaces.sampling import JUDGED_SEED, REPORTED_SEED, heldout_points, heldout_shell
 from sinefield.data.surfaces.surface import Surface, signed_distance
 from sinefield.errors import SinefieldError
 from sinefield.fields.shape.field import ShapeField
-from sinefield.fields.shape.surface import extract_shape
+from sinefield.fields.shape.surface import extract_shape, extract_sheet
 from sinefield.metrics.shapes import compare_meshes, iou
 from sinefield.pictures import save_png
 
 HELDOUT_POINTS = 300_000
 JUDGED_POINTS = 100_000
 SURFACE_RESOLUTION = 192
+EMPTY = "nothing is inside, so it is learned as a sheet (field.represents: sheet)"
 
 
 def score_shape(field: ShapeField, surface: Surface, pictures: Path | None) -> dict[str, Any]:
-    """IoU on held-out points and surface distances of the extracted mesh; two shaded views as picture."""
-    scores: dict[str, Any] = {"iou": heldout_iou(field, surface)}
+    """IoU on held-out points and surface distances of the extracted mesh; two shaded views as picture.
+
+    A sheet has no IoU but that of its shell; nor has what nothing is inside of, neither of the field nor of the data.
+    """
+    found = heldout_iou(field, surface)
+    scores: dict[str, Any] = {"iou": None if field.sheet or math.isnan(found) else found}
+    if field.sheet:
+        scores["shell_iou"] = found
     scores["surface"] = {k: v for k, v in surface.report.items() if isinstance(v, int | float | str | bool)}
-    scores["remarks"] = list(surface.notes)
+    remark = "learned as a sheet: its mesh follows the surface, and nothing is inside of it"
+    scores["remarks"] = [*surface.notes, *[remark] * field.sheet]
     empty = {"chamfer_l1": None, "chamfer_l2": None, "fscore": None, "normal_consistency": None}
     try:
-        vertices, faces, _ = extract_shape(field, SURFACE_RESOLUTION)
+        extracted = extract_sheet if field.sheet else extract_shape
+        vertices, faces, _ = extracted(field, SURFACE_RESOLUTION)
     except SinefieldError as error:  # an untrained field may have no surface at all; its IoU still counts
         return {**scores, **empty, "surface_note": str(error)}
     scores |= compare_meshes(vertices, faces, surface)
@@ -42,23 +52,32 @@ def score_shape(field: ShapeField, surface: Surface, pictures: Path | None) -> d
 
 
 def heldout_iou(field: ShapeField, surface: Surface) -> float:
-    """IoU on points uniform in the object's box that neither training nor any choice has seen."""
-    return _iou(field, *heldout_points(surface, HELDOUT_POINTS, seed=REPORTED_SEED))
+    """IoU on points uniform in the object's box that neither training nor any choice has seen; of a sheet that of its
+    shell, on points around it."""
+    return _iou(field, *_held_out(field, surface, HELDOUT_POINTS, REPORTED_SEED))
+
+
+def _held_out(field: ShapeField, surface: Surface, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    return (heldout_shell if field.sheet else heldout_points)(surface, n, seed)
 
 
 class Judge:
     """IoU on held-out points other than those that are reported."""
 
     def __init__(self, surface: Surface) -> None:
-        self.points, self.inside = heldout_points(surface, JUDGED_POINTS, seed=JUDGED_SEED)
+        self.surface = surface
+        self.points: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, field: ShapeField) -> float:
-        return _iou(field, self.points, self.inside)
+        if field.sheet not in self.points:
+            self.points[field.sheet] = _held_out(field, self.surface, JUDGED_POINTS, JUDGED_SEED)
+        return _iou(field, *self.points[field.sheet])
 
 
 def _iou(field: ShapeField, points: np.ndarray, inside: np.ndarray) -> float:
     field.set_dtype(torch.float32)
-    return iou(field.inside(torch.from_numpy(points)).cpu().numpy(), inside)
+    found = (field.shell if field.sheet else field.inside)(torch.from_numpy(points))
+    return iou(found.cpu().numpy(), inside)
 
 
 def shape_picture(surface: Surface, vertices: np.ndarray, faces: np.ndarray, size: int = 320) -> np.ndarray:

@@ -1,6 +1,8 @@
 """A mesh or an oriented point cloud into a shape field."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -8,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinefield.config import ShapeConfig
-from sinefield.data.surfaces.sampling import JUDGED_SEED, heldout_points, sample_shape, surface_samples
+from sinefield.data.surfaces.sampling import (
+    JUDGED_SEED,
+    heldout_points,
+    heldout_shell,
+    sample_shape,
+    surface_samples,
+)
+from sinefield.data.surfaces.sheet import SLAB
 from sinefield.data.surfaces.surface import Normalisation, Surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, kept
@@ -27,6 +36,27 @@ ENCODED_BYTES = 1 << 29
 """Encoded points are kept up to this size; 2 million take 132 MB."""
 
 
+_held_out = lru_cache(maxsize=1)(heldout_points)
+
+
+def settled(config: ShapeConfig, surface: Surface) -> ShapeConfig:
+    """The configuration with what the field is to represent decided: a sheet where nothing is inside, else a distance.
+
+    Raises:
+        SinefieldError: nothing is inside, and a field is asked for that says what is.
+    """
+    asked = config.field.represents
+    if asked != "sheet":
+        empty = not _held_out(surface, QUICK_POINTS, JUDGED_SEED)[1].any()
+        if empty and asked:
+            raise SinefieldError(
+                f"{surface.source}: nothing is inside, so a field that represents {asked} has nothing to learn; set "
+                "field.represents to sheet, which follows an open surface, or close the mesh"
+            )
+        asked = asked or ("sheet" if empty else "distance")
+    return replace(config, field=replace(config.field, represents=asked))
+
+
 class ShapeTask(Task):
     """One shape field being fitted to labelled points, prepared before training and drawn at random.
 
@@ -35,7 +65,7 @@ class ShapeTask(Task):
     """
 
     def __init__(self, config: ShapeConfig, surface: Surface, field: ShapeField | None = None) -> None:
-        self.config = config
+        self.config = config = settled(config, surface)
         normalisation = Normalisation.fit(surface.aabb)
         if field is not None:
             normalisation = Normalisation(tuple(field.centre.tolist()), float(field.scale))
@@ -46,7 +76,8 @@ class ShapeTask(Task):
             data.points,
             config.seed,
             near_fraction=data.near_fraction,
-            kind=config.field.represents,
+            kind=config.field.represents or "distance",
+            half=SLAB * config.field.band,
         )
         device = self.device = training_device(config.training.device)
         # Shuffled once, so that a batch is a run of neighbours in memory.
@@ -54,11 +85,13 @@ class ShapeTask(Task):
         self.points = torch.from_numpy(labelled["points"])[order].to(device)
         values = torch.from_numpy(labelled["values"])[order].to(device)
         # Distances in bands, so that the loss reads the same at any band.
-        self.values = values / config.field.band if config.field.represents == "distance" else values
+        self.values = values if config.field.represents == "occupancy" else values / config.field.band
+        sheet = config.field.represents == "sheet"
+        self.eikonal = 0.0 if sheet else training.eikonal
         self.progress = 0.0
         self._encoded: Tensor | None = None
         self.oriented = None
-        if surface.faces is None:
+        if surface.faces is None and not sheet:
             if config.training.eikonal == 0:
                 raise SinefieldError(f"{surface.source}: a point cloud needs training.eikonal above 0; try 0.1")
             points, normals = surface_samples(surface, min(data.points, 500_000), config.seed)
@@ -68,11 +101,12 @@ class ShapeTask(Task):
         centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
         made = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb)) if field is None else field
         self.field = made.to(device)
-        self.field.network.twice_differentiable = training.eikonal > 0
+        self.field.network.twice_differentiable = self.eikonal > 0
         self.graphed: GraphedStep | None = None
-        if device.type == "cuda" and training.backend != "tinycudann" and training.eikonal == 0:
+        if device.type == "cuda" and training.backend != "tinycudann" and self.eikonal == 0:
             self.graphed = GraphedStep(self._loss_of, list(self.field.parameters()))
-        self.held_out = heldout_points(surface, QUICK_POINTS, seed=JUDGED_SEED)
+        held_out = heldout_shell if sheet else _held_out
+        self.held_out = held_out(surface, QUICK_POINTS, JUDGED_SEED)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return self.field.network.hidden_matrices()
@@ -100,9 +134,9 @@ class ShapeTask(Task):
                 n = min(chunk, training.batch - first)
                 part = self._run(start + first, n)
                 seen = self.field.encoding(self.points[part]) if encoded is None else encoded[part]
-                given = seen, self.values[part, None], self.config.field.loss, self._sharpness()
+                given = seen, self.values[part].view(n, -1), self.config.field.loss, self._sharpness()
                 loss = error_sum(self.field.network, *given) / training.batch
-                if training.eikonal:
+                if self.eikonal:
                     loss = loss + self._gradient_loss(generator, n) * (n / training.batch)
                 loss.backward()
                 total += kept(loss)
@@ -111,7 +145,7 @@ class ShapeTask(Task):
     def _loss_of(self, inputs: Tensor, values: Tensor, sharpness: Tensor) -> Tensor:
         """Mean loss at points (n, 3), or at what the network sees of them."""
         raw = self.field(inputs) if inputs.shape[1] == 3 else self.field.from_encoded(inputs)
-        return errors(raw, values, self.config.field.loss, sharpness).mean()
+        return errors(raw, values, self.config.field.loss, sharpness).sum() / len(inputs)
 
     def _run(self, start: int, n: int) -> slice | Tensor:
         """`n` prepared points from `start` on, round the end."""
@@ -163,11 +197,13 @@ class ShapeTask(Task):
 
     def probe(self) -> Callable[[], Tensor]:
         field, points = self.field, self.points[:PROBED_POINTS]
-        squash = torch.tanh if field.distance else torch.sigmoid
+        squash = torch.sigmoid if field.config.represents == "occupancy" else torch.tanh
         return lambda: squash(field(points))
 
     def quick_score(self) -> dict[str, float]:
-        """IoU on a few held-out points."""
+        """IoU on a few held-out points; of a sheet that of its shell."""
         self.field.set_dtype(torch.float32)
         points, inside = self.held_out
+        if self.field.sheet:
+            return {"shell_iou": iou(self.field.shell(torch.from_numpy(points)).cpu().numpy(), inside)}
         return {"iou": iou(self.field.inside(torch.from_numpy(points)).cpu().numpy(), inside)}

@@ -1,24 +1,30 @@
 """sinefield inspect."""
 
 import argparse
+from pathlib import Path
 
 from sinefield.commands.arguments import add_out
 from sinefield.commands.command import Answer, Command
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scene", help="data folder, its pose file, or scene file (YAML)")
-    add_out(parser, "picture of cameras, box and sparse points: .png .jpg .pdf .svg", optional=True)
+    parser.add_argument("scene", help="data folder, its pose file, a mesh or point cloud, or scene file (YAML)")
+    add_out(parser, "picture: .png .jpg .pdf .svg; of a mesh .png .jpg", optional=True)
 
 
 def run(options: argparse.Namespace) -> Answer:
+    from sinefield.export.surface_account import inspect_surface, surface_named
+
+    surface = surface_named(options.scene)
+    if surface is not None:
+        return inspect_surface(surface, options.out, options.overwrite)
     from sinefield.data.photographs.inspect import inspect
 
-    return inspect(options.scene, options.out, options.overwrite)
+    return inspect(Path(options.scene), options.out, options.overwrite)
 
 
 COMMAND = Command(
-    help="say what a folder of photographs holds, and whether its cameras fit",
+    help="say what a mesh, a point cloud or a folder of photographs holds, and what is wrong with it",
     example="sinefield inspect my_photos",
     arguments=arguments,
     run=run,

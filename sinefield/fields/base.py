@@ -214,6 +214,10 @@ class Kind:
         """A line for people on what `settled` has decided that they would not expect."""
         return None
 
+    def described(self, data: Any) -> str | None:
+        """Lines for people on the data that a training begins with."""
+        return None
+
     def read(self, config: Any) -> Any:
         """The data that a scene file names. Raises SinefieldError for what cannot be read."""
         raise NotImplementedError
@@ -400,7 +404,9 @@ def read_data(config: Config) -> Any:
 
 
 def settled(config: Config, data: Any) -> Config:
-    """The configuration with what its data decide; what was decided for the user is said on standard error."""
+    """The configuration with what its data decide; the data and what was decided are told on standard error."""
+    if lines := kind_of(config).described(data):
+        print(lines, file=sys.stderr)
     found = kind_of(config).settled(config, data)
     if line := kind_of(found).chosen(config, data):
         print(line, file=sys.stderr)

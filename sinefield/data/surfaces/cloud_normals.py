@@ -66,6 +66,7 @@ def planes_through(points: Float[np.ndarray, "n 3"]) -> Planes:
     spread = np.sqrt(np.maximum(values, 0))
     # Points that fill a disc evenly vary by a quarter of its radius squared along either axis.
     areas = 2 * np.pi * (spread[:, 1] ** 2 + spread[:, 2] ** 2) / count
+    areas[spread[:, 1] <= 1e-6 * spread[:, 2]] = 0  # neighbours on a line
     return Planes(axes[:, :, 0], middles, areas, float(np.median(spread[:, 0])), count)
 
 

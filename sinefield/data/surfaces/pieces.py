@@ -56,6 +56,7 @@ class Pieces(NamedTuple):
         return {
             "pieces": len(self.area),
             "closed_pieces": int(self.closed.sum()),
+            "bodies": int(self.bodies.sum()),
             "turned_pieces": int(self.turned.sum()),
             "watertight": bool(self.closed.all()),
             "boundary_edges": self.boundary_edges,

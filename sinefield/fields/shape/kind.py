@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sinefield.compress.container import Packed
 from sinefield.config import ShapeConfig, ShapeFieldConfig
+from sinefield.data.surfaces.account import account, as_text
 from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
@@ -47,6 +48,9 @@ class ShapeKind(Kind):
 
     def read(self, config: ShapeConfig) -> Surface:
         return load_surface(config.data.path)
+
+    def described(self, data: Surface) -> str:
+        return as_text(account(data))
 
     def settled(self, config: ShapeConfig, data: Surface) -> ShapeConfig:
         return settled(config, data)

@@ -186,7 +186,7 @@ def _notes(mesh: Repaired, part_of: np.ndarray, names: Sequence[str]) -> tuple[s
         )
     sheets = int((~pieces.bodies).sum())
     if sheets and pieces.bodies.any():
-        notes.append(f"{sheets:,} of {len(pieces.bodies):,} pieces are open sheets, which hold nothing inside")
+        notes.append(f"{sheets:,} of {len(pieces.bodies):,} pieces are open or flat: they hold nothing inside")
     return tuple(notes)
 
 

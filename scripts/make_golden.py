@@ -54,6 +54,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         **{**SMALL, "depth": 2, "encoding": "hash", "levels": 4, "log2_table": 6, "coarsest": 2, "finest": 9},
         "phase": 0.5,
     },
+    "shape_coloured": {**SMALL, "colours": "yes", "colour_width": 10, "colour_depth": 3, "colour_frequencies": 3},
 }
 RADIANCE = {"width": 12, "depth": 3, "rank": 3, "frequencies": 3, "features": 5, "head_width": 8, "phase": 0.5}
 RADIANCE |= {"bound": 4.0, "grid": 12, "steps": 48}
@@ -94,6 +95,8 @@ def write_meshes(folder: Path) -> None:
     ring = trimesh.creation.torus(1.0, 0.35, major_sections=32, minor_sections=16)
     ring.apply_transform(trimesh.transformations.rotation_matrix(0.6, [1, 2, 0.5], [0, 0, 0]))
     ring.export(folder / "ring.ply")
+    painted = np.round(255 * (0.5 + 0.4 * np.sin(3 * ring.vertices))).astype(np.uint8)
+    trimesh.Trimesh(ring.vertices, ring.faces, vertex_colors=painted).export(folder / "painted.ply")
     ball = trimesh.creation.icosphere(2, radius=0.5)
     ball.apply_translation([0.1, 0.2, -0.7])
     trimesh.util.concatenate([ring, ball]).export(folder / "ring_and_ball.ply")
@@ -195,7 +198,8 @@ class Maker:
 
     def fields(self) -> None:
         for name, field in SHAPES.items():
-            data = {"path": "far.obj" if name == "occupancy_dense" else "ring.ply", "points": 5000}
+            meshes = {"occupancy_dense": "far.obj", "shape_coloured": "painted.ply"}
+            data = {"path": meshes.get(name, "ring.ply"), "points": 5000}
             train = partial(self.train, name, "shape", data, field, 100, 1024)
             train = partial(self.smoothed, train) if name == "shape_octaves" else train
             self.make(name, train, ["--max-bytes", "1600"] if name == "shape" else ["--bits", "6"])

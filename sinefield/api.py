@@ -21,7 +21,7 @@ from sinefield.metrics import SCORES
 from sinefield.plain.distance import TrueDistance, checked_points
 from sinefield.plain.questions import like, numbers, whole
 from sinefield.plain.sheet import distances_of
-from sinefield.plain.stored import file_with, stored_shape
+from sinefield.plain.stored import PLACE, file_with, stored_shape
 
 if TYPE_CHECKING:
     import trimesh
@@ -91,7 +91,7 @@ class Field:
     def params(self) -> int:
         """How many numbers were learned."""
         if self._plain is not None:
-            return sum(int(array.size) for name, array in self._plain.items() if name.startswith("network."))
+            return sum(int(array.size) for name, array in self._plain.items() if name not in PLACE)
         return sum(p.numel() for p in self._torch().parameters())
 
     @property
@@ -167,16 +167,27 @@ class Field:
             values = torch.where(field.grid.occupied(x), field.density(x), 0.0)
         return like(points, values.double().cpu().numpy())
 
-    def colour(self, points: Any, directions: Any) -> Any:
-        """sRGB in [0, 1] that points (n, 3) of a radiance field send to a camera that looks along directions (n, 3).
+    def colour(self, points: Any, directions: Any = None) -> Any:
+        """sRGB in [0, 1] of points (n, 3): (n, 3).
+
+        Of a shape field that was fitted to coloured data it is the colour of the surface, the same from everywhere;
+        off the surface it is nothing's. Of a radiance field it is what the points send to a camera that looks along
+        directions (n, 3).
 
         Raises:
             SinefieldError: points or directions of another shape or not finite, directions without length, not as many
-                of one as of the other; a field of another kind.
+                of one as of the other; directions missing, or given to a shape; a field without colours.
         """
         import torch
 
+        if self.kind == "shape":
+            if directions is not None:
+                raise SinefieldError("a shape's colour is the same from everywhere; leave the directions out")
+            given = torch.tensor(checked_points(numbers(points)))
+            return like(points, self._torch().colours_at(given).double().cpu().numpy())
         field = self._radiance("colour")
+        if directions is None:
+            raise SinefieldError("a radiance field's colour depends on where it is seen from; give directions too")
         x, d = checked_points(numbers(points)), checked_points(numbers(directions))
         length = np.linalg.norm(d, axis=1, keepdims=True)
         if len(x) != len(d) or not (length > 0).all():

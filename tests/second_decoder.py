@@ -3,6 +3,7 @@
 import json
 import struct
 import zlib
+from collections import defaultdict
 
 import numpy as np
 
@@ -10,9 +11,11 @@ R = [4294967296, 3938502376, 3611622603, 3311872529, 3037000500, 2784941738, 255
 NAMES = (
     "width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band loss "
     "features head_width head_depth grid steps encoding levels log2_table coarsest finest space grid_levels cone_angle "
-    "density beta points dim tokens heads blocks expand attention graying epsilon skip_attention skip_feedforward"
+    "density beta points dim tokens heads blocks expand attention graying epsilon skip_attention skip_feedforward "
+    "colours colour_width colour_depth colour_frequencies"
 )
 CHOICES = {
+    "colours": ["no", "yes"],
     "weights": ["sine", "lowrank", "dense"],
     "activation": ["relu", "leaky_relu", "gaussian", "sine", "softplus"],
     "represents": ["distance", "occupancy", "sheet"],
@@ -30,6 +33,7 @@ SHAPE = {"width": 64, "depth": 3, "skips": [], "weights": "sine", "rank": 10, "o
 SHAPE |= {"activation": "leaky_relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 5}
 SHAPE |= HASH
 SHAPE |= {"represents": "distance", "band": 0.03, "loss": "tanh"}
+SHAPE |= {"colours": "no", "colour_width": 24, "colour_depth": 2, "colour_frequencies": 4}
 RADIANCE = {"width": 64, "depth": 4, "skips": [], "weights": "sine", "rank": 16, "omega": None, "phase": 0.5}
 RADIANCE |= {"bound": 4.0, "activation": "relu", "sigma": 0.1, "omega0": 30.0, "frequencies": 8}
 RADIANCE |= HASH
@@ -293,7 +297,7 @@ def decode_registered(data, shapes_of):
     assert r.byte() == 255
     kind, settings, arrays = r.text(), r.object(), arrays_of(r)
     note = note_of(r)
-    values, coder, _ = tensors(r, shapes_of(kind, settings), 0, 0, 0)
+    values, coder, _ = tensors(r, shapes_of(kind, settings), 0, defaultdict(int), 0)
     assert coder.state == 0 and not coder.words
     return kind, settings, arrays, values, note
 
@@ -317,7 +321,7 @@ def decode(data):
         r.take(3 + 44 + (0 if s["space"] == "box" else 60))
     note = note_of(r)
     shapes, d = shapes_of(kind, s)
-    values, coder, contexts = tensors(r, shapes, d, s.get("frequencies", 0), 60 if kind == 2 else 0)
+    values, coder, contexts = tensors(r, shapes, d, defaultdict(int, s), 60 if kind == 2 else 0)
     cells = grid(coder, s["grid_levels"] * s["grid"], s["grid"], s["grid"], contexts) if kind == 2 else None
     assert coder.state == 0 and not coder.words
     return s, None if box is None else np.array(box), values, cells, note
@@ -326,7 +330,7 @@ def decode(data):
 def adapter(r):
     layers, shapes, edit, sides = layers_of(r)
     note = note_of(r)
-    rows, shape, cells = rows_of(r, shapes, 0, 0), (*(sides or ()), *(sides or ())[1:]), None
+    rows, shape, cells = rows_of(r, shapes, 0, defaultdict(int)), (*(sides or ()), *(sides or ())[1:]), None
     block = [(0, n) for n in shape]
     if sides and r.version > 1:
         block = [(r.varint(), r.varint()) for _ in range(3)]
@@ -356,21 +360,24 @@ def shapes_of(kind, s):
     if kind != 2:
         outputs = 2 if s.get("represents") == "sheet" else {1: 1, 3: 3}[kind]
         shapes |= mlp("network", inputs, outputs, s, s["width"], s["depth"], not low_rank)
+        if s.get("colours") == "yes":
+            inputs = d * (1 + 2 * s["colour_frequencies"])
+            shapes |= mlp("colour_network", inputs, 3, {"skips": []}, s["colour_width"], s["colour_depth"], True)
     else:
         shapes |= mlp("trunk", inputs, 1 + s["features"], s, s["width"], s["depth"], not low_rank)
         shapes |= mlp("head", s["features"] + 16, 3, {"skips": []}, s["head_width"], s["head_depth"], True)
     return shapes, d
 
 
-def tensors(r, shapes, d, f, n_contexts):
+def tensors(r, shapes, d, octaves, n_contexts):
     """{name: float32 array}, the coder after them, and the bytes between rows and payload."""
-    rows = rows_of(r, shapes, d, f)
+    rows = rows_of(r, shapes, d, octaves)
     contexts = r.take(n_contexts)
     coder = Coder(r.take(len(r.data) - r.at))
     return levels_of(coder, rows, shapes), coder, contexts
 
 
-def rows_of(r, shapes, d, f):
+def rows_of(r, shapes, d, octaves):
     rows = {}
     for name, shape in shapes.items():
         form = r.byte()
@@ -382,6 +389,7 @@ def rows_of(r, shapes, d, f):
             offset = bfloat16(r.take(2 * n)) if form & 4 else np.zeros(n, np.float32)
             how = step, offset
         columns = [...]
+        f = octaves["colour_frequencies" if name.startswith("colour") else "frequencies"]
         if form & 8:
             columns = [list(range(d))]
             columns += [[k * f * d + d + d * i + a for k in (0, 1) for a in range(d)] for i in range(f)]

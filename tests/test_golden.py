@@ -117,6 +117,7 @@ CHOICES = {
     "density": ["free", "distance"],
     "attention": ["softmax", "x", "x^3"],
     "graying": ["none", "svd", "dct"],
+    "colours": ["no", "yes"],
 }
 """A choice is stored as its place in this list, whatever the order in the configuration."""
 PAIRS = [(setting, *pair) for setting, names in CHOICES.items() for pair in itertools.combinations(names, 2)]
@@ -175,11 +176,12 @@ SETTINGS = {
     **{26: ("space", CHOICES), 27: ("grid_levels", WHOLE), 28: ("cone_angle", NUMBER), 29: ("density", CHOICES)},
     **{30: ("beta", NUMBER), 31: ("points", WHOLE), 32: ("dim", WHOLE), 33: ("tokens", WHOLE), 34: ("heads", WHOLE)},
     **{35: ("blocks", WHOLE), 36: ("expand", WHOLE), 37: ("attention", CHOICES), 38: ("graying", CHOICES)},
-    **{39: ("epsilon", NUMBER), 40: ("skip_attention", YES), 41: ("skip_feedforward", YES)},
+    **{39: ("epsilon", NUMBER), 40: ("skip_attention", YES), 41: ("skip_feedforward", YES), 42: ("colours", CHOICES)},
+    **{43: ("colour_width", WHOLE), 44: ("colour_depth", WHOLE), 45: ("colour_frequencies", WHOLE)},
 }
 """By number in a file: the name, and a value with the bytes that it is stored as."""
 OF_KIND = {
-    "shape": [*range(1, 16), *range(21, 26)],
+    "shape": [*range(1, 16), *range(21, 26), *range(42, 46)],
     "radiance": [*range(1, 13), *range(16, 31)],
     "image": [*range(1, 13), *range(21, 26)],
     "shapes": [*range(4, 9), 13, 14, *range(31, 42)],

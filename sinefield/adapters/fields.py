@@ -116,7 +116,8 @@ def choose_layers(field: nn.Module, patterns: Sequence[str]) -> list[str]:
     Raises:
         SinefieldError: a pattern chooses none.
     """
-    names = list(field_layers(field))
+    kept = getattr(field, "not_edited", ())
+    names = [name for name in field_layers(field) if not name.startswith(kept)]
     chosen: dict[str, None] = {}
     for pattern in patterns:
         found = [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"*.{pattern}")]

@@ -26,7 +26,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_surface(parser, 256, "box", ", of a density what the field suggests")
     parser.add_argument("--crop", type=float, nargs=6, metavar=BOX, help="keep what lies in this box, input units")
     parser.add_argument("--faces", type=int, help="decimate to about so many triangles at most")
-    parser.add_argument("--no-colours", action="store_true", help="leave a radiance field's colours out")
+    parser.add_argument("--no-colours", action="store_true", help="leave the field's colours out")
+    parser.add_argument(
+        "--texture", type=int, metavar="PIXELS", help="colours as a picture of this side over the mesh: .glb or .obj"
+    )
     parser.add_argument(
         "--dense", action="store_true", help="evaluate every point of the grid, not only near the surface"
     )
@@ -46,6 +49,7 @@ def run(options: argparse.Namespace) -> Answer:
         faces=options.faces,
         colours=not options.no_colours,
         dense=options.dense,
+        texture=options.texture,
         adapters=options.adapter,
         overwrite=options.overwrite,
     )

@@ -102,7 +102,7 @@ def _encode(packed: Packed) -> bytes:
     head, note = _head_out(packed), note_out(packed.note)
     encoder, rows, levels = Encoder(), bytearray(), 0
     for key, coded in packed.tensors.items():
-        row, n = row_out(coded, encoder, _octaves(packed.kind, packed.settings, key))
+        row, n = row_out(coded, encoder, octaves(packed.kind, key, packed.settings))
         rows, levels = rows + row, levels + n
     extent, grid = None, b""
     if packed.cells is not None:
@@ -137,10 +137,6 @@ def _extent_of(kind: str, cells: np.ndarray) -> Extent:
 def _grid_out(kind: str, cells: np.ndarray, extent: Extent, encoder: Encoder) -> bytes:
     contexts = encode_grid(encoder, cells[slices_of(extent)])
     return (extent_out(extent) if kind == "adapter" else b"") + contexts
-
-
-def _octaves(kind: str, settings: dict[str, Any], tensor: str) -> list[np.ndarray]:
-    return octaves(kind, tensor, settings.get("frequencies", 0))
 
 
 # ---- reading
@@ -184,7 +180,7 @@ def _decode_body(reader: Reader, shapes: Callable[[str, dict[str, Any]], Shapes]
     expected = shapes(kind, settings)
     grid = _grid_of(kind, settings)
     _check_claims(expected, grid, length)
-    rows = rows_in(reader, {key: (shape, _octaves(kind, settings, key)) for key, shape in expected.items()}, length)
+    rows = rows_in(reader, {key: (shape, octaves(kind, key, settings)) for key, shape in expected.items()}, length)
     extent = None if grid is None else _extent_in(reader, kind, grid, length)
     contexts = b"" if grid is None else reader.take(CONTEXTS)
     decoder = Decoder(reader.rest(), where)

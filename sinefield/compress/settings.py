@@ -58,6 +58,10 @@ SETTINGS: tuple[tuple[str, str | tuple[str, ...]], ...] = (
     ("epsilon", NUMBER),
     ("skip_attention", YES),
     ("skip_feedforward", YES),
+    ("colours", ("no", "yes")),
+    ("colour_width", WHOLE),
+    ("colour_depth", WHOLE),
+    ("colour_frequencies", WHOLE),
 )
 """Names and values of settings. A setting's number in the file is its place here, from 1, a choice's the place in its
 tuple; both are only ever appended to."""
@@ -72,6 +76,7 @@ BASE: dict[str, dict[str, Any]] = {
         **_NETWORK,
         **{"width": 64, "depth": 3, "rank": 10, "activation": "leaky_relu", "frequencies": 5},
         **{"represents": "distance", "band": 0.03, "loss": "tanh"},
+        **{"colours": "no", "colour_width": 24, "colour_depth": 2, "colour_frequencies": 4},
     },
     "radiance": {
         **_NETWORK,

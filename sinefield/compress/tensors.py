@@ -6,8 +6,9 @@ table's centre, slope and bend.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,6 +19,12 @@ from sinefield.compress.reader import Reader, signed, varint
 LEVELS, LEVELS_A_BYTE = 1 << 18, 256
 """A file's tables together have at most so many levels, and so many more a byte of it."""
 _CODEBOOK, _PER_ROW, _OFFSET, _OCTAVES = 1, 2, 4, 8
+OCTAVES = {
+    "network.weights.0.weight": "frequencies",
+    "trunk.weights.0.weight": "frequencies",
+    "colour_network.weights.0.weight": "colour_frequencies",
+}
+"""Weights that see an encoding, and the setting with its number of octaves."""
 
 
 @dataclass
@@ -60,14 +67,14 @@ def decode_uniform(levels: np.ndarray, step: np.ndarray, offset: np.ndarray) -> 
         return np.asarray(levels.astype(np.float32) * step + offset, np.float32)
 
 
-def octaves(kind: str, name: str, n: int) -> list[np.ndarray]:
-    """The columns of a weight that sees the encoding with `n` frequencies, by octave; [] for a field's other tensors.
+def octaves(kind: str, name: str, settings: Mapping[str, Any]) -> list[np.ndarray]:
+    """The columns of a weight that sees an encoding of frequencies, by octave; [] for a field's other tensors.
 
     Bare coordinates come first, then sine and cosine of each frequency. Entries of one octave are about alike, those of
     different ones are not.
     """
-    known = kind in ("shape", "radiance", "image")
-    if not known or n == 0 or name not in ("network.weights.0.weight", "trunk.weights.0.weight"):
+    n = settings.get(OCTAVES.get(name, ""), 0)
+    if kind not in ("shape", "radiance", "image") or n == 0:
         return []
     d = 2 if kind == "image" else 3
     axes = np.arange(d)

@@ -92,10 +92,17 @@ class ShapeFieldConfig(NetworkConfig):
     represents: Literal["distance", "occupancy", "sheet"] | None = None  # sheet: an open one; by the data if absent
     band: float = 0.03  # distance from the surface, in field units, within which distances are learned
     loss: Literal["tanh", "l1", "bce", "mse"] | None = None  # tanh of distances, bce of occupancies when absent
+    colours: Literal["auto", "yes", "no"] = "auto"  # learn the input's colours; auto: where it has some
+    colour_width: int = 24  # units in each hidden layer of the colour network
+    colour_depth: int = 2  # hidden layers of the colour network
+    colour_frequencies: int = 4  # octaves of the colour network's own positional encoding
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "band")
+        _positive(self, "band", "colour_width", "colour_depth")
+        _check(self.colour_width <= 1024, f"colour_width is {self.colour_width}; at most 1024")
+        _check(self.colour_depth <= 16, f"colour_depth is {self.colour_depth}; at most 16")
+        _check(0 <= self.colour_frequencies <= 20, f"colour_frequencies is {self.colour_frequencies}; 0 to 20")
         losses: Any = ("bce", "mse") if self.represents == "occupancy" else ("tanh", "l1")
         _check(
             self.loss is None or self.loss in losses,
@@ -107,6 +114,15 @@ class ShapeFieldConfig(NetworkConfig):
     def outputs(self) -> int:
         """Numbers that the network puts out: of a sheet two, see `data.surfaces.sheet`."""
         return 2 if self.represents == "sheet" else 1
+
+    @property
+    def colour_network(self) -> NetworkConfig | None:
+        """The network of the surface's colours: dense, with the field's activation; None where there is none."""
+        if self.colours != "yes":
+            return None
+        bent: dict[str, Any] = {"activation": self.activation, "sigma": self.sigma, "omega0": self.omega0}
+        own = {"width": self.colour_width, "depth": self.colour_depth, "frequencies": self.colour_frequencies}
+        return NetworkConfig(weights="dense", **own, **bent)
 
 
 @dataclass

@@ -10,6 +10,7 @@ import trimesh
 from jaxtyping import Float
 
 from sinefield.errors import SinefieldError
+from sinefield.export.textured import check_textured, textured
 from sinefield.fields.base import Field, Mesh, kind_of
 from sinefield.meshing.decimate import check_budget, decimate
 from sinefield.meshing.extract import cropped, largest_component
@@ -70,10 +71,12 @@ def export_mesh(
     faces: int | None = None,
     adapters: Sequence[str | Path] = (),
     frame: Frame = Frame(),  # noqa: B008
+    texture: int | None = None,
 ) -> dict[str, Any]:
     """Extract a run's surface into a file.
 
     Arguments:
+        texture: pixels along the side of a picture with the colours, instead of colours of vertices.
         faces: the most that are kept, by merging vertices where the surface is flattest; all when None.
         crop: see `extract_field`.
         adapters: edits of the run's field, see `load_field`.
@@ -84,6 +87,8 @@ def export_mesh(
         that of a distance or occupancy), range, resolution, evaluations, seconds.
     """
     check_mesh_path(out, overwrite)
+    if texture is not None:
+        check_textured(out, texture, overwrite)
     if faces is not None:
         check_budget(faces)
     begin = time.perf_counter()
@@ -96,11 +101,12 @@ def export_mesh(
         vertices, triangles = largest_component(vertices, triangles)
     if faces is not None:
         vertices, triangles = decimate(vertices, triangles, faces)
-    painted = _colours(field, vertices, triangles) if colours else None
     surface = f"{statistics['level']:.6g} level of a {field.kind} field"
-    saved = save_surface(
-        out, [NamedMesh("", vertices, triangles, painted)], placing, "the field's data", surface, overwrite
-    )
+    if texture is None:
+        mesh = NamedMesh("", vertices, triangles, _colours(field, vertices, triangles) if colours else None)
+    else:
+        mesh = textured(field, vertices, triangles, texture, out, overwrite)
+    saved = save_surface(out, [mesh], placing, "the field's data", surface, overwrite)
     return {
         "run": str(run),
         "out": str(out),

@@ -49,6 +49,8 @@ class Field(nn.Module):
 
     has_own_box: ClassVar[bool] = False
     """Whether an edit may change the box."""
+    not_edited: ClassVar[tuple[str, ...]] = ()
+    """What the names of layers begin with that edits leave as they are."""
 
     @property
     def cells_shape(self) -> tuple[int, ...] | None:

@@ -109,7 +109,29 @@ def _named(path: str) -> Given:
 def _mesh(mesh: Any, keep: Path) -> Given:
     if not len(mesh.faces):
         raise SinefieldError("the mesh has no faces; give one that has")
-    return Given("shape", _ply(keep, {"vertex": mesh.vertices, "face": mesh.faces}), {})
+    kind = getattr(mesh.visual, "kind", None)
+    if kind == "texture":
+        return Given("shape", _glb(mesh, keep), {})
+    parts = {"vertex": mesh.vertices, "face": mesh.faces}
+    if kind == "vertex":
+        parts["colour"] = mesh.visual.vertex_colors[:, :3]
+    elif kind == "face":  # each face gets vertices of its own, which become one again where they are at one place
+        parts["vertex"], parts["face"] = mesh.triangles.reshape(-1, 3), np.arange(3 * len(mesh.faces)).reshape(-1, 3)
+        parts["colour"] = np.repeat(mesh.visual.face_colors[:, :3], 3, axis=0)
+    return Given("shape", _ply(keep, parts), {})
+
+
+def _glb(mesh: Any, keep: Path) -> str:
+    """A textured mesh, its place said by a node, so that single precision keeps its shape."""
+    import trimesh
+
+    centre, near = np.asarray(mesh.bounds, np.float64).mean(axis=0), mesh.copy()
+    near.apply_translation(-centre)
+    scene = trimesh.Scene()
+    scene.add_geometry(near, transform=trimesh.transformations.translation_matrix(centre))
+    keep.mkdir(parents=True, exist_ok=True)
+    scene.export(keep / "data.glb")
+    return str(keep / "data.glb")
 
 
 def _cloud(points: np.ndarray, normals: np.ndarray, keep: Path) -> Given:
@@ -121,13 +143,17 @@ def _cloud(points: np.ndarray, normals: np.ndarray, keep: Path) -> Given:
 
 
 def _ply(keep: Path, parts: dict[str, np.ndarray]) -> str:
-    """Points, with normals if there are six columns, and faces as a binary PLY in double precision."""
+    """Points, with normals if there are six columns, their colours and faces as a binary PLY in double precision."""
     keep.mkdir(parents=True, exist_ok=True)
     vertices = np.ascontiguousarray(parts["vertex"], "<f8")
     names = ("x", "y", "z", "nx", "ny", "nz")[: vertices.shape[1]]
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
     head += [f"property double {name}" for name in names]
     body = vertices.tobytes()
+    if "colour" in parts:
+        head += [f"property uchar {name}" for name in ("red", "green", "blue")]
+        colours = np.asarray(parts["colour"], np.uint8)
+        body = np.concatenate([vertices.view(np.uint8).reshape(len(vertices), -1), colours], axis=1).tobytes()
     if "face" in parts:
         faces = np.asarray(parts["face"], "<i4")
         rows = np.empty(len(faces), [("n", "u1"), ("corners", "<i4", 3)])

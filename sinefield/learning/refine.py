@@ -79,8 +79,8 @@ def allocate(field: nn.Module, found: dict[str, float], scale: float) -> dict[st
     """
 
     def groups(name: str) -> list[np.ndarray]:
-        encoded = getattr(getattr(field, "config", None), "frequencies", 0)
-        return octaves(getattr(field, "kind", ""), name, encoded)
+        settings = getattr(field, "config", None)
+        return octaves(getattr(field, "kind", ""), name, {} if settings is None else vars(settings))
 
     return {
         name: Uniform(p, step=scale * math.sqrt(p.numel() / found[name]), groups=groups(name))

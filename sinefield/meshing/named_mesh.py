@@ -25,6 +25,9 @@ class NamedMesh:
         faces: (f, 3), counter-clockwise seen from outside.
         colours: (v, 3) sRGB, or None.
         normals: (v, 3) unit vectors, or None.
+        uv: (v, 2) places in `picture`, u to the right, v upwards from the lower left corner, or None; in GLB and OBJ.
+        picture: (h, w, 3) sRGB, its first row on top; or None.
+        library: the file beside an OBJ that names the picture.
     """
 
     name: str
@@ -32,6 +35,9 @@ class NamedMesh:
     faces: Int[np.ndarray, "f 3"]
     colours: UInt8[np.ndarray, "v 3"] | None = None
     normals: Float[np.ndarray, "v 3"] | None = None
+    uv: Float[np.ndarray, "v 2"] | None = None
+    picture: UInt8[np.ndarray, "h w 3"] | None = None
+    library: str = ""
 
     def placed(self, placing: Placing) -> "NamedMesh":
         """The same in the coordinates of a file."""

@@ -1,5 +1,6 @@
 """GLB, binary glTF 2.0 (Khronos Group): one node a mesh."""
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from sinefield.meshing.frame import Placing
 from sinefield.meshing.named_mesh import NamedMesh, linear
@@ -34,9 +36,10 @@ def write_glb(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str], pl
             attributes["NORMAL"] = buffer.add(np.asarray(mesh.normals, np.float32), _VERTICES)
         if mesh.colours is not None:
             attributes["COLOR_0"] = buffer.add(linear(mesh.colours), _VERTICES)
+        material = _material(mesh, tree, buffer, attributes)
         indices = buffer.add(np.asarray(mesh.faces, np.uint32).reshape(-1), _INDICES)
         named = {"name": mesh.name} if mesh.name else {}
-        tree["meshes"].append(named | {"primitives": [{"attributes": attributes, "indices": indices}]})
+        tree["meshes"].append(named | {"primitives": [{"attributes": attributes, "indices": indices} | material]})
         tree["nodes"].append(named | {"mesh": i} | _transform(origin, placing))
     tree |= {"accessors": buffer.accessors, "bufferViews": buffer.views, "buffers": [{"byteLength": buffer.length}]}
     head = json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
@@ -45,6 +48,24 @@ def write_glb(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str], pl
         stream.write(b"glTF" + _uint32(2, 12 + 8 + len(head) + 8 + buffer.length, len(head)) + b"JSON" + head)
         stream.write(_uint32(buffer.length) + b"BIN\0")
         stream.writelines(buffer.pieces)
+
+
+def _material(mesh: NamedMesh, tree: dict[str, Any], buffer: "_Buffer", attributes: dict[str, int]) -> dict[str, int]:
+    """A mesh's picture into the file: how its faces name it, nothing where there is none."""
+    if mesh.uv is None or mesh.picture is None:
+        return {}
+    # glTF counts v downwards.
+    attributes["TEXCOORD_0"] = buffer.add(
+        np.column_stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]]).astype(np.float32), _VERTICES
+    )
+    stream = io.BytesIO()
+    Image.fromarray(mesh.picture).save(stream, "PNG")
+    number = len(tree.setdefault("materials", []))
+    surface = {"baseColorTexture": {"index": number}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    tree["materials"].append({"pbrMetallicRoughness": surface})
+    tree.setdefault("textures", []).append({"source": number})
+    tree.setdefault("images", []).append({"bufferView": buffer.add_bytes(stream.getvalue()), "mimeType": "image/png"})
+    return {"material": number}
 
 
 class _Buffer:
@@ -66,7 +87,7 @@ class _Buffer:
             "bufferView": len(self.views) - 1,
             "componentType": _FLOAT if values.dtype.kind == "f" else _UINT32,
             "count": len(values),
-            "type": "VEC3" if values.ndim == 2 else "SCALAR",
+            "type": f"VEC{values.shape[1]}" if values.ndim == 2 else "SCALAR",
         }
         if bounds:
             accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
@@ -74,6 +95,14 @@ class _Buffer:
         self.pieces.append(content)
         self.length += len(content)
         return len(self.accessors) - 1
+
+    def add_bytes(self, content: bytes) -> int:
+        """The number of a new view of a file within the file, padded to whole words."""
+        self.views.append({"buffer": 0, "byteOffset": self.length, "byteLength": len(content)})
+        padded = content + bytes(-len(content) % 4)
+        self.pieces.append(padded)
+        self.length += len(padded)
+        return len(self.views) - 1
 
 
 def _transform(origin: np.ndarray, placing: Placing) -> dict[str, list[float]]:

@@ -52,7 +52,7 @@ def write_stl(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str]) ->
 
 
 def write_obj(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str]) -> None:
-    """Each mesh is an `o`; colours follow the coordinates."""
+    """Each mesh is an `o`; colours follow the coordinates. All meshes have a picture or none has."""
     corners_before = normals_before = 1
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         stream.writelines(f"# {line}\n" for line in _comments(about))
@@ -65,7 +65,11 @@ def write_obj(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str]) ->
             else:
                 write_rows(stream, f"v {one} {one} {one} %.4g %.4g %.4g", mesh.vertices, mesh.colours / 255)
             corners = np.asarray(mesh.faces) + corners_before
-            if mesh.normals is None:
+            if mesh.uv is not None:
+                stream.write(f"mtllib {mesh.library}\nusemtl surface\n")
+                write_rows(stream, "vt %.7g %.7g", mesh.uv)
+                write_rows(stream, "f %d/%d %d/%d %d/%d", np.repeat(corners, 2, axis=1))
+            elif mesh.normals is None:
                 write_rows(stream, "f %d %d %d", corners)
             else:
                 write_rows(stream, "vn %.6g %.6g %.6g", mesh.normals)

@@ -10,5 +10,7 @@ SCORES = {
     "chamfer_l2": "Chamfer L2",
     "fscore": "F-score",
     "normal_consistency": "normal consistency",
+    "colour_rms": "colour error (RMS)",
 }
-"""What reports call a score, and its name for people. Chamfer distances are in the input's units."""
+"""What reports call a score, and its name for people. Chamfer distances are in the input's units, errors of colour in
+sRGB of 0 to 1."""

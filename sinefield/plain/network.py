@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from sinefield.config import NetworkConfig
+from sinefield.config import NetworkConfig, ShapeFieldConfig
 from sinefield.errors import SinefieldError
 
 Array = np.ndarray
@@ -235,7 +235,9 @@ ACTIVATIONS: dict[str, Callable[[NetworkConfig], PlainActivation]] = {
 }
 
 
-def parameter_shapes(config: NetworkConfig, dimensions: int = 3, outputs: int = 1) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(
+    config: NetworkConfig, dimensions: int = 3, outputs: int = 1, prefix: str = "network."
+) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the parameters of a field with one network, in the order of torch's `named_parameters`.
 
     Raises:
@@ -244,11 +246,17 @@ def parameter_shapes(config: NetworkConfig, dimensions: int = 3, outputs: int = 
     if config.encoding != "frequency" or config.weights not in STORED:
         raise SinefieldError(f"{config.encoding} encoding with {config.weights} weights needs torch")
     inputs, width = dimensions * (1 + 2 * config.frequencies), config.width
-    shapes: dict[str, tuple[int, ...]] = {"network.weights.0.weight": (width, inputs)}
+    shapes: dict[str, tuple[int, ...]] = {f"{prefix}weights.0.weight": (width, inputs)}
     for i in range(1, config.depth):
         columns = width + (inputs if i in config.skips else 0)
         for name, shape in STORED[config.weights](width, columns, config.rank).items():
-            shapes[f"network.weights.{i}.{name}"] = shape
-    shapes[f"network.weights.{config.depth}.weight"] = (outputs, width)
+            shapes[f"{prefix}weights.{i}.{name}"] = shape
+    shapes[f"{prefix}weights.{config.depth}.weight"] = (outputs, width)
     sizes = [*([width] * config.depth), outputs]
-    return shapes | {f"network.biases.{i}": (size,) for i, size in enumerate(sizes)}
+    return shapes | {f"{prefix}biases.{i}": (size,) for i, size in enumerate(sizes)}
+
+
+def shape_parameters(config: ShapeFieldConfig) -> dict[str, tuple[int, ...]]:
+    """`parameter_shapes` of a shape field, of its colours too; raises as it does."""
+    shapes, colours = parameter_shapes(config, outputs=config.outputs), config.colour_network
+    return shapes if colours is None else shapes | parameter_shapes(colours, outputs=3, prefix="colour_network.")

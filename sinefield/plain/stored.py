@@ -17,7 +17,7 @@ from sinefield.data.surfaces.placement import Normalisation
 from sinefield.errors import SinefieldError
 from sinefield.example_files import file_of, is_sine
 from sinefield.files import require_file
-from sinefield.plain.network import parameter_shapes
+from sinefield.plain.network import shape_parameters
 
 Array = NDArray[Any]
 PLACE: dict[str, tuple[int, ...]] = {"centre": (3,), "scale": (), "aabb": (6,)}
@@ -59,7 +59,7 @@ def _packed(path: str | Path) -> StoredShape:
     def shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         if kind != "shape":
             raise _NeedsTorch
-        return _shapes(make_field_config(kind, settings, str(path)))
+        return shape_parameters(make_field_config(kind, settings, str(path)))
 
     file = require_file(file_of(path), "packed field")
     if file.stat().st_size > MAX_FILE:
@@ -83,13 +83,9 @@ def _saved(path: str | Path) -> StoredShape:
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise _NeedsTorch from error
     config = make_field_config("shape", note.get("field"), str(path))
-    if _shapes(config) | PLACE != {name: array.shape for name, array in arrays.items()}:
+    if shape_parameters(config) | PLACE != {name: array.shape for name, array in arrays.items()}:
         raise _NeedsTorch
     return _sound(StoredShape(arrays, config, note))
-
-
-def _shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    return parameter_shapes(config, outputs=config.outputs)
 
 
 def _sound(shape: StoredShape) -> StoredShape:

@@ -22,8 +22,8 @@ from sinefield.strict import dump_yaml, load_yaml, to_plain
 
 MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds"}
 """Training settings that a resumed run may change: they move the end, not the road."""
-LEFT_TO_DATA = {"field.represents"}
-"""Settings that the data decide where they are absent."""
+LEFT_TO_DATA = {"field.represents", "field.colours"}
+"""Settings that the data decide where they are absent or auto."""
 
 
 class Run:
@@ -190,7 +190,7 @@ def _compare(old: Config, new: Config, folder: str | Path) -> None:
     for key in before.keys() | after.keys():
         if key.rsplit(".", 1)[-1] in MAY_CHANGE and key.startswith("training."):
             continue
-        if key in LEFT_TO_DATA and after.get(key) is None:
+        if key in LEFT_TO_DATA and after.get(key) in (None, "auto"):
             continue
         if before.get(key) != after.get(key):
             raise SinefieldError(

@@ -239,6 +239,9 @@ class ShapeScene(_Scene):
         mesh = trimesh.Trimesh((vertices - origin) / unit, faces, process=False)
         if channel == "normals":
             colours = np.round(255 * (0.5 + 0.5 * np.asarray(mesh.vertex_normals))).astype(np.uint8)
+        else:
+            colours = kind_of(field).vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
+        if colours is not None:
             mesh.visual = ColorVisuals(mesh, vertex_colors=colours)
             self.server.scene.add_mesh_trimesh("/surface", mesh, **NO_SHADOWS)
         else:

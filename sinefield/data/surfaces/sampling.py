@@ -2,10 +2,10 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -88,17 +88,46 @@ def surface_samples(
 
     Of a point cloud: its own points, drawn with replacement by the area that each stands for.
     """
+    places = surface_places(surface, n, seed)
+    return places.points(surface), places.normals(surface)
+
+
+class Places(NamedTuple):
+    """Places on a surface.
+
+    Attributes:
+        chosen: (n,) faces, or points of a cloud.
+        weights: (n, 3) barycentric on the faces; of a cloud all of it at its point.
+    """
+
+    chosen: Int[np.ndarray, "n"]
+    weights: Float[np.ndarray, "n 3"]
+
+    def points(self, surface: Surface) -> Float[np.ndarray, "n 3"]:
+        """Input coordinates."""
+        if surface.faces is None:
+            return surface.vertices[self.chosen]
+        (a, b, c), w = (surface.vertices[surface.faces[self.chosen, i]] for i in range(3)), self.weights
+        return w[:, :1] * a + w[:, 1:2] * b + w[:, 2:] * c
+
+    def normals(self, surface: Surface) -> Float[np.ndarray, "n 3"]:
+        """Outward, unit length."""
+        if surface.faces is None:
+            return surface.cloud_normals()[self.chosen]
+        normals = surface.area_vectors[self.chosen]
+        return normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+
+def surface_places(surface: Surface, n: int, seed: int | np.random.SeedSequence) -> Places:
+    """Where the points of `surface_samples` are."""
     rng = np.random.default_rng(seed)
     total = np.cumsum(surface.areas)
     chosen = np.searchsorted(total, rng.random(n) * total[-1], side="right").clip(max=len(total) - 1)
     if surface.faces is None:
-        return surface.vertices[chosen], surface.cloud_normals()[chosen]
-    normals = surface.area_vectors[chosen]
-    normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+        return Places(chosen, np.tile([1.0, 0.0, 0.0], (n, 1)))
     # Uniform in a triangle: Osada et al., ACM TOG 2002, eq. 1.
     root, along = np.sqrt(rng.random((n, 1))), rng.random((n, 1))
-    a, b, c = (surface.vertices[surface.faces[chosen, i]] for i in range(3))
-    return (1 - root) * a + root * (1 - along) * b + root * along * c, normals
+    return Places(chosen, np.concatenate([1 - root, root * (1 - along), root * along], axis=1))
 
 
 def heldout_points(

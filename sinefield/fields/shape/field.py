@@ -9,13 +9,19 @@ from torch import Tensor
 
 from sinefield.config import ShapeFieldConfig
 from sinefield.data.surfaces.sampling import SHELL
+from sinefield.errors import SinefieldError
 from sinefield.fields.base import Field
 from sinefield.nn.encodings import position_encoding
 from sinefield.nn.mlp import MLP
 
+GREY = 0.5
+"""The colour that a network of zeros is."""
+
 
 class ShapeField(Field):
     """Occupancy or signed distance of one object, or an open sheet, in field coordinates x = (input − centre) · scale.
+
+    With `colours: yes` a second, small network has the colour of the surface. It shares nothing with the first.
 
     The normalisation is stored with the field, and `evaluate` takes the input's own coordinates, so that whatever
     leaves the field leaves it in the coordinates in which the object came.
@@ -28,6 +34,7 @@ class ShapeField(Field):
 
     kind = "shape"
     has_own_box = True
+    not_edited = ("colour_network.",)
 
     centre: Tensor
     scale: Tensor
@@ -41,9 +48,16 @@ class ShapeField(Field):
         aabb: Float[Tensor, "6"],
     ) -> None:
         super().__init__()
-        self.config = config if config.represents else replace(config, represents="distance")
+        own = config.colour_network
+        # What the data of a scene file had to decide is decided in a field.
+        self.config = replace(
+            config, represents=config.represents or "distance", colours="no" if own is None else "yes"
+        )
         self.encoding = position_encoding(config)
         self.network = MLP.of(config, self.encoding.out_features, config.outputs)
+        encoding = None if own is None else position_encoding(own)
+        self.colour_encoding = encoding
+        self.colour_network = None if own is None or encoding is None else MLP.of(own, encoding.out_features, 3)
         # float64: an object far from its origin keeps its place.
         self.register_buffer("centre", torch.as_tensor(centre, dtype=torch.float64))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))
@@ -52,6 +66,8 @@ class ShapeField(Field):
     def set_dtype(self, dtype: torch.dtype) -> None:
         """Arithmetic of the hidden layers: torch.float32 or torch.bfloat16, or torch.float16 by tinycudann."""
         self.encoding.dtype = self.network.dtype = dtype
+        if self.colour_network is not None and self.colour_encoding is not None:
+            self.colour_encoding.dtype = self.colour_network.dtype = dtype
 
     def forward(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n *two"]:
         """The network's raw output at field coordinates.
@@ -100,10 +116,29 @@ class ShapeField(Field):
         return self._raw(points, chunk) * (self.config.band / self.scale).float()
 
     def _raw(self, points: Tensor, chunk: int) -> Tensor:
-        x = ((points.to(self.centre.device) - self.centre) * self.scale).float()
+        x = self._placed(points)
         if not len(x):
             return x.new_zeros((0, 2) if self.sheet else 0)
         return torch.cat([self(part) for part in x.split(chunk)])
+
+    @torch.no_grad()
+    def colours_at(self, points: Float[Tensor, "n 3"], chunk: int = 32768) -> Float[Tensor, "n 3"]:
+        """sRGB in [0, 1] of points on the surface, input's coordinates. Only at the surface is it anything's colour.
+
+        Raises:
+            SinefieldError: the field has no colours.
+        """
+        x = self._placed(points)
+        return torch.cat([self.raw_colours(part) for part in x.split(chunk)]).clamp(0, 1) if len(x) else x
+
+    def raw_colours(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Colours at field coordinates as the network has them: a little below 0 or above 1 here and there."""
+        if self.colour_network is None or self.colour_encoding is None:
+            raise SinefieldError("the field has no colours; train it on data that have some")
+        return self.colour_network(self.colour_encoding(x)) + GREY
+
+    def _placed(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        return ((points.to(self.centre.device) - self.centre) * self.scale).float()
 
     def inside(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
         """Whether points at the input's coordinates are inside the object; a sheet holds none."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sinefield.compress.container import Packed
@@ -62,7 +62,8 @@ class ShapeKind(Kind):
         return ShapeField(settings, placed["centre"], placed["scale"], placed["aabb"])
 
     def numbers(self, settings: ShapeFieldConfig) -> int:
-        return network_numbers(settings)
+        colours = settings.colour_network
+        return network_numbers(settings) + (0 if colours is None else network_numbers(colours))
 
     def check(self, tensors: dict[str, Tensor], where: str) -> None:
         box = tensors["aabb"]
@@ -99,8 +100,9 @@ class ShapeKind(Kind):
         return data.aabb
 
     def extent(self, field: ShapeField) -> tuple[dict[str, Any], str]:
-        box = field.aabb.tolist()
-        return {"aabb": box}, "box " + " ".join(f"{v:.5g}" for v in box)
+        box, coloured = field.aabb.tolist(), field.colour_network is not None
+        line = "box " + " ".join(f"{v:.5g}" for v in box) + ", with colours" * coloured
+        return {"aabb": box, "colours": coloured}, line
 
     def surface(
         self,
@@ -122,6 +124,13 @@ class ShapeKind(Kind):
         if field.sheet:
             return SheetDistance(partial(_side_and_beyond, field), box)
         return TrueDistance(partial(_signed, field), box, learned=field.distance)
+
+    def vertex_colours(
+        self, field: ShapeField, vertices: np.ndarray, normals: np.ndarray
+    ) -> UInt8[np.ndarray, "v 3"] | None:
+        if field.colour_network is None:
+            return None
+        return (field.colours_at(torch.from_numpy(vertices)) * 255).round().to(torch.uint8).cpu().numpy()
 
     def painter(self, field: ShapeField) -> ShapePainter:
         return SheetPainter(field) if field.sheet else ShapePainter(field)

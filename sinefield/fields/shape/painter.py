@@ -1,4 +1,4 @@
-"""A shape field as a camera sees it: clay under soft light, its surface found on the field itself."""
+"""A shape field as a camera sees it: its colours, or clay, under soft light, its surface found on the field itself."""
 
 import numpy as np
 import torch
@@ -90,11 +90,15 @@ class ShapePainter(Painter):
             return values
         normals = self.surface.normals(points).float()
         light = self._light(points.float(), normals)
-        values[hit, :3] = (torch.tensor(CLAY) * light[:, None]).clamp(max=1)
+        values[hit, :3] = (self._paint(points) * light[:, None]).clamp(max=1)
         values[hit, 3] = 1
         values[hit, 4] = t[hit].float()
         values[hit, 5:] = normals
         return values
+
+    def _paint(self, points: Tensor) -> Tensor:
+        """(n, 3) what the surface is coloured there, or (3,) clay."""
+        return torch.tensor(CLAY) if self.field.colour_network is None else self.field.colours_at(points).cpu()
 
     def _light(self, points: Tensor, normals: Tensor) -> Tensor:
         """(n,) brightness as `data.synthetic` has it: soft sun, unshadowed fill, a sky that hollows see less of."""

@@ -13,9 +13,11 @@ import torch
 
 from sinefield.cameras.cameras import look_at
 from sinefield.data.made.synthetic import render_views
+from sinefield.data.surfaces.painted import painted_parts
 from sinefield.data.surfaces.sampling import JUDGED_SEED, REPORTED_SEED, heldout_points, heldout_shell
 from sinefield.data.surfaces.surface import Surface, signed_distance
 from sinefield.errors import SinefieldError
+from sinefield.fields.shape.colours import ColourJudge, colour_rms, remarks
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.surface import extract_shape, extract_sheet
 from sinefield.metrics.shapes import compare_meshes, iou
@@ -38,7 +40,9 @@ def score_shape(field: ShapeField, surface: Surface, pictures: Path | None) -> d
         scores["shell_iou"] = found
     scores["surface"] = {k: v for k, v in surface.report.items() if isinstance(v, int | float | str | bool)}
     remark = "learned as a sheet: its mesh follows the surface, and nothing is inside of it"
-    scores["remarks"] = [*surface.notes, *[remark] * field.sheet]
+    scores["remarks"] = [*surface.notes, *[remark] * field.sheet, *remarks(field, surface)]
+    if (error := colour_rms(field, surface)) is not None:
+        scores["colour_rms"] = error
     empty = {"chamfer_l1": None, "chamfer_l2": None, "fscore": None, "normal_consistency": None}
     try:
         extracted = extract_sheet if field.sheet else extract_shape
@@ -47,7 +51,7 @@ def score_shape(field: ShapeField, surface: Surface, pictures: Path | None) -> d
         return {**scores, **empty, "surface_note": str(error)}
     scores |= compare_meshes(vertices, faces, surface)
     if surface.faces is not None and pictures:
-        save_png(pictures / "shape.png", shape_picture(surface, vertices, faces))
+        save_png(pictures / "shape.png", shape_picture(surface, vertices, faces, field))
     return scores
 
 
@@ -62,16 +66,16 @@ def _held_out(field: ShapeField, surface: Surface, n: int, seed: int) -> tuple[n
 
 
 class Judge:
-    """IoU on held-out points other than those that are reported."""
+    """IoU on held-out points other than those that are reported, less what the error of the colours counts."""
 
     def __init__(self, surface: Surface) -> None:
-        self.surface = surface
+        self.surface, self.colours = surface, ColourJudge(surface)
         self.points: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, field: ShapeField) -> float:
         if field.sheet not in self.points:
             self.points[field.sheet] = _held_out(field, self.surface, JUDGED_POINTS, JUDGED_SEED)
-        return _iou(field, *self.points[field.sheet])
+        return _iou(field, *self.points[field.sheet]) - self.colours(field)
 
 
 def _iou(field: ShapeField, points: np.ndarray, inside: np.ndarray) -> float:
@@ -80,8 +84,13 @@ def _iou(field: ShapeField, points: np.ndarray, inside: np.ndarray) -> float:
     return iou(found.cpu().numpy(), inside)
 
 
-def shape_picture(surface: Surface, vertices: np.ndarray, faces: np.ndarray, size: int = 320) -> np.ndarray:
-    """Two rows (front, back) of reference, prediction and error; red is 1 % of the box diagonal or more."""
+def shape_picture(
+    surface: Surface, vertices: np.ndarray, faces: np.ndarray, field: ShapeField | None = None, size: int = 320
+) -> np.ndarray:
+    """Two rows (front, back) of reference, prediction and error; red is 1 % of the box diagonal or more.
+
+    Reference and prediction have the colours of the surface and of the field, or are of clay.
+    """
     import trimesh
 
     low, high = surface.aabb[:3], surface.aabb[3:]
@@ -92,13 +101,15 @@ def shape_picture(surface: Surface, vertices: np.ndarray, faces: np.ndarray, siz
     error = np.abs(signed_distance(surface, vertices)) / (0.01 * diagonal)
     heat = np.stack([np.ones_like(error), 1 - error.clip(0, 1), 1 - error.clip(0, 1)], axis=1)
     heat = np.column_stack([heat * 235, np.full(len(error), 255)]).astype(np.uint8)
+    painted = np.tile(clay, (len(vertices), 1))
+    if field is not None and field.colour_network is not None:
+        painted[:, :3] = 255 * field.colours_at(torch.from_numpy(vertices)).cpu().numpy()
     columns = []
-    for v, f, colours in (
-        (surface.vertices, surface.faces, np.tile(clay, (len(surface.vertices), 1))),
-        (vertices, faces, np.tile(clay, (len(vertices), 1))),
-        (vertices, faces, heat),
+    for mesh in (
+        painted_parts(surface),
+        trimesh.Trimesh(vertices, faces, vertex_colors=painted, process=False),
+        trimesh.Trimesh(vertices, faces, vertex_colors=heat, process=False),
     ):
-        mesh = trimesh.Trimesh(v, f, vertex_colors=colours, process=False)
         views = render_views(mesh, poses, size, size, focal=1.35 * size, samples=2, up=(0, 1, 0))
         alpha = views[..., 3:].astype(np.float32) / 255
         columns.append((views[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8))

@@ -21,6 +21,7 @@ from sinefield.data.surfaces.sheet import SLAB
 from sinefield.data.surfaces.surface import Normalisation, Surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, kept
+from sinefield.fields.shape.colours import PROBED, ColourPoints, with_colours
 from sinefield.fields.shape.field import ShapeField
 from sinefield.kernels.cuda.graph import GraphedStep
 from sinefield.metrics.shapes import iou
@@ -40,6 +41,11 @@ _held_out = lru_cache(maxsize=1)(heldout_points)
 
 
 def settled(config: ShapeConfig, surface: Surface) -> ShapeConfig:
+    """The configuration with what the data decide: see `represented` and `with_colours`."""
+    return with_colours(represented(config, surface), surface)
+
+
+def represented(config: ShapeConfig, surface: Surface) -> ShapeConfig:
     """The configuration with what the field is to represent decided: a sheet where nothing is inside, else a distance.
 
     Raises:
@@ -65,7 +71,8 @@ class ShapeTask(Task):
     """
 
     def __init__(self, config: ShapeConfig, surface: Surface, field: ShapeField | None = None) -> None:
-        self.config = config = settled(config, surface)
+        # An edit leaves the colours of its field as they are.
+        self.config = config = represented(config, surface) if field is not None else settled(config, surface)
         normalisation = Normalisation.fit(surface.aabb)
         if field is not None:
             normalisation = Normalisation(tuple(field.centre.tolist()), float(field.scale))
@@ -97,6 +104,9 @@ class ShapeTask(Task):
             points, normals = surface_samples(surface, min(data.points, 500_000), config.seed)
             on_surface = normalisation.apply(points).astype(np.float32)
             self.oriented = tuple(torch.from_numpy(x).to(device) for x in (on_surface, normals.astype(np.float32)))
+        self.coloured: ColourPoints | None = None
+        if field is None and config.field.colours == "yes":
+            self.coloured = ColourPoints(surface, normalisation, config.seed, device)
         torch.manual_seed(config.seed)
         centre, scale = (torch.tensor(v, dtype=torch.float64) for v in (normalisation.centre, normalisation.scale))
         made = ShapeField(config.field, centre, scale, torch.from_numpy(surface.aabb)) if field is None else field
@@ -104,18 +114,29 @@ class ShapeTask(Task):
         self.field.network.twice_differentiable = self.eikonal > 0
         self.graphed: GraphedStep | None = None
         if device.type == "cuda" and training.backend != "tinycudann" and self.eikonal == 0:
-            self.graphed = GraphedStep(self._loss_of, list(self.field.parameters()))
+            shape = [*self.field.encoding.parameters(), *self.field.network.parameters()]
+            self.graphed = GraphedStep(self._loss_of, shape)
         held_out = heldout_shell if sheet else _held_out
         self.held_out = held_out(surface, QUICK_POINTS, JUDGED_SEED)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        return self.field.network.hidden_matrices()
+        colours = self.field.colour_network
+        return self.field.network.hidden_matrices() + ([] if colours is None else colours.hidden_matrices())
 
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
-        """Accumulate the gradient of the mean loss over a random batch of the prepared points.
+        """Accumulate the gradient of the mean loss over a random batch of the prepared points, and of its share of the
+        coloured ones.
 
         On CUDA nothing in it waits for the device, and without `training.eikonal` it is one CUDA graph.
         """
+        loss = self._shape_step(generator)
+        if self.coloured is None:
+            return loss
+        colours = self.coloured.loss(self.field, self.config.training.batch, index)
+        colours.backward()
+        return loss + kept(colours)
+
+    def _shape_step(self, generator: torch.Generator) -> float | Tensor:
         training = self.config.training
         host = generator
         if self.device.type != "cpu":  # a number drawn on the device would have to be waited for
@@ -198,7 +219,10 @@ class ShapeTask(Task):
     def probe(self) -> Callable[[], Tensor]:
         field, points = self.field, self.points[:PROBED_POINTS]
         squash = torch.sigmoid if field.config.represents == "occupancy" else torch.tanh
-        return lambda: squash(field(points))
+        if self.coloured is None:
+            return lambda: squash(field(points))
+        painted = self.coloured.points[:PROBED_POINTS]
+        return lambda: torch.cat([squash(field(points)).flatten(), PROBED * field.raw_colours(painted).flatten()])
 
     def quick_score(self) -> dict[str, float]:
         """IoU on a few held-out points; of a sheet that of its shell."""

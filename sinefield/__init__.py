@@ -6,10 +6,15 @@
 False
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from sinefield.errors import SinefieldError
 from sinefield.version import __version__
+
+# Threads that wait for each other sleep instead of spinning: beside another busy process, spinning made training ten
+# times slower. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from sinefield.api import Field, fit, load, look_at

@@ -14,6 +14,7 @@ from sinefield.data.surfaces.sampling import sample_shape
 from sinefield.data.surfaces.surface import Normalisation, Surface
 from sinefield.fields.radiance.field import MAX_LOG_DENSITY, RadianceField
 from sinefield.fields.radiance.training import lengthened
+from sinefield.fields.shape.training import prepared_points
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
 from sinefield.nn.hashgrid import PRIMES
 from sinefield.render import volume
@@ -189,8 +190,9 @@ class SirenShape(nn.Module):
         self.network = Siren()
         self.normalisation = Normalisation.fit(surface.aabb)
         data = config.data
-        labelled = sample_shape(surface, self.normalisation, data.points, config.seed, near_fraction=data.near_fraction)
-        order = torch.randperm(data.points, generator=torch.Generator().manual_seed(config.seed))
+        n = prepared_points(config)
+        labelled = sample_shape(surface, self.normalisation, n, config.seed, near_fraction=data.near_fraction)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(config.seed))
         self.points = torch.from_numpy(labelled["points"])[order]
         values = torch.from_numpy(labelled["values"])[order]
         self.progress = 0.0  # for the loop that trains either; nothing here depends on it

@@ -232,11 +232,11 @@ class ShapeDataConfig:
     """A mesh or an oriented point cloud, and how training points are drawn from it."""
 
     path: str = ""  # OBJ, PLY, STL, OFF, GLB or XYZ
-    points: int = 2_000_000  # labelled points prepared before training
+    points: int | None = None  # labelled points prepared before training; by the budget, at most 2,000,000
     near_fraction: float = 0.7  # share of them near the surface
 
     def __post_init__(self) -> None:
-        _check(1000 <= self.points <= 100_000_000, f"points is {self.points}; 1,000 to 100,000,000")
+        _check(self.points is None or 1000 <= self.points <= 100_000_000, f"points is {self.points}; 1,000 to 1e8")
         _check(0 <= self.near_fraction <= 1, f"near_fraction is {self.near_fraction}; 0 to 1")
 
 

@@ -101,7 +101,8 @@ def bake(
     if not filled.any():
         raise SinefieldError(f"--texture {size}: no pixel lies on the surface; give more pixels")
     # Every other pixel takes after its nearest: what a viewer interpolates at a chart's edge is the chart's.
-    row, column = distance_transform_edt(~filled, return_distances=False, return_indices=True)
+    nearest: Any = distance_transform_edt(~filled, return_distances=False, return_indices=True)
+    row, column = nearest
     return Textured(vertices[of], split, uv, picture[row, column], of)
 
 

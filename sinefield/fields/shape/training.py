@@ -29,6 +29,9 @@ from sinefield.nn.backend import chunk_for, training_device
 from sinefield.nn.point_error import error_sum, errors
 from sinefield.nn.weights import materialised
 
+DRAWN, POINTS_A_SECOND, FEWEST, MOST = 8, 50_000, 150_000, 2_000_000
+"""Of points that a training prepares unless told: how often each is drawn at least, how many a second of training asks
+for, and the fewest and most."""
 QUICK_POINTS = 30_000
 PROBED_POINTS = 16384
 SHARPENING = 0.2, 0.8
@@ -63,6 +66,21 @@ def represented(config: ShapeConfig, surface: Surface) -> ShapeConfig:
     return replace(config, field=replace(config.field, represents=asked))
 
 
+def prepared_points(config: ShapeConfig) -> int:
+    """How many labelled points a training prepares: what was asked for, or as many as its budget can make use of.
+
+    Labels take some 10 µs of CPU each: a short training would wait for them longer than it learns from them.
+    """
+    training = config.training
+    if config.data.points is not None:
+        return config.data.points
+    if training.steps is not None:
+        wanted = training.steps * training.batch // DRAWN
+    else:
+        wanted = round(POINTS_A_SECOND * (training.seconds or 0))
+    return min(max(wanted, FEWEST), MOST)
+
+
 class ShapeTask(Task):
     """One shape field being fitted to labelled points, prepared before training and drawn at random.
 
@@ -77,10 +95,11 @@ class ShapeTask(Task):
         if field is not None:
             normalisation = Normalisation(tuple(field.centre.tolist()), float(field.scale))
         data, training = config.data, config.training
+        n = prepared_points(config)
         labelled = sample_shape(
             surface,
             normalisation,
-            data.points,
+            n,
             config.seed,
             near_fraction=data.near_fraction,
             kind=config.field.represents or "distance",
@@ -88,7 +107,7 @@ class ShapeTask(Task):
         )
         device = self.device = training_device(config.training.device)
         # Shuffled once, so that a batch is a run of neighbours in memory.
-        order = torch.randperm(data.points, generator=torch.Generator().manual_seed(config.seed))
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(config.seed))
         self.points = torch.from_numpy(labelled["points"])[order].to(device)
         values = torch.from_numpy(labelled["values"])[order].to(device)
         # Distances in bands, so that the loss reads the same at any band.
@@ -101,7 +120,7 @@ class ShapeTask(Task):
         if surface.faces is None and not sheet:
             if config.training.eikonal == 0:
                 raise SinefieldError(f"{surface.source}: a point cloud needs training.eikonal above 0; try 0.1")
-            points, normals = surface_samples(surface, min(data.points, 500_000), config.seed)
+            points, normals = surface_samples(surface, min(n, 500_000), config.seed)
             on_surface = normalisation.apply(points).astype(np.float32)
             self.oriented = tuple(torch.from_numpy(x).to(device) for x in (on_surface, normals.astype(np.float32)))
         self.coloured: ColourPoints | None = None

@@ -5,9 +5,6 @@ What is asked first decides what is imported: a shape's distances need NumPy alo
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from sinefield.errors import SinefieldError
 from sinefield.example_files import file_of, is_sine
+from sinefield.files import Home
 from sinefield.metrics import SCORES
 from sinefield.plain.distance import TrueDistance, checked_points
 from sinefield.plain.questions import like, numbers, whole
@@ -439,17 +437,9 @@ def fit(
     """
     from sinefield.learning.fit import fitted
 
-    home = _Home() if out is None else None
+    home = Home() if out is None else None
     folder = home.path / "run" if home else Path(str(out))
     given = {**settings, "seed": seed}
     given |= {"training.seconds": seconds} if seconds is not None else {}
     given |= {"training.steps": steps} if steps is not None else {}
     return Field(fitted(data, folder, scene, given), home=home)
-
-
-class _Home:
-    """A folder that is there as long as this object is."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="sinefield-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,3 +142,11 @@ def cache_folder() -> Path:
         return Path(own).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path("~/.cache").expanduser()) / "sinefield"
+
+
+class Home:
+    """A temporary folder, `path`, that is there as long as this object is."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="sinefield-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

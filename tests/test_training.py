@@ -91,9 +91,9 @@ def test_point_cloud_is_learned(tmp_path):
     points = trimesh.creation.icosphere(4, radius=1.0).vertices
     np.savetxt(tmp_path / "cloud.xyz", np.hstack([points * RADIUS + CENTRE, points]))
     with pytest.raises(SinefieldError, match="eikonal"):
-        train(shape_config(tmp_path / "cloud.xyz", steps=1), tmp_path / "run")
+        train(shape_config(tmp_path / "cloud.xyz", steps=1, eikonal=0.0), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    report = train(shape_config(tmp_path / "cloud.xyz", steps=250, eikonal=0.1), tmp_path / "run")
+    report = train(shape_config(tmp_path / "cloud.xyz", steps=250), tmp_path / "run")  # decided by the data: 0.1
     assert report["iou"] > 0.93
 
 

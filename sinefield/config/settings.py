@@ -326,7 +326,7 @@ class ShapeTrainingConfig(TrainingConfig):
     """Shapes' own settings."""
 
     sharpen: float = 6.0  # the band in which distances are learned ends so many times narrower than it began
-    eikonal: float = 0.0  # weight of (|∇d| − 1)²; needed for point clouds
+    eikonal: float | None = None  # weight of (|∇d| − 1)²; none: 0.1 for a point cloud, else 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -139,7 +139,7 @@ def _cloud(points: np.ndarray, normals: np.ndarray, keep: Path) -> Given:
         raise SinefieldError(f"points are {points.shape}, normals {normals.shape}; give both as (n, 3)")
     if not (np.isfinite(points).all() and np.isfinite(normals).all()):
         raise SinefieldError("points or normals are NaN or infinite; remove them")
-    return Given("shape", _ply(keep, {"vertex": np.column_stack([points, normals])}), {"training.eikonal": 0.1})
+    return Given("shape", _ply(keep, {"vertex": np.column_stack([points, normals])}), {})
 
 
 def _ply(keep: Path, parts: dict[str, np.ndarray]) -> str:

@@ -34,7 +34,7 @@ def check_backend(config: Config) -> None:
             "use torch or auto"
         )
     needs = frozenset({field.activation, "skips"} if field.skips else {field.activation})
-    gradients = 2 if getattr(training, "eikonal", 0) > 0 else 1
+    gradients = 2 if getattr(training, "eikonal", 0) else 1
     choose("network", device, torch.float16, gradients, training.backend, needs)
 
 

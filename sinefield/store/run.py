@@ -22,7 +22,7 @@ from sinefield.strict import dump_yaml, load_yaml, to_plain
 
 MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds"}
 """Training settings that a resumed run may change: they move the end, not the road."""
-LEFT_TO_DATA = {"field.represents", "field.colours"}
+LEFT_TO_DATA = {"field.represents", "field.colours", "training.eikonal"}
 """Settings that the data decide where they are absent or auto."""
 
 

@@ -29,6 +29,7 @@ from sinefield.nn.backend import chunk_for, training_device
 from sinefield.nn.point_error import error_sum, errors
 from sinefield.nn.weights import materialised
 
+CLOUD_EIKONAL = 0.1
 DRAWN, POINTS_A_SECOND, FEWEST, MOST = 8, 50_000, 150_000, 2_000_000
 """Of points that a training prepares unless told: how often each is drawn at least, how many a second of training asks
 for, and the fewest and most."""
@@ -49,7 +50,8 @@ def settled(config: ShapeConfig, surface: Surface) -> ShapeConfig:
 
 
 def represented(config: ShapeConfig, surface: Surface) -> ShapeConfig:
-    """The configuration with what the field is to represent decided: a sheet where nothing is inside, else a distance.
+    """The configuration with what the field is to represent decided: a sheet where nothing is inside, else a distance;
+    and the weight of the eikonal loss, which point clouds need.
 
     Raises:
         SinefieldError: nothing is inside, and a field is asked for that says what is.
@@ -63,7 +65,11 @@ def represented(config: ShapeConfig, surface: Surface) -> ShapeConfig:
                 "field.represents to sheet, which follows an open surface, or close the mesh"
             )
         asked = asked or ("sheet" if empty else "distance")
-    return replace(config, field=replace(config.field, represents=asked))
+    eikonal = config.training.eikonal
+    if eikonal is None:
+        eikonal = CLOUD_EIKONAL if surface.faces is None else 0.0
+    training = replace(config.training, eikonal=eikonal)
+    return replace(config, field=replace(config.field, represents=asked), training=training)
 
 
 def prepared_points(config: ShapeConfig) -> int:
@@ -113,13 +119,13 @@ class ShapeTask(Task):
         # Distances in bands, so that the loss reads the same at any band.
         self.values = values if config.field.represents == "occupancy" else values / config.field.band
         sheet = config.field.represents == "sheet"
-        self.eikonal = 0.0 if sheet else training.eikonal
+        self.eikonal = 0.0 if sheet else training.eikonal or 0.0
         self.progress = 0.0
         self._encoded: Tensor | None = None
         self.oriented = None
         if surface.faces is None and not sheet:
-            if config.training.eikonal == 0:
-                raise SinefieldError(f"{surface.source}: a point cloud needs training.eikonal above 0; try 0.1")
+            if self.eikonal == 0:
+                raise SinefieldError(f"{surface.source}: a cloud needs training.eikonal above 0; leave it out")
             points, normals = surface_samples(surface, min(n, 500_000), config.seed)
             on_surface = normalisation.apply(points).astype(np.float32)
             self.oriented = tuple(torch.from_numpy(x).to(device) for x in (on_surface, normals.astype(np.float32)))
@@ -220,13 +226,13 @@ class ShapeTask(Task):
         n = max(n // 4, 1)
         free = torch.rand(n, 3, generator=generator, device=self.device) * 2 - 1
         slope, _ = self._slope(free)
-        loss = self.config.training.eikonal * (slope.norm(dim=1) - 1).square().mean()
+        loss = self.eikonal * (slope.norm(dim=1) - 1).square().mean()
         if self.oriented is not None:
             points, normals = self.oriented
             chosen = torch.randint(len(points), (n,), generator=generator, device=self.device)
             slope, raw = self._slope(points[chosen])
             direction = 1 - F.cosine_similarity(slope, normals[chosen])
-            loss = loss + raw.abs().mean() + self.config.training.eikonal * direction.mean()
+            loss = loss + raw.abs().mean() + self.eikonal * direction.mean()
         return loss
 
     def _slope(self, points: Tensor) -> tuple[Tensor, Tensor]:

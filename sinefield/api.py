@@ -176,27 +176,8 @@ class Field:
             SinefieldError: points or directions of another shape or not finite, directions without length, not as many
                 of one as of the other; directions missing, or given to a shape; a field without colours.
         """
-        import torch
-
-        if self.kind == "shape":
-            if directions is not None:
-                raise SinefieldError("a shape's colour is the same from everywhere; leave the directions out")
-            given = torch.tensor(checked_points(numbers(points)))
-            return like(points, self._torch().colours_at(given).double().cpu().numpy())
-        field = self._radiance("colour")
-        if directions is None:
-            raise SinefieldError("a radiance field's colour depends on where it is seen from; give directions too")
-        x, d = checked_points(numbers(points)), checked_points(numbers(directions))
-        length = np.linalg.norm(d, axis=1, keepdims=True)
-        if len(x) != len(d) or not (length > 0).all():
-            raise SinefieldError(
-                f"{len(x)} points and {len(d)} directions; give one direction, not zero, to each point"
-            )
-        with torch.no_grad():
-            both = (torch.tensor(a, dtype=torch.float32, device=field.aabb.device) for a in (x, d / length))
-            place, along = both
-            colours, _ = field(field.place(place), along)
-        return like(points, colours.double().cpu().numpy())
+        x, d = checked_points(numbers(points)), None if directions is None else checked_points(numbers(directions))
+        return like(points, self._kind().colour_at(self._torch(), x, d))
 
     def mesh(self, resolution: int = 192, level: float | None = None) -> trimesh.Trimesh:
         """The field's surface, in the coordinates of its data; with vertex colours where the field has them.

@@ -133,8 +133,9 @@ def page(rows: dict[str, dict]) -> str:
         "# Colours of shapes\n\nMade by `python scripts/tables/colours.py`, which says what it does; seed "
         f"{SEED}, width {FIELD['width']}, rank {FIELD['rank']}. Colour RMS: root mean square error of sRGB in [0, 1] "
         "at held-out surface points. Seconds: of the whole row, on a machine with other work.\n\n"
+        + "```\n"
         + table(list(shown[0]), shown)
-        + "\n\n"
+        + "\n```\n\n"
         + "\n".join(f"- {line}" for line in machines)
         + "\n"
     )

@@ -337,6 +337,10 @@ class Kind:
         """sRGB of points on the surface, whose outward normals are given; None where a field has no colours."""
         return None
 
+    def colour_at(self, field: Any, points: np.ndarray, directions: np.ndarray | None) -> Float[np.ndarray, "n 3"]:
+        """sRGB in [0, 1] at points, where it depends on that seen along directions (n, 3) of any length."""
+        self._cannot("has no colour")
+
     def up(self, field: Any) -> Float[np.ndarray, 3]:
         """Which way is up, world axes."""
         return np.array([0.0, 1.0, 0.0])

@@ -140,6 +140,19 @@ class RadianceKind(Kind):
     ) -> UInt8[np.ndarray, "v 3"]:
         return vertex_colours(field, vertices, normals)
 
+    def colour_at(
+        self, field: RadianceField, points: np.ndarray, directions: np.ndarray | None
+    ) -> Float[np.ndarray, "n 3"]:
+        if directions is None:
+            raise SinefieldError("a radiance field's colour depends on where it is seen from; give directions too")
+        length = np.linalg.norm(directions, axis=1, keepdims=True)
+        if len(points) != len(directions) or not (length > 0).all():
+            counts = f"{len(points)} points and {len(directions)} directions"
+            raise SinefieldError(f"{counts}; give one direction, not zero, to each point")
+        place, along = (torch.from_numpy(a).float().to(field.aabb.device) for a in (points, directions / length))
+        with torch.no_grad():
+            return field(field.place(place), along)[0].double().cpu().numpy()
+
     def up(self, field: RadianceField) -> Float[np.ndarray, "3"]:
         return np.array(Orbit.of(field.view).up)
 

@@ -132,6 +132,13 @@ class ShapeKind(Kind):
             return None
         return (field.colours_at(torch.from_numpy(vertices)) * 255).round().to(torch.uint8).cpu().numpy()
 
+    def colour_at(
+        self, field: ShapeField, points: np.ndarray, directions: np.ndarray | None
+    ) -> Float[np.ndarray, "n 3"]:
+        if directions is not None:
+            raise SinefieldError("a shape's colour is the same from everywhere; leave the directions out")
+        return field.colours_at(torch.from_numpy(points)).double().cpu().numpy()
+
     def painter(self, field: ShapeField) -> ShapePainter:
         return SheetPainter(field) if field.sheet else ShapePainter(field)
 

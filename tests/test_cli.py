@@ -214,7 +214,8 @@ BAD_MESHES = {
     "nan.obj": (lambda p: mesh_file(p, [("nan", 0, 0), *CORNERS[1:]], TRIANGLES), "NaN"),
     "flat.obj": (lambda p: mesh_file(p, [(2, 2, 2)] * 4, TRIANGLES), "extent"),
     "text.stl": (lambda p: p.write_text("hello"), "STL"),
-    "mesh.step": (lambda p: p.write_text("hello"), "unknown kind"),
+    "mesh.step": (lambda p: p.write_text("hello"), "a STEP file"),
+    "mesh.what": (lambda p: p.write_text("hello"), "unknown kind"),
 }
 
 

@@ -96,7 +96,7 @@ def test_what_is_not_finite_is_never_saved(where, ball, tmp_path):
     """From step 3 on NaN: one line, and the state from before it stays."""
     config = shape_config(ball, steps=10, save_seconds=1e-9)
     task = ShapeTask(config, load_surface(ball))
-    step = task.step
+    config, step = task.config, task.step
 
     def broken(index, generator):
         loss = step(index, generator)

@@ -58,8 +58,12 @@ def read_shape(path: str | Path) -> ShapeFile:
         SinefieldError: no such file, empty, of a kind that is not read, damaged, or larger than the readers take.
 
     Example:
-        >>> [len(part.faces) for part in read_shape("armadillo.obj").parts]  # doctest: +SKIP
-        [99976]
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".obj") as file:
+        ...     _ = file.write("o sail\\nv 0 0 0\\nv 1 0 0\\nv 0 2 0\\nf 1 2 3\\n")
+        ...     file.flush()
+        ...     [(part.name, len(part.faces)) for part in read_shape(file.name).parts]
+        [('sail', 1)]
     """
     path = require_file(path, "mesh or point cloud")
     if path.stat().st_size > MAX_BYTES:

@@ -98,7 +98,8 @@ class ShapePainter(Painter):
 
     def _paint(self, points: Tensor) -> Tensor:
         """(n, 3) what the surface is coloured there, or (3,) clay."""
-        return torch.tensor(CLAY) if self.field.colour_network is None else self.field.colours_at(points).cpu()
+        coloured = getattr(self.field, "colour_network", None) is not None
+        return self.field.colours_at(points).cpu() if coloured else torch.tensor(CLAY)
 
     def _light(self, points: Tensor, normals: Tensor) -> Tensor:
         """(n,) brightness as `data.synthetic` has it: soft sun, unshadowed fill, a sky that hollows see less of."""

@@ -29,6 +29,8 @@ from sinefield.errors import SinefieldError
 CHUNK = 250_000  # points handed to libigl at once: large beside the cost of building its tree
 NEIGHBOURS = 8  # whose distance tells a point of a cloud how much surface it stands for
 BAR = 200_000  # points from which a progress bar is worth its line
+FEWEST = 50
+"""Points that normals can be estimated from."""
 FLIPPED = 0.02
 """Share of a cloud's normals against the winding number from which they are oriented anew."""
 NOISY = 0.7
@@ -202,6 +204,11 @@ def _cloud(parts: Sequence[Part], vertices: np.ndarray, source: str) -> Surface:
     points, planes = vertices[kept], planes_through(vertices[kept])
     if not (planes.areas > 0).any():
         raise SinefieldError(f"{source}: its points lie on a line or closer together than numbers tell; give a surface")
+    if normals is None and len(points) < FEWEST:
+        raise SinefieldError(
+            f"{source}: has {len(points)} points and neither faces nor normals, too few to guess any; give a mesh, or "
+            f"at least {FEWEST} points"
+        )
     if normals is None:
         points, normals, more = _estimated(points, planes)
     else:

@@ -163,7 +163,7 @@ def test_inspect_takes_clouds_and_refuses_in_one_line(tmp_path, capfd):
 
 
 def test_what_is_ambiguous_is_a_share():
-    """The floor alone: winding numbers near one half about it, and nothing inside."""
+    """A floor beside a body makes nothing unsure; the opening of a cup does."""
     surface = surface_of(FLOOR.copy().apply_scale([1, 1, 0.5]), ball(0.1, (0, 0, 3)))
     assert account(surface)["ambiguous"] < 0.01  # sheets have no say
     cup = ball(detail=3)

@@ -23,11 +23,11 @@ from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.data.surfaces.mesh_repair import Repaired, repair_cloud, repair_mesh
 from sinefield.data.surfaces.nearest import nearest
 from sinefield.data.surfaces.parts import CLAY, Paint, Part, ShapeFile
+from sinefield.data.surfaces.pieces import CONTAINERS
 from sinefield.data.surfaces.placement import Normalisation
 from sinefield.errors import SinefieldError
 
 CHUNK = 250_000  # points handed to libigl at once: large beside the cost of building its tree
-NEIGHBOURS = 8  # whose distance tells a point of a cloud how much surface it stands for
 BAR = 200_000  # points from which a progress bar is worth its line
 FEWEST = 50
 """Points that normals can be estimated from."""
@@ -54,7 +54,7 @@ class Surface:
         part_of: (f,) or (v,) which part of the file each face, or point of a cloud, comes from.
         part_names: of the parts.
         with_inside: (f,) whether a face belongs to a piece that has an inside, see `pieces`; None for all.
-        point_areas: (v,) that the points of a cloud stand for.
+        point_areas: (v,) that the points of a cloud stand for; None to have them measured.
         unit: of length, where the file says.
         notes: what was guessed, left out, repaired or turned, a sentence each.
     """
@@ -96,11 +96,8 @@ class Surface:
         if self.faces is not None:
             a, b, c = (self.vertices[self.faces[:, i]] for i in range(3))
             return np.cross(b - a, c - a) / 2
-        if self.point_areas is not None:
-            return self.point_areas[:, None] * self.cloud_normals()
-        neighbours = min(NEIGHBOURS, len(self.vertices) - 1)
-        radius = nearest(KDTree(self.vertices), self.vertices, [neighbours + 1])[0]
-        return np.pi * radius**2 / neighbours * self.cloud_normals()
+        areas = planes_through(self.vertices).areas if self.point_areas is None else self.point_areas
+        return areas[:, None] * self.cloud_normals()
 
     @cached_property
     def areas(self) -> Float[np.ndarray, "n"]:
@@ -178,6 +175,8 @@ def _notes(mesh: Repaired, part_of: np.ndarray, names: Sequence[str]) -> tuple[s
         name = names[int(part_of[faces[0]])]
         of = f" ({name})" if name else ""
         notes.append(f"piece {piece + 1} of {len(pieces.turned)}{of}, {len(faces):,} faces, was inside out: turned")
+    if pieces.turned.any() and len(pieces.turned) > CONTAINERS:
+        notes.append(f"only the {CONTAINERS:,} largest pieces were asked what lies in them")
     if (more := int(pieces.turned.sum()) - NAMED) > 0:
         notes.append(f"{more:,} more pieces were inside out: turned")
     if report["boundary_edges"]:
@@ -188,7 +187,10 @@ def _notes(mesh: Repaired, part_of: np.ndarray, names: Sequence[str]) -> tuple[s
         )
     sheets = int((~pieces.bodies).sum())
     if sheets and pieces.bodies.any():
-        notes.append(f"{sheets:,} of {len(pieces.bodies):,} pieces are open or flat: they hold nothing inside")
+        notes.append(
+            f"{sheets:,} of {len(pieces.bodies):,} pieces are open or flat: they hold nothing inside, "
+            "and a field of a distance or an occupancy leaves them out; field.represents sheet keeps every face"
+        )
     return tuple(notes)
 
 

@@ -118,6 +118,8 @@ def _convert(value: Any, kind: Any, where: str, key: str) -> Any:
         (kind,) = [a for a in arguments if a is not type(None)]
         return _convert(value, kind, where, key)
     if origin is Literal:
+        if isinstance(value, bool) and {"yes", "no"} <= set(arguments):
+            return "yes" if value else "no"  # YAML takes the bare words for true and false
         if value not in arguments:
             raise SinefieldError(f"{name} is {shown(value)}; should be one of {', '.join(map(str, arguments))}")
         return value

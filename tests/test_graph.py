@@ -83,10 +83,12 @@ def test_a_captured_step_is_captured_anew_where_it_must_be(ball):
 
     task.graphed = GraphedStep(task._loss_of, list(task.field.parameters()))
     task.graphed.capture = capture
-    config.training.chunk = config.training.batch
+    for of in (plain, task):
+        of.config.training.chunk = of.config.training.batch
     losses = []
     for index, batch in ((0, 2048), (1, 2048), (2, 1024)):
-        config.training.batch = batch
+        for of in (plain, task):
+            of.config.training.batch = batch
         losses.append(task.step(index, step_generator(0, index)))
         assert float(losses[-1]) == pytest.approx(plain.step(index, step_generator(0, index)), rel=1e-5)
         for a, b in zip(task.field.parameters(), plain.field.parameters(), strict=True):
@@ -104,7 +106,8 @@ def test_a_captured_step_is_captured_anew_where_it_must_be(ball):
 def test_a_step_that_cannot_be_captured_runs_as_it_is(ball, capfd):
     config = shape_config(ball)
     plain, task = (ShapeTask(config, load_surface(ball)) for _ in range(2))
-    config.training.chunk = config.training.batch
+    for of in (plain, task):
+        of.config.training.chunk = of.config.training.batch
 
     def capture(function):
         raise RuntimeError("operation not permitted when stream is capturing")

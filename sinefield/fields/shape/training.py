@@ -65,9 +65,10 @@ def represented(config: ShapeConfig, surface: Surface) -> ShapeConfig:
                 "field.represents to sheet, which follows an open surface, or close the mesh"
             )
         asked = asked or ("sheet" if empty else "distance")
-    training = config.training  # the same object where it is decided: training may lower its batch later
-    if training.eikonal is None:
-        training = replace(training, eikonal=CLOUD_EIKONAL if surface.faces is None else 0.0)
+    eikonal = config.training.eikonal
+    if eikonal is None:
+        eikonal = CLOUD_EIKONAL if surface.faces is None else 0.0
+    training = replace(config.training, eikonal=eikonal)
     return replace(config, field=replace(config.field, represents=asked), training=training)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sinefield.errors import SinefieldError
 from sinefield.version import __version__
 
-# Threads that wait for each other sleep instead of spinning: beside another busy process, spinning slows training
-# down many times. Read when torch is loaded.
+# Threads that wait for each other sleep instead of spinning: 1.7 times the steps beside a busy process, a little fewer
+# on an idle machine (docs/results/waiting.md). Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import sys
 from sinefield.commands import (
     adapt,
     adapter,
+    code,
     compare,
     doctor,
     eval,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "mesh": mesh.COMMAND,
     "video": video.COMMAND,
     "image": image.COMMAND,
+    "code": code.COMMAND,
     "reconstruct": reconstruct.COMMAND,
     "pack": pack.COMMAND,
     "unpack": unpack.COMMAND,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sinefield.cameras.cameras import Cameras
     from sinefield.compress.container import Packed
     from sinefield.plain.distance import TrueDistance
+    from sinefield.plain.distance_network import DistanceNetwork
     from sinefield.render.channels import Layers
 
 Mesh = tuple[Float[np.ndarray, "v 3"], np.ndarray, dict[str, Any]]
@@ -331,6 +332,10 @@ class Kind:
 
     def true_distance(self, field: Any) -> TrueDistance:
         """Signed distances to the field's surface anywhere in space."""
+        self._cannot("has no signed distance")
+
+    def distance_network(self, field: Any) -> DistanceNetwork:
+        """The network behind `true_distance`, for programs that evaluate it themselves."""
         self._cannot("has no signed distance")
 
     def vertex_colours(self, field: Any, vertices: np.ndarray, normals: np.ndarray) -> UInt8[np.ndarray, "v 3"] | None:

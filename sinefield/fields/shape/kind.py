@@ -23,6 +23,7 @@ from sinefield.fields.shape.sheet_painter import SheetPainter
 from sinefield.fields.shape.surface import SLOPE, extract_shape, extract_sheet
 from sinefield.fields.shape.training import ShapeTask, settled
 from sinefield.plain.distance import TrueDistance
+from sinefield.plain.distance_network import DistanceNetwork
 from sinefield.plain.network import STORED
 from sinefield.plain.sheet import SheetDistance, distances_of
 
@@ -124,6 +125,10 @@ class ShapeKind(Kind):
         if field.sheet:
             return SheetDistance(partial(_side_and_beyond, field), box)
         return TrueDistance(partial(_signed, field), box, learned=field.distance)
+
+    def distance_network(self, field: ShapeField) -> DistanceNetwork:
+        arrays = {name: t.cpu().numpy() for name, t in field.state_dict().items()}
+        return DistanceNetwork.of_arrays(field.config, arrays)
 
     def vertex_colours(
         self, field: ShapeField, vertices: np.ndarray, normals: np.ndarray

@@ -1,8 +1,9 @@
-"""Writing files so that a crash leaves either the old one or the new one, never half of either."""
+"""Reading whole files, and writing them so that a crash leaves the old one or the new one, never half of either."""
 
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from sinefield.errors import SinefieldError
 
 TEMPORARY = ".tmp-"
 """What the names of files that are being written begin with; a process that is killed leaves them."""
+SPARSE = 64 << 20
+"""Bytes from which on a file that takes less than a 64th of its size on the disk is refused."""
 
 
 @contextmanager
@@ -116,6 +119,54 @@ def write_error(path: str | Path, error: OSError) -> SinefieldError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SinefieldError(f"{path}: the disk is full; free some space and run again")
     return SinefieldError(f"{path}: cannot be written ({error.strerror or error}); choose another output")
+
+
+def read_bytes(path: str | Path, limit: int, what: str = "file") -> bytes:
+    """The content of a regular file, which nothing that happens to the file later can change.
+
+    Arguments:
+        limit: bytes that it may have.
+        what: it should be, for messages.
+
+    Raises:
+        SinefieldError: missing, unreadable, empty, larger than `limit`, almost only holes, or no regular file: a pipe
+            or a device is refused without waiting for it.
+    """
+    path = require_file(path, what)
+    try:
+        # Between the look and the opening the name may have become a pipe's: opened so, it is not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            found = os.fstat(descriptor)
+            _check_opened(path, found, limit, what)
+            return stream.read(found.st_size)
+    except OSError as error:
+        raise SinefieldError(f"{path}: cannot be read ({error.strerror or error}); check the {what}") from error
+
+
+def read_text(path: str | Path, limit: int, what: str = "file", errors: str = "strict") -> str:
+    """The same of a UTF-8 text, with or without a byte-order mark.
+
+    Arguments:
+        errors: as of `bytes.decode`.
+
+    Raises:
+        SinefieldError: as `read_bytes`, or not UTF-8.
+    """
+    try:
+        return read_bytes(path, limit, what).decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise SinefieldError(f"{path}: is not readable as text ({error.reason}); save it as UTF-8") from error
+
+
+def _check_opened(path: Path, found: os.stat_result, limit: int, what: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise SinefieldError(f"{path}: is not a file; give the {what} itself")
+    if found.st_size > limit:
+        size = f"{limit >> 20:,} MiB" if limit >= 1 << 20 else f"{limit:,} bytes"
+        raise SinefieldError(f"{path}: larger than {size}; this is no {what}")
+    if found.st_size > SPARSE and found.st_blocks * 512 < found.st_size // 64:
+        raise SinefieldError(f"{path}: holds almost nothing but holes; copy the {what} again")
 
 
 def require_file(path: str | Path, what: str = "file") -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from sinefield.errors import SinefieldError
-from sinefield.files import require_file
+from sinefield.files import read_text
 
 MAX_YAML_BYTES = 50_000  # a scene file has some thousand; the worst of this size takes two seconds
 T = TypeVar("T")
@@ -44,16 +44,14 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         SinefieldError: missing, empty, too large, not UTF-8, a syntax error (with its line), or not a mapping.
     """
-    path = require_file(path, "YAML file")
-    if path.stat().st_size > MAX_YAML_BYTES:
-        raise SinefieldError(f"{path}: larger than {MAX_YAML_BYTES} bytes; this is no scene file")
+    text = read_text(path, MAX_YAML_BYTES, "scene file")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}" if mark else "somewhere"
         raise SinefieldError(f"{path}: YAML error in {where}: {error.problem or error.context}; mend it") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise SinefieldError(f"{path}: not a readable YAML text file ({error}); mend it") from error
     if not isinstance(content, dict):
         raise SinefieldError(f"{path}: should hold 'key: value' lines, holds {type(content).__name__}; see scenes/")

@@ -1,16 +1,17 @@
 """Tensors with a note as one safetensors file."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_path, require_file
+from sinefield.files import atomic_path, read_bytes
+from sinefield.json_text import from_json, to_json
+from sinefield.tensor_bytes import MAX_BYTES, metadata
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], note: dict[str, Any], overwrite: bool = True) -> None:
@@ -18,7 +19,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], note: dict[str, A
     with atomic_path(path, overwrite) as temporary:
         contents = {name: t.detach().contiguous() for name, t in tensors.items()}
         try:
-            save_file(contents, temporary, metadata={"sinefield": json.dumps(note, sort_keys=True)})
+            save_file(contents, temporary, metadata={"sinefield": to_json(note, sort_keys=True)})
         except SafetensorError as error:
             # The library turns a full disk into its own error; ask the disk which it was.
             free = os.statvfs(temporary.parent)
@@ -27,14 +28,28 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], note: dict[str, A
             raise SinefieldError(f"{path}: {problem} and run again") from error
 
 
+def read_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, copied out of the file, and its own texts.
+
+    Raises:
+        SinefieldError: see `files.read_bytes`.
+        ValueError: no safetensors file, or damaged.
+    """
+    data = read_bytes(path, MAX_BYTES, what)
+    texts = metadata(data)
+    try:
+        return load(data), texts
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(str(error)) from error
+
+
 def load_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and note; raises SinefieldError if the file is missing, damaged or not ours."""
-    path = require_file(path, what)
     try:
-        with safe_open(path, framework="pt") as stream:
-            note = json.loads((stream.metadata() or {})["sinefield"])
-            if not isinstance(note, dict):
-                raise ValueError("its note is no object")
-            return {name: stream.get_tensor(name) for name in stream.keys()}, note  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
+        tensors, texts = read_tensors(path, what)
+        note = from_json(texts["sinefield"])
+        if not isinstance(note, dict):
+            raise ValueError("its note is no object")
+        return tensors, note
+    except (KeyError, ValueError) as error:
         raise SinefieldError(f"{path}: not a {what} of sinefield, or damaged ({error}); train again") from error

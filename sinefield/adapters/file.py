@@ -1,7 +1,6 @@
 """Adapters to and from files: safetensors as trained, `.sine` quantised; and a base's files with one merged in."""
 
 import dataclasses
-import json
 import math
 import shutil
 import time
@@ -22,7 +21,7 @@ from sinefield.compress.adapter_table import tensor_shapes
 from sinefield.compress.container import MAX_FILE, Packed, decode, encode
 from sinefield.compress.quantize import Codebook, Uniform
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder, atomic_path, check_output, require_file, write_bytes
+from sinefield.files import atomic_folder, atomic_path, check_output, read_bytes, require_file, write_bytes
 from sinefield.strict import build, nearest
 from sinefield.tables import table
 from sinefield.tensor_files import load_tensors, save_tensors
@@ -134,16 +133,13 @@ def load_packed(path: str | Path) -> Packed:
     Raises:
         SinefieldError: missing, too large, damaged, or a field's; see `container.decode`.
     """
-    path = require_file(path, "adapter")
-    if path.stat().st_size > MAX_FILE:
-        raise SinefieldError(f"{path}: larger than {MAX_FILE >> 20} MiB; it is no .sine file")
 
     def shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         if kind != "adapter":
             raise SinefieldError(f"{path}: holds a {kind} field, not an adapter; see sinefield info")
         return tensor_shapes(settings)
 
-    return decode(path.read_bytes(), shapes, str(path))
+    return decode(read_bytes(path, MAX_FILE, "adapter"), shapes, str(path))
 
 
 def _targets(settings: dict[str, Any], tensors: dict[str, Tensor], where: str) -> dict[str, Target]:
@@ -336,6 +332,7 @@ def merge_files(adapter: str | Path, base: str | Path, out: str | Path, overwrit
 
 
 def _keys(file: Path) -> list[str]:
+    require_file(file, "base model")
     try:
         with safe_open(file, framework="pt") as stream:
             return list(stream.keys())
@@ -364,6 +361,7 @@ def _key_of(name: str, keys: dict[str, Path], where: str) -> str:
 
 
 def _merge_file(file: Path, out: Path, found: dict[str, str], targets: dict[str, Target], where: str) -> None:
+    # Mapped, not copied: a base model may be larger than half the memory, and its tensors are dropped at the end.
     with safe_open(file, framework="pt") as stream:
         metadata = stream.metadata()
         tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
@@ -383,4 +381,4 @@ def _merge_file(file: Path, out: Path, found: dict[str, str], targets: dict[str,
     try:
         save_file(tensors, out, metadata=metadata)
     except SafetensorError as error:
-        raise SinefieldError(f"{out.name}: cannot be written ({json.dumps(str(error))}); free some space") from error
+        raise SinefieldError(f"{out.name}: cannot be written ({error}); free some space") from error

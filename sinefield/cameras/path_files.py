@@ -6,7 +6,6 @@ writes it (nerfstudio/viewer/render_panel.py) and its reader (nerfstudio/cameras
 github.com/nerfstudio-project/nerfstudio.
 """
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from jaxtyping import Float
 from sinefield.cameras.cameras import LARGEST, Cameras, rigid
 from sinefield.cameras.orbits import pinholes
 from sinefield.errors import SinefieldError
-from sinefield.files import require_file
+from sinefield.files import read_bytes
+from sinefield.json_text import from_json
 from sinefield.strict import shown
 
 MAX_BYTES = 100_000_000
@@ -99,12 +99,10 @@ OTHERS = {
 
 
 def _load(path: str | Path) -> dict[str, Any]:
-    path = require_file(path, "camera path")
-    if path.stat().st_size > MAX_BYTES:
-        raise SinefieldError(f"{path}: larger than {MAX_BYTES // 10**6} MB; this is no camera path")
+    data = read_bytes(path, MAX_BYTES, "camera path")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = from_json(data)
+    except ValueError as error:
         raise SinefieldError(f"{path}: is not JSON ({str(error)[:60]}); give nerfstudio's camera path") from error
     if not isinstance(content, dict):
         raise SinefieldError(f"{path}: holds a {type(content).__name__}, not nerfstudio's camera path")

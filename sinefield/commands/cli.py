@@ -1,7 +1,6 @@
 """The command line: its commands, one at a time: parse, run, print."""
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -30,6 +29,7 @@ from sinefield.commands import (
 from sinefield.commands.arguments import read_settings
 from sinefield.commands.command import Command, Parser
 from sinefield.errors import SinefieldError
+from sinefield.json_text import to_json
 from sinefield.version import __version__
 
 DESCRIPTION = "3D scenes, shapes and images as small, fast neural fields."
@@ -96,7 +96,7 @@ def _run(arguments: list[str]) -> int:
     elif rest:
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     report, text = options.chosen.run(options)
-    print(json.dumps(report, default=str) if options.json else text)
+    print(to_json(report, default=str) if options.json else text)
     return 0
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sinefield.data.photographs.images import read_header, read_pixels, room_for
 from sinefield.data.photographs.transforms import Frame
 from sinefield.errors import SinefieldError
-from sinefield.files import require_file
+from sinefield.files import read_bytes
 
 CIFAR_SIDE, CIFAR_CLASSES = 32, 10
 CIFAR_ROW = 1 + 3 * CIFAR_SIDE**2  # a label, then red, green and blue
@@ -25,6 +25,7 @@ TESTS = ("val", "valid", "validation", "test")
 HELD_OUT = 5
 """Where there is no folder of test images, every so many-th image of a class is one."""
 MAX_SIDE = 1024
+MAX_BATCH = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def _cifar(folder: Path, side: int) -> LabelledImages:
         raise SinefieldError(f"{folder}: CIFAR's images have {CIFAR_SIDE} pixels a side, not {side}")
     parts = []
     for name in (*BATCHES, "test_batch.bin"):
-        data = require_file(folder / name, "batch of CIFAR-10").read_bytes()
+        data = read_bytes(folder / name, MAX_BATCH, "batch of CIFAR-10")
         if len(data) % CIFAR_ROW:
             raise SinefieldError(
                 f"{folder / name}: {len(data):,} bytes are no whole number of images of {CIFAR_ROW:,}; download it anew"

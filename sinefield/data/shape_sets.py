@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from skimage.measure import marching_cubes
 from torch import Tensor
@@ -28,6 +28,7 @@ from sinefield.data.surfaces.sampling import surface_samples
 from sinefield.data.surfaces.surface import Normalisation, Surface, distance_to_mesh, load_surface, winding_number
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_path, cache_folder
+from sinefield.tensor_files import read_tensors
 
 FORMAT = "sinefield shape set 1"  # change with anything that changes the samples
 HELD_OUT = 1_000_000
@@ -253,9 +254,9 @@ def _read(path: Path, n: int) -> Labelled | None:
     """Stored points; None when there are none or they are damaged."""
     shapes = (n, SURFACE, 3), (n, NEAR + VOLUME, 3), (n, NEAR + VOLUME)
     try:
-        with safe_open(path, framework="pt") as stream:
-            found = [stream.get_tensor(name) for name in ("surface", "points", "values")]
-    except (OSError, SafetensorError):
+        tensors, _ = read_tensors(path, "cache")
+        found = [tensors[name] for name in ("surface", "points", "values")]
+    except (SinefieldError, KeyError, ValueError):
         return None
     sound = all(t.shape == s and t.dtype == torch.float16 for t, s in zip(found, shapes, strict=True))
     return Labelled(*found) if sound else None

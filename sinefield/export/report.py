@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import shlex
 import tempfile
 import time
@@ -26,7 +25,8 @@ from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, data_uri, html_table, page
 from sinefield.export.video import export_video
 from sinefield.fields.base import Field, Kind, kind_of
-from sinefield.files import check_output, write_text
+from sinefield.files import check_output, read_bytes, write_text
+from sinefield.json_text import to_json
 from sinefield.metrics import SCORES
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
@@ -37,6 +37,7 @@ MAX_VERTICES = 65_535
 """Faces are written as 16-bit indices; and with as many vertices a mesh takes 2 MB of the page."""
 FRAMES, FPS, VIDEO_WIDTH = 48, 16, 200
 MAX_PICTURES = 6
+MAX_PNG = 256 << 20
 MAX_PICTURE, PICTURE_WIDTH = 400_000, 1200
 """A picture of more bytes goes in as a JPEG no wider than this."""
 
@@ -196,7 +197,7 @@ def _picture_parts(run: Run, kind: Kind, left_out: list[str]) -> list[str]:
     for path in found[:MAX_PICTURES]:
         try:
             uri = _picture(path)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except (SinefieldError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             left_out.append(f"picture {path.name}: cannot be read ({error})")
             continue
         figures.append(f'<figure><img alt="{escape(path.stem)}" src="{uri}"></figure>')
@@ -224,7 +225,7 @@ def _image_part(field: Any) -> list[str]:
 
 
 def _picture(path: Path) -> str:
-    return _uri(path.read_bytes())
+    return _uri(read_bytes(path, MAX_PNG, "picture"))
 
 
 def _uri(content: bytes) -> str:
@@ -290,7 +291,7 @@ def _mesh_part(field: Field, left_out: list[str]) -> tuple[list[str], int]:
         "<h2>Surface</h2>",
         '<canvas id="viewer" tabindex="0" aria-label="the surface, to turn with the mouse or the arrow keys"></canvas>',
         f'<p class="soft" id="hint">{hint}</p>',
-        f'<script type="application/json" id="mesh">{json.dumps(mesh_data(vertices, faces, colours, up))}</script>',
+        f'<script type="application/json" id="mesh">{to_json(mesh_data(vertices, faces, colours, up))}</script>',
     ]
     return parts, len(vertices)
 

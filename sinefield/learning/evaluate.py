@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from sinefield.errors import SinefieldError
 from sinefield.example_files import file_of
 from sinefield.fields.base import Field, kind_of, read_data
 from sinefield.files import write_text
+from sinefield.json_text import to_json
 from sinefield.machine import describe_machine
 from sinefield.pictures import save_curves
 from sinefield.store.fields import edited_config, load_field
@@ -42,7 +42,7 @@ def evaluate(run: Run, data: Any = None) -> dict[str, Any]:
     metrics = run.read_metrics()
     if metrics:
         save_curves(run.pictures / "curves.png", metrics, kind_of(config).score, kind_of(config).quick)
-    write_text(run.report_path, json.dumps(report, indent=2) + "\n")
+    write_text(run.report_path, to_json(report, indent=2) + "\n")
     write_text(run.folder / "scores.csv", _csv(report))
     return report
 

@@ -3,21 +3,21 @@
 What NumPy cannot evaluate, and what is damaged, is left to `store.fields.load_field`, which says what is wrong.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from sinefield.compress.container import MAX_FILE, decode
 from sinefield.config import make_field_config
 from sinefield.data.surfaces.placement import Normalisation
 from sinefield.errors import SinefieldError
 from sinefield.example_files import file_of, is_sine
-from sinefield.files import require_file
+from sinefield.files import read_bytes
+from sinefield.json_text import from_json
 from sinefield.plain.network import shape_parameters
+from sinefield.tensor_bytes import read_arrays
 
 Array = NDArray[Any]
 PLACE: dict[str, tuple[int, ...]] = {"centre": (3,), "scale": (), "aabb": (6,)}
@@ -61,10 +61,7 @@ def _packed(path: str | Path) -> StoredShape:
             raise _NeedsTorch
         return shape_parameters(make_field_config(kind, settings, str(path)))
 
-    file = require_file(file_of(path), "packed field")
-    if file.stat().st_size > MAX_FILE:
-        raise _NeedsTorch
-    packed = decode(file.read_bytes(), shapes, str(path))
+    packed = decode(read_bytes(file_of(path), MAX_FILE, "packed field"), shapes, str(path))
     if packed.box is None:
         raise _NeedsTorch
     place = Normalisation.fit(packed.box)
@@ -75,12 +72,11 @@ def _packed(path: str | Path) -> StoredShape:
 
 def _saved(path: str | Path) -> StoredShape:
     try:
-        with safe_open(file_with(path), framework="numpy") as stream:
-            note = json.loads((stream.metadata() or {})["sinefield"])
-            if note["kind"] != "shape":
-                raise _NeedsTorch
-            arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        arrays, texts = read_arrays(file_with(path), "field")
+        note = from_json(texts["sinefield"])
+        if note["kind"] != "shape":
+            raise _NeedsTorch
+    except (KeyError, ValueError, TypeError) as error:
         raise _NeedsTorch from error
     config = make_field_config("shape", note.get("field"), str(path))
     if shape_parameters(config) | PLACE != {name: array.shape for name, array in arrays.items()}:

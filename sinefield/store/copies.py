@@ -4,8 +4,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from sinefield.compress.container import MAX_FILE
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder, write_bytes
+from sinefield.files import atomic_folder, read_bytes, write_bytes
 from sinefield.store.run import Run
 
 
@@ -15,7 +16,7 @@ def copy_file(source: str | Path, path: str | Path, overwrite: bool = False) -> 
     Raises:
         SinefieldError: `path` exists and `overwrite` is False, or cannot be written.
     """
-    write_bytes(path, Path(source).read_bytes(), overwrite)
+    write_bytes(path, read_bytes(source, MAX_FILE, ".sine file"), overwrite)
 
 
 def copy_run(source: str | Path, path: str | Path, overwrite: bool = False) -> None:

@@ -10,20 +10,23 @@ report.html        all of that as one page, where `sinefield report` made it
 """
 
 import fcntl
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from sinefield.config import Config, make_config
 from sinefield.errors import SinefieldError
-from sinefield.files import TEMPORARY, check_output, require_file, write_error, write_text
+from sinefield.files import TEMPORARY, check_output, read_bytes, read_text, write_error, write_text
+from sinefield.json_text import from_json, to_json
 from sinefield.strict import dump_yaml, load_yaml, to_plain
 
 MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds"}
 """Training settings that a resumed run may change: they move the end, not the road."""
 LEFT_TO_DATA = {"field.represents", "field.colours", "training.eikonal"}
 """Settings that the data decide where they are absent or auto."""
+
+MAX_TEXT = 256 << 20
+"""Bytes of report.json and metrics.jsonl."""
 
 
 class Run:
@@ -151,8 +154,8 @@ class Run:
         if not self.report_path.exists():
             return None
         try:
-            report = json.loads(require_file(self.report_path, "report").read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            report = from_json(read_bytes(self.report_path, MAX_TEXT, "report"))
+        except ValueError as error:
             raise SinefieldError(f"{self.report_path}: damaged ({error}); run `sinefield eval` again") from error
         if not isinstance(report, dict):
             raise SinefieldError(f"{self.report_path}: holds no report; run `sinefield eval` again")
@@ -161,7 +164,7 @@ class Run:
     def append_metrics(self, line: dict[str, Any]) -> None:
         try:
             with self.metrics_path.open("a") as stream:
-                stream.write(json.dumps(line) + "\n")
+                stream.write(to_json(line) + "\n")
         except OSError as error:
             raise write_error(self.metrics_path, error) from error
 
@@ -170,10 +173,10 @@ class Run:
         if not self.metrics_path.exists():
             return []
         lines = []
-        for text in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for text in read_text(self.metrics_path, MAX_TEXT, "list of scores", errors="replace").splitlines():
             try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
+                line = from_json(text)
+            except ValueError:
                 continue
             if isinstance(line, dict) and isinstance(line.get("step"), int):
                 lines.append(line)
@@ -181,7 +184,7 @@ class Run:
 
     def cut_metrics(self, step: int) -> None:
         """Forget what was scored after `step`, which a resumed run scores again."""
-        lines = [json.dumps(line) for line in self.read_metrics() if line["step"] <= step]
+        lines = [to_json(line) for line in self.read_metrics() if line["step"] <= step]
         write_text(self.metrics_path, "".join(line + "\n" for line in lines))
 
 

@@ -13,7 +13,7 @@ from sinefield.config import FAMILIES, FOLDERS, KINDS, Config, locate, make_conf
 from sinefield.errors import SinefieldError
 from sinefield.example_files import file_of
 from sinefield.fields.base import Field, kind_named, kind_of
-from sinefield.files import require_file, write_bytes
+from sinefield.files import read_bytes, write_bytes
 from sinefield.strict import to_plain
 
 READING = ("downscale", 1), ("background", "white"), ("holdout", 8), ("held_out", 8), ("noise", 0.005)
@@ -39,10 +39,7 @@ def load_packed(path: str | Path) -> Packed:
     Raises:
         SinefieldError: missing, too large, not such a file, damaged; see `container.decode`.
     """
-    file = require_file(file_of(path), "packed field")
-    if file.stat().st_size > MAX_FILE:
-        raise SinefieldError(f"{path}: larger than {MAX_FILE >> 20} MiB; it is no .sine file")
-    return decode(file.read_bytes(), _shapes, str(path))
+    return decode(read_bytes(file_of(path), MAX_FILE, ".sine file"), _shapes, str(path))
 
 
 def from_packed(packed: Packed, where: str) -> tuple[Field, dict[str, Any]]:

@@ -5,7 +5,6 @@ without a gamma curve. Surfaces are diffuse and lights fixed in the world, so a 
 Cameras have OpenGL axes and no distortion.
 """
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from sinefield.data.surfaces.coloured import corners_of, load_coloured, paint_of
 from sinefield.data.surfaces.parts import Paint, Part
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_folder
+from sinefield.json_text import to_json
 from sinefield.version import __version__
 
 GOLDEN = math.pi * (3 - math.sqrt(5))
@@ -276,7 +276,7 @@ def synthesize(
         whole.export(build / "mesh.ply")
         if mesh is None:
             demo_shape(seed).export(build / "shape.ply")
-        (build / "synth.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (build / "synth.json").write_text(to_json(facts, indent=2) + "\n")
     return facts | {"out": str(out), "faces": len(whole.faces), "seconds": time.perf_counter() - started}
 
 
@@ -289,7 +289,7 @@ def _write_split(folder: Path, split: str, header: dict[str, Any], poses: np.nda
         {"file_path": f"./{split}/r_{number}", "transform_matrix": [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]]}
         for number, pose in enumerate(poses)
     ]
-    (folder / f"transforms_{split}.json").write_text(json.dumps(header | {"frames": frames}, indent=1) + "\n")
+    (folder / f"transforms_{split}.json").write_text(to_json(header | {"frames": frames}, indent=1) + "\n")
 
 
 def _check_settings(views: dict[str, int], resolution: int, samples: int, seed: int, up: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from sinefield.cameras.cameras import rigid
 from sinefield.data.photographs.transforms import LENS_KEYS, is_number
 from sinefield.errors import SinefieldError
+from sinefield.files import read_bytes, read_text
 
 MODELS = {  # by number: name, and what its parameters are called in a lens; f stands for both focal lengths
     0: ("SIMPLE_PINHOLE", ("f", "cx", "cy")),
@@ -23,6 +24,7 @@ MODELS = {  # by number: name, and what its parameters are called in a lens; f s
     3: ("RADIAL", ("f", "cx", "cy", "k1", "k2")),
     4: ("OPENCV", ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")),
 }
+MAX_BYTES = 4 << 30
 PARAMETERS = dict(MODELS.values())
 
 
@@ -100,7 +102,7 @@ class Bytes:
     """A little-endian file read from front to back, never past its end."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.data, self.at = path, path.read_bytes(), 0
+        self.path, self.data, self.at = path, read_bytes(path, MAX_BYTES, "model's file"), 0
 
     def truncated(self) -> SinefieldError:
         return SinefieldError(
@@ -187,10 +189,7 @@ def text_entries(
 
     A file with fewer entries than its own '# Number of …' comment says was cut short.
     """
-    try:
-        lines = iter(enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1))
-    except (ValueError, OSError) as error:
-        raise SinefieldError(f"{path}: is not readable as text ({str(error)[:60]}); copy it again") from error
+    lines = iter(enumerate(read_text(path, MAX_BYTES, "model's file").splitlines(), 1))
     claimed, entries = 0, {}
     for index, line in lines:
         if line.startswith(f"# Number of {what}:"):

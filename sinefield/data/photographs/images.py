@@ -23,12 +23,13 @@ from sinefield.cameras.cameras import LARGEST, Cameras, check_downscale
 from sinefield.data.photographs.listing import read_listing
 from sinefield.data.photographs.transforms import SPLITS, Frame, check_box
 from sinefield.errors import SinefieldError
-from sinefield.files import TEMPORARY, cache_folder, require_file, write_error
+from sinefield.files import TEMPORARY, cache_folder, read_bytes, require_file, write_error
 
 # Formats a camera or renderer writes; Pillow's others include some that start external programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 MAX_SIDE = 16384
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 1 << 30
 MAX_SCANS = 100  # of a JPEG; progressive ones have about ten
 MANY_PIXELS = 25_000_000  # an image of more is decoded alone: each pixel takes some 15 bytes on the way
 BAND = 1 << 22  # values averaged at once
@@ -294,7 +295,9 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
     Turned by its EXIF orientation where it is not of the given size without, or no size is given.
     """
     try:
-        data = frame.file.read_bytes()  # from a file, Pillow would ask for as many bytes as a chunk claims to have
+        data = read_bytes(
+            frame.file, MAX_BYTES, "image"
+        )  # from a file, Pillow would ask for as many bytes as a chunk claims to have
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             check_scans(frame.file, image, data)
             image.load()
@@ -379,7 +382,7 @@ def _averaged(pixels: np.ndarray, factor: int) -> np.ndarray:
 def oriented_size(frame: Frame) -> tuple[int, int]:
     """(w, h) after applying the EXIF orientation, which cameras leave to the viewer and pose software ignores."""
     try:
-        data = BytesIO(frame.file.read_bytes())
+        data = BytesIO(read_bytes(frame.file, MAX_BYTES, "image"))
         with Image.open(data, formats=FORMATS) as image:  # asked rarely: for its EXIF a PNG is decoded whole
             width, height = image.size
             return (height, width) if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8) else (width, height)

@@ -14,9 +14,11 @@ import numpy as np
 
 from sinefield.cameras.cameras import rigid
 from sinefield.errors import SinefieldError
-from sinefield.files import require_file
+from sinefield.files import read_bytes
+from sinefield.json_text import from_json
 
 SHORTEST_FOCAL, LONGEST_FOCAL = 1e-3, 1e9  # pixels: beyond these, rays in float32 are no rays any more
+MAX_BYTES = 256 << 20
 SPLITS = ("train", "val", "test")
 EXTENSIONS = (".png", ".jpg", ".jpeg")  # tried in turn where a file_path has none, as Blender's do
 PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
@@ -152,12 +154,12 @@ def read_blender(path: Path, by_split: dict[str, Path], splits: Sequence[str]) -
 
 def read_json(path: Path) -> dict[str, Any]:
     """The file's top level, which must be an object with a non-empty list of frames."""
-    require_file(path, "pose file")
+    data = read_bytes(path, MAX_BYTES, "pose file")
     try:
-        meta = json.loads(path.read_text(encoding="utf-8-sig"))
+        meta = from_json(data)
     except json.JSONDecodeError as error:
         raise SinefieldError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); mend the file") from error
-    except (ValueError, RecursionError, OSError) as error:
+    except ValueError as error:
         raise SinefieldError(f"{path}: not readable as JSON ({str(error)[:60]}); provide a proper pose file") from error
     if not isinstance(meta, dict):
         raise SinefieldError(f"{path}: its top level is a {type(meta).__name__}; expected an object with 'frames'")

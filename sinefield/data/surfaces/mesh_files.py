@@ -17,7 +17,7 @@ from sinefield.data.surfaces.readers.source import AGAIN, MAX_BYTES, MAX_FACES, 
 from sinefield.data.surfaces.readers.stl import read_stl
 from sinefield.data.surfaces.readers.threemf import read_3mf
 from sinefield.errors import SinefieldError
-from sinefield.files import require_file
+from sinefield.files import read_bytes
 
 __all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_FACES", "MAX_POINTS", "MESHES", "check_count", "read_shape"]
 
@@ -65,14 +65,12 @@ def read_shape(path: str | Path) -> ShapeFile:
         ...     [(part.name, len(part.faces)) for part in read_shape(file.name).parts]
         [('sail', 1)]
     """
-    path = require_file(path, "mesh or point cloud")
-    if path.stat().st_size > MAX_BYTES:
-        raise SinefieldError(f"{path}: larger than {MAX_BYTES >> 30} GiB; decimate it first")
+    path = Path(path)
     kind = "shape"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy warns about what is checked, and said in one line, later
-            source = Source(path, path.read_bytes())
+            source = Source(path, read_bytes(path, MAX_BYTES, "mesh or point cloud"))
             kind = _kind(source)
             return READERS[kind](source)
     except SinefieldError:

@@ -6,13 +6,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from sinefield.data.surfaces.sheet import Rim, sheet_values
 from sinefield.data.surfaces.surface import Normalisation, Surface, signed_distance, winding_number
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_path, cache_folder
+from sinefield.tensor_bytes import read_arrays
 
 FORMAT = "sinefield shape samples 1"  # change with anything that changes the samples
 SURROUND = 0.09  # field units of empty space sampled around the object's box
@@ -217,13 +218,12 @@ def _checksum(samples: dict[str, np.ndarray]) -> str:
 def _read(path: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray] | None:
     """Stored samples; None when there are none or they are damaged."""
     try:
-        with safe_open(path, framework="numpy") as stream:
-            samples = {name: stream.get_tensor(name) for name in ("points", "values")}
-            checksum = (stream.metadata() or {}).get("checksum")
-    except (OSError, SafetensorError):
+        arrays, texts = read_arrays(path, "cache")
+        samples = {name: arrays[name] for name in ("points", "values")}
+    except (SinefieldError, KeyError, ValueError):
         return None
     sound = samples["points"].shape == (shape[0], 3) and samples["values"].shape == shape
-    sound = sound and checksum == _checksum(samples)
+    sound = sound and texts.get("checksum") == _checksum(samples)
     return samples if sound else None
 
 

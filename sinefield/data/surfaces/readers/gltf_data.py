@@ -1,7 +1,6 @@
 """The numbers in a glTF file: chunks, buffers, views and accessors, packed ones too, each checked before it is made."""
 
 import base64
-import json
 import struct
 from functools import cached_property
 from typing import Any
@@ -11,6 +10,7 @@ import DracoPy
 import numpy as np
 
 from sinefield.data.surfaces.readers.source import MAX_FACES, Source
+from sinefield.json_text import from_json
 
 COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -41,7 +41,7 @@ class Document:
             text = self._chunks()
         elif self.source.path.suffix.lower() == ".glb" and text.lstrip()[:1] != b"{":
             raise self.source.wrong("has no GLB header")
-        tree = json.loads(text.decode("utf-8-sig"))
+        tree = from_json(text)
         if not isinstance(tree, dict):
             raise self.source.wrong("holds no glTF tree")
         return tree

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sinefield.data.photographs.colmap import Model, find_models, read_model
+from sinefield.data.photographs.frames import FRAMES
 from sinefield.data.photographs.prepared import Photographs, find_photographs, write_masks, write_upright
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_folder, swap, write_error
@@ -28,8 +29,6 @@ QUALITIES = ("low", "medium", "high", "extreme")
 MATCHING = ("auto", "exhaustive", "sequential")
 PROGRAMS = ("pycolmap", "colmap")
 MANY = 150  # photographs: beyond, each is matched with its neighbours by name only
-FRAMES = "frames.json"
-"""What `sinefield frames` leaves beside its images: these are in the order in which they were taken."""
 SMALLEST = 3  # photographs placed: from two alone no depth can be checked
 ANGLE = 1.0  # degrees between a point's rays, in the median: less, and the photographs were taken from one spot
 # What COLMAP's log says as it works, release after release: an image read, a block of pairs matched, an image placed.

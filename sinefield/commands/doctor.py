@@ -2,6 +2,8 @@
 
 import argparse
 import importlib.metadata
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,9 @@ def _try_all() -> list[dict[str, Any]]:
         _try("entropy coding (constriction)", _coder, "used by pack", "pip install constriction"),
         _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
         _try("USDZ (usd-core)", _usd, "used by mesh for .usdz", "optional: pip install 'sinefield[usd]'"),
+        _try("poses (pycolmap)", _pycolmap, "used by poses, capture", "optional: pip install 'sinefield[capture]'"),
+        _try("poses (COLMAP program)", _colmap, "used by poses --program colmap", "optional: apt install colmap"),
+        _try("HEIC (pillow-heif)", _heic, "used by poses, capture", "optional: pip install 'sinefield[capture]'"),
         _try("viewer (viser)", _viser, "used by view", "optional: pip install 'sinefield[view]'"),
         _try("CUDA", _cuda, "used in training with device: auto", "training runs on the CPU"),
         _try("nerfacc", _nerfacc, "marches rays on CUDA", "optional: pip install 'sinefield[cuda]'"),
@@ -192,6 +197,38 @@ def _usd() -> str | None:
 
     Usd.Stage.CreateInMemory().DefinePrim("/mesh", "Mesh")
     return _version("usd-core")
+
+
+def _pycolmap() -> str | None:
+    import numpy as np
+    import pycolmap
+
+    camera = pycolmap.Camera(model="SIMPLE_PINHOLE", width=8, height=6, params=[10.0, 4, 3])
+    seen = camera.img_from_cam(np.array([[0.1, 0.2, 1.0]]))
+    if seen is None or not np.allclose(seen, [[5, 5]]):
+        raise RuntimeError("a camera sees a point elsewhere than where it is")
+    return _version("pycolmap")
+
+
+def _colmap() -> str | None:
+    if shutil.which("colmap") is None:
+        raise _Absent("no program colmap in the path")
+    words = subprocess.run(["colmap", "help"], capture_output=True, text=True, timeout=20).stdout.split()
+    return words[1] if words[:1] == ["COLMAP"] else None
+
+
+def _heic() -> str | None:
+    from io import BytesIO
+
+    import pillow_heif
+    from PIL import Image
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    Image.new("RGB", (64, 64), "red").save(stream := BytesIO(), "HEIF")
+    red, green, _ = Image.open(stream, formats=["HEIF"]).convert("RGB").resize((1, 1)).tobytes()
+    if red < 200 or green > 60:
+        raise RuntimeError("a red picture is not red when it is read back")
+    return _version("pillow-heif")
 
 
 def _viser() -> str | None:

@@ -8,7 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras, orbit
+from sinefield.errors import SinefieldError
 
+MAX_SIDE = 4096
+"""Pixels of a picture that is drawn, along either side."""
 Size = tuple[int | None, int | None]
 """Width and height in pixels; what is None follows from the other, or from the data."""
 
@@ -104,9 +107,14 @@ def pinholes(
         focal: focal lengths in image widths.
         own: width and height in pixels, as the data have them.
         size: width and height wanted; what is None follows from `own`.
+
+    Raises:
+        SinefieldError: more than `MAX_SIDE` pixels a side.
     """
     width = size[0] or (max(round(size[1] * own[0] / own[1]), 1) if size[1] else own[0])
     height = size[1] or max(round(width * own[1] / own[0]), 1)
+    if max(width, height) > MAX_SIDE:
+        raise SinefieldError(f"pictures of {width}x{height} pixels; at most {MAX_SIDE} a side: give a smaller size")
     n = len(poses)
     return Cameras(
         poses.float(),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sinefield.cameras.cameras import Cameras
-from sinefield.cameras.orbits import Size
+from sinefield.cameras.orbits import MAX_SIDE, Size
 from sinefield.cameras.path_files import read_camera_path
 from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
 from sinefield.config import Config, RadianceDataConfig
@@ -23,7 +23,6 @@ from sinefield.store.fields import edited_config
 from sinefield.store.run import Run
 from sinefield.store.sine_files import config_of, load_packed
 
-MAX_SIDE = 4096
 MAX_FRAMES = 10_000
 FRAMES, FPS, BESIDE_FPS = 90, 30.0, 2.0
 PATHS = ("orbit", "ellipse", "spiral", "cameras")

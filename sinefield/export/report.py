@@ -212,10 +212,10 @@ def _picture_parts(run: Run, kind: Kind, left_out: list[str]) -> list[str]:
 def _image_part(field: Any) -> list[str]:
     """What an image field shows, no larger than PICTURE_WIDTH."""
     content = io.BytesIO()
-    pixels = kind_of(field).picture(field)
-    size = f"{pixels.shape[1]:,}×{pixels.shape[0]:,} pixels, from the field alone"
-    if pixels.shape[1] > PICTURE_WIDTH:
-        pixels = kind_of(field).picture(field, PICTURE_WIDTH)
+    width = getattr(field, "width", None)  # a registered kind need not have a size of its own
+    pixels = kind_of(field).picture(field, None if width is None else min(width, PICTURE_WIDTH))
+    width, height = (pixels.shape[1], pixels.shape[0]) if width is None else (width, field.height)
+    size = f"{width:,}×{height:,} pixels, from the field alone"
     Image.fromarray(pixels).save(content, "PNG")
     return [
         "<h2>Image</h2>",

@@ -39,7 +39,7 @@ def load_packed(path: str | Path) -> Packed:
     Raises:
         SinefieldError: missing, too large, not such a file, damaged; see `container.decode`.
     """
-    return decode(read_bytes(file_of(path), MAX_FILE, ".sine file"), _shapes, str(path))
+    return decode(read_bytes(file_of(path), MAX_FILE, "packed field"), _shapes, str(path))
 
 
 def from_packed(packed: Packed, where: str) -> tuple[Field, dict[str, Any]]:

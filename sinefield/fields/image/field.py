@@ -55,9 +55,10 @@ class ImageField(Field):
         width, height = width or self.width, height or self.height
         out = torch.empty(height * width, 3, dtype=torch.uint8)
         with materialised(self):
-            for pixels in torch.arange(height * width, device=self.size.device).split(chunk):
+            for first in range(0, height * width, chunk):
+                pixels = torch.arange(first, min(first + chunk, height * width), device=self.size.device)
                 colours = self(pixel_centres(pixels, width, height))
-                out[pixels[0] : pixels[-1] + 1] = (colours.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+                out[first : first + chunk] = (colours.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
         return out.view(height, width, 3)
 
 

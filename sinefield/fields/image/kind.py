@@ -1,5 +1,6 @@
 """Images: all that the package knows of them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,16 @@ class ImageKind(Kind):
 
     def picture(self, field: ImageField, width: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
         """The image at its own proportions; smaller than it is, each pixel is the mean over samples no wider apart than
-        the pixels that it was made from.
+        the pixels that it was made from, where `MAX_PIXELS` samples are enough for that.
 
         Raises:
             SinefieldError: a size out of range.
         """
+        if field.width * field.height > MAX_PIXELS:
+            raise SinefieldError(
+                f"the field says that its image has {field.width}×{field.height} pixels; at most "
+                f"{MAX_PIXELS // 10**6} million are drawn: pack it again"
+            )
         width = field.width if width is None else width
         height = max(round(field.height * width / field.width), 1)
         if not 1 <= width <= MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
@@ -114,7 +120,7 @@ class ImageKind(Kind):
                 f"an image of {width}×{height} pixels; 1 to {MAX_SIDE:,} a side and {MAX_PIXELS // 10**6} million in "
                 "all"
             )
-        samples = -(-field.width // width)
+        samples = min(-(-field.width // width), math.isqrt(MAX_PIXELS // (width * height)))
         return area_average(field.render(samples * width, samples * height).numpy(), samples)
 
 

@@ -211,7 +211,10 @@ DAMAGE = {
     "huge track": (put("points3D.bin", 8 + 43, "Q", 2**60), "claims 1152921504606846976 entries"),
     "bytes after": (change("cameras.bin", lambda b: b + b"x"), "1 bytes after"),
     "no images": (change("images.bin", lambda b: bytes(8)), "no image is registered"),
-    "fisheye": (lambda f: write(f, model="OPENCV_FISHEYE"), "camera 3: camera model number 5 .*image_undistorter"),
+    "fisheye": (
+        lambda f: write(f, model="OPENCV_FISHEYE"),
+        "camera 3: camera model OPENCV_FISHEYE .*image_undistorter",
+    ),
     "fisheye text": (lambda f: write(f, model="OPENCV_FISHEYE", text=True), "OPENCV_FISHEYE .*image_undistorter"),
     "unknown model": (put("cameras.bin", 12, "i", -1), "number -1"),
     "zero width": (put("cameras.bin", 16, "Q", 0), "not positive"),

@@ -20,6 +20,8 @@ from sinefield.data.photographs.transforms import Frame, Listing, divide, find_i
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 
+# Where COLMAP, nerfstudio, LLFF's and Gaussian splatting's scripts leave models.
+BELOW = ("sparse", "colmap/sparse", "colmap_sparse", "distorted/sparse", "colmap")
 VIEWS = 3  # views that must see a point before it counts: two can agree on a wrong one
 BOX_PERCENTILES = (1, 99)
 BOX_MARGIN = 0.05  # of the longest side, on each
@@ -52,8 +54,8 @@ def read_colmap(path: Path, splits: Sequence[str], holdout: int, downscale: int)
     and far leave out a thousandth of those points' depths each.
 
     Arguments:
-        path: the model's folder, or one with it in `sparse/0` or `sparse`; its images are in the folder `images`, or
-            `images_K`, there or one or two levels above the model.
+        path: the model's folder, or one with it in `sparse/0` or another place of `BELOW`; its images are in the folder
+            `images`, or `images_K`, there or where the model's folders begin.
         splits: which of train, val, test to read.
         holdout: every `holdout`-th image by sorted name is a test view; 0 for none.
         downscale: how many times smaller than the full size the images are wanted.
@@ -63,7 +65,8 @@ def read_colmap(path: Path, splits: Sequence[str], holdout: int, downscale: int)
     """
     folder = choose_model(path)
     model = read_model(folder)
-    roots = (path, folder, folder.parent, folder.parent.parent)
+    roots = [path, folder, folder.parent, folder.parent.parent]
+    roots += [home.parent for home in roots[2:] if home.name in ("colmap", "distorted")]
     root = next((root for root in roots if image_folders(root)), path)
     reduction, pictures = choose_folder(root, downscale)
     files = match_files(model, root, pictures)
@@ -92,13 +95,15 @@ def read_colmap(path: Path, splits: Sequence[str], holdout: int, downscale: int)
 
 
 def find_models(path: Path) -> list[Path]:
-    """Folders with a model: `path` itself, else path/sparse, else all folders directly in path/sparse or in path."""
-    sparse = path / "sparse"
-    below = [sorted(folder.iterdir()) if folder.is_dir() else [] for folder in (sparse, path)]
-    for group in ([path], [sparse], *below):
-        if models := [folder for folder in group if file_of(folder, "cameras") or file_of(folder, "images")]:
-            return models
-    return []
+    """Folders with a model: `path` itself, else a folder of `BELOW` in it, or all that lie directly in one of these."""
+    homes = [path, *(path / name for name in BELOW)]
+    for home in homes:
+        inside = sorted(home.iterdir()) if home != path and home.is_dir() else []
+        for group in ([home], inside):
+            if models := [folder for folder in group if file_of(folder, "cameras") or file_of(folder, "images")]:
+                return models
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    return [folder for folder in inside if file_of(folder, "cameras") or file_of(folder, "images")]
 
 
 def choose_model(path: Path) -> Path:
@@ -118,7 +123,8 @@ def read_model(folder: Path) -> Model:
     """Read a model's files; points3D may be absent.
 
     Raises:
-        SinefieldError: a file is missing, truncated or inconsistent, or a camera is no pinhole with k1 k2 p1 p2.
+        SinefieldError: a file is missing, truncated or inconsistent, or an image's camera is no pinhole with k1 k2 p1
+            p2.
     """
     parts = []
     for name, readers in READERS.items():
@@ -133,6 +139,8 @@ def read_model(folder: Path) -> Model:
     for number, image in images.items():
         if image.camera not in lenses:
             raise SinefieldError(f"{folder}, image {number}: its camera {image.camera} is not listed; export it again")
+        if isinstance(problem := lenses[image.camera], SinefieldError):
+            raise problem
     if not images:
         raise SinefieldError(f"{folder}: no image is registered; reconstruct the poses again")
     xyz = np.array([point for point, _ in points.values()], dtype=np.float64).reshape(-1, 3)

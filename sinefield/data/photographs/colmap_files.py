@@ -24,6 +24,15 @@ MODELS = {  # by number: name, and what its parameters are called in a lens; f s
     3: ("RADIAL", ("f", "cx", "cy", "k1", "k2")),
     4: ("OPENCV", ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")),
 }
+OTHERS = {  # models whose images cannot be used: by number, name and count of parameters
+    5: ("OPENCV_FISHEYE", 8),
+    6: ("FULL_OPENCV", 12),
+    7: ("FOV", 5),
+    8: ("SIMPLE_RADIAL_FISHEYE", 4),
+    9: ("RADIAL_FISHEYE", 5),
+    10: ("THIN_PRISM_FISHEYE", 12),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+}
 MAX_BYTES = 4 << 30
 PARAMETERS = dict(MODELS.values())
 
@@ -144,11 +153,16 @@ class Bytes:
             )
 
 
-def binary_cameras(path: Path) -> dict[int, dict[str, Any]]:
+def binary_cameras(path: Path) -> dict[int, dict[str, Any] | SinefieldError]:
+    """Lenses by number; of a model that is not supported what is wrong, which only counts where an image has it."""
     source, entries = Bytes(path), {}
     for _ in range(source.count(24)):
         number, model, width, height = source.take("IiQQ")
         where = f"{path}, camera {number}"
+        if model in OTHERS:
+            source.need(8 * OTHERS[model][1])
+            add(entries, number, unsupported(OTHERS[model][0], where), where)
+            continue
         if model not in MODELS:
             raise unsupported(f"number {model}", where)
         name, keys = MODELS[model]
@@ -209,10 +223,10 @@ def text_entries(
     return entries
 
 
-def text_camera(line: str, more: list[str], where: str) -> tuple[int, dict[str, Any]]:
+def text_camera(line: str, more: list[str], where: str) -> tuple[int, dict[str, Any] | SinefieldError]:
     number, model, width, height, *values = line.split()
     if model not in PARAMETERS:
-        raise unsupported(model, where)
+        return int(number), unsupported(model, where)
     return int(number), make_lens(model, int(width), int(height), [float(value) for value in values], where)
 
 

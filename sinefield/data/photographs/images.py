@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from sinefield.cameras.cameras import LARGEST, Cameras, check_downscale
 from sinefield.data.photographs.listing import read_listing
-from sinefield.data.photographs.transforms import SPLITS, Frame, check_box
+from sinefield.data.photographs.transforms import SPLITS, Frame, Listing, check_box
 from sinefield.errors import SinefieldError
 from sinefield.files import TEMPORARY, cache_folder, read_bytes, require_file, write_error
 
@@ -73,6 +73,7 @@ class PosedScene:
         unposed: image files beside the posed ones that have no pose.
         bounds: (near, far) depths along the viewing axes between which the scene lies, world units, where known.
         core: (6,) the part of `aabb` that a contraction should leave as it is.
+        notes: lines for people on what was guessed or is not used.
     """
 
     train: Views | None
@@ -84,6 +85,7 @@ class PosedScene:
     unposed: int = 0
     bounds: tuple[float, float] | None = None
     core: Float[Tensor, "6"] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def training_views(self) -> Views:
@@ -139,6 +141,7 @@ def load_posed(
     with warnings.catch_warnings():
         # Sizes are checked here, by our own limit; and Pillow's remarks on odd metadata are not the user's business.
         warnings.simplefilter("ignore")
+        listing = uprighted(listing)
         headers = {split: [read_header(f) for f in frames] for split, frames in listing.frames.items()}
         has_alpha = any(alpha for header in headers.values() for _, alpha in header)
         hidden = total <= 20 or not sys.stderr.isatty()
@@ -154,6 +157,7 @@ def load_posed(
         has_alpha=has_alpha,
         unposed=listing.unposed,
         bounds=listing.bounds,
+        notes=listing.notes,
         core=torch.as_tensor(np.asarray(box if aabb is not None else listing.core or box), dtype=torch.float32),
     )
 
@@ -301,7 +305,7 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             check_scans(frame.file, image, data)
             image.load()
-            if image.size != size:  # read_header saw that turning mends this
+            if frame.upright or image.size != size:  # read_header saw that turning mends this
                 image = ImageOps.exif_transpose(image)
             image, mode = to_srgb(image), "RGBA" if has_alpha else "RGB"
             pixels = np.asarray(image if image.mode == mode else image.convert(mode))
@@ -377,6 +381,28 @@ def _averaged(pixels: np.ndarray, factor: int) -> np.ndarray:
     sums = rows.reshape(height, width, factor, channels).sum(2, dtype=np.uint64)
     divisor = unit * factor * factor
     return ((2 * sums + divisor) // (2 * divisor)).astype(np.uint8)
+
+
+def uprighted(listing: Listing) -> Listing:
+    """The listing with all of its frames turned by their EXIF orientation, where one of them is of the size that the
+    poses say only when it is turned: a set is treated alike."""
+
+    def turned(frame: Frame) -> bool:
+        declared = frame.declared_size()
+        if declared is None or frame.reduction > 1 or declared[0] == declared[1]:
+            return False
+        try:
+            with Image.open(frame.file, formats=FORMATS) as image:
+                size = image.size
+        except Exception:  # whoever reads it next says what is wrong
+            return False
+        return size == declared[::-1] and oriented_size(frame) == declared
+
+    if not any(turned(frame) for frames in listing.frames.values() for frame in frames):
+        return listing
+    frames = {split: [replace(f, upright=True) for f in frames] for split, frames in listing.frames.items()}
+    note = "images are turned by their EXIF orientation, since their poses are for upright ones"
+    return replace(listing, frames=frames, notes=(*listing.notes, note))
 
 
 def oriented_size(frame: Frame) -> tuple[int, int]:

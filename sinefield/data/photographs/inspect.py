@@ -12,7 +12,7 @@ from scipy.ndimage import laplace
 from tqdm import tqdm
 
 from sinefield.config import RadianceConfig, load_config
-from sinefield.data.photographs.images import decoders, read_header, read_pixels
+from sinefield.data.photographs.images import decoders, read_header, read_pixels, uprighted
 from sinefield.data.photographs.listing import read_listing
 from sinefield.data.photographs.shared import FORWARD, SPREAD, image_folders
 from sinefield.data.photographs.transforms import Frame, Listing, check_box
@@ -54,7 +54,7 @@ def inspect(path: str | Path, out: str | Path | None = None, overwrite: bool = F
         )  # fmt: skip
     else:  # the largest images there are
         downscale = next((min(k) for root in (path, *path.parents[:2]) if (k := image_folders(root))), 1)
-    listing = read_listing(path, holdout=holdout, downscale=downscale)
+    listing = uprighted(read_listing(path, holdout=holdout, downscale=downscale))
     box = listing.aabb if box is None else check_box(box, "aabb").tolist()
     report = describe(listing, box, downscale)
     if out is not None:
@@ -109,7 +109,7 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         found, more = against_box(c2w, np.reshape(box, (2, 3)), listing.points)
         report |= found | {"suggested_space": suggested_space(c2w, found["cameras_inside_box"], listing.bounds)}
         hints += more
-    return report | {"hints": hints}
+    return report | {"notes": list(listing.notes), "hints": hints}
 
 
 def sharpness(frames: list[Frame], sizes: list[tuple[int, int]]) -> dict[str, float]:
@@ -218,6 +218,7 @@ def as_text(report: dict[str, Any]) -> str:
         lines.append(f"depth    near {report['near_far'][0]:.4g}, far {report['near_far'][1]:.4g}")
     if report["sparse_points"] is not None:
         lines.append(f"points   {report['sparse_points']:,} sparse ones")
+    lines += [f"note: {note}" for note in report["notes"]]
     lines += [f"hint: {hint}" for hint in report["hints"]]
     if "picture" in report:
         lines.append(f"{report['picture']}: cameras, box and points from three sides")

@@ -6,6 +6,7 @@ Files come from the internet: nothing is read outside the data folder, and every
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -21,6 +22,8 @@ SHORTEST_FOCAL, LONGEST_FOCAL = 1e-3, 1e9  # pixels: beyond these, rays in float
 MAX_BYTES = 256 << 20
 SPLITS = ("train", "val", "test")
 EXTENSIONS = (".png", ".jpg", ".jpeg")  # tried in turn where a file_path has none, as Blender's do
+ENDINGS = (*EXTENSIONS, ".tif", ".tiff", ".webp", ".bmp")
+Stems = dict[Path, dict[str, list[str]]]
 PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
 OTHER_LENSES = ("is_fisheye", "ftheta_p0", "latlong", "equirectangular", "orthographic")
 UNSUPPORTED = ("k3", "k4", "k5", "k6")
@@ -41,6 +44,7 @@ class Frame:
         reduction: the image file is so many times smaller than the w x h that `lens` speaks of, give or take the pixel
             that rounding adds or takes.
         mask: an image of the same size whose brightness is the view's alpha.
+        upright: the poses belong to the image as its EXIF orientation turns it.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Frame:
     where: str
     reduction: int = 1
     mask: Path | None = None
+    upright: bool = False
 
     def declared_size(self) -> tuple[int, int] | None:
         """(w, h) in pixels before any reduction, if the file says."""
@@ -102,6 +107,7 @@ class Listing:
         unposed: image files beside the posed ones that have no pose.
         points: (p, 3) float64 sparse points of the scene in world units.
         core: the part of `aabb` that a contraction should leave as it is; None for all of it.
+        notes: lines for people on what was guessed or is not used.
     """
 
     source: Path
@@ -113,6 +119,7 @@ class Listing:
     unposed: int = 0
     points: np.ndarray | None = None
     core: list[float] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def has_transforms(folder: Path) -> bool:
@@ -132,24 +139,27 @@ def read_transforms(path: Path, splits: Sequence[str], holdout: int) -> Listing:
         return read_blender(path, by_split, splits)
     path = path / "transforms.json" if path.is_dir() else path
     meta = read_json(path)
-    frames, skipped = read_frames(meta, path)
+    frames, skipped, notes = read_frames(meta, path)
     divided = divide(meta, path, frames, holdout)
-    return Listing(path, {split: divided[split] for split in splits}, world_box(meta, path), skipped)
+    if meta.get("test_filenames") == [] and not divided["val"]:
+        notes += ("test_filenames is empty: scores are of training views",)
+    kept = {split: divided[split] for split in splits}
+    return Listing(path, kept, world_box(meta, path), skipped, notes=notes)
 
 
 def read_blender(path: Path, by_split: dict[str, Path], splits: Sequence[str]) -> Listing:
     """One JSON file a split, val and test optional. The box is +-1.5, where those scenes live, unless a file says."""
-    frames, skipped, aabb = {}, 0, [-1.5] * 3 + [1.5] * 3
+    frames, skipped, aabb, notes = {}, 0, [-1.5] * 3 + [1.5] * 3, ()
     for split in splits:
         file = by_split[split]
         frames[split] = []
         if split == "train" or file.exists():
             meta = read_json(file)
-            frames[split], missing = read_frames(meta, file)
-            skipped += missing
+            frames[split], missing, more = read_frames(meta, file)
+            skipped, notes = skipped + missing, notes + more
             if {"aabb_scale", "aabb", "scale", "offset"} & set(meta):
                 aabb = world_box(meta, file)
-    return Listing(path, frames, aabb, skipped)
+    return Listing(path, frames, aabb, skipped, notes=tuple(dict.fromkeys(notes)))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -169,29 +179,106 @@ def read_json(path: Path) -> dict[str, Any]:
     return meta
 
 
-def read_frames(meta: dict[str, Any], source: Path) -> tuple[list[Frame], int]:
-    """The frames whose image exists, in the file's order, and how many have none."""
-    frames = []
+def read_frames(meta: dict[str, Any], source: Path) -> tuple[list[Frame], int, tuple[str, ...]]:
+    """The frames whose image exists, in the file's order, how many have none, and notes on what was guessed.
+
+    An image is found by its path beside the file, else by its path's last parts: paths of the machine where the file
+    was made lead nowhere. Last, other cases and endings of its name are tried.
+    """
+    folder, frames, moved, lost, guessed = source.parent, [], [], [], []
+    known: Stems = {}
     for index, entry in enumerate(meta["frames"]):
         where = f"{source}, frame {index}"
-        name = safe_name(entry.get("file_path"), where)
+        name, outside = clean_name(entry.get("file_path"), where)
         where += f" ({name[:80]})"
-        if (file := find_image(source.parent, name, where)) is None:
+        file = None if outside else find_image(folder, name, where)
+        if file is None and (file := find_similar(folder, name, where, outside, known)) is not None:
+            (moved if outside else guessed).append((entry["file_path"], file.relative_to(folder).as_posix()))
+        if file is None:
+            if outside:
+                lost.append(
+                    f"{where}: file_path '{entry['file_path']}' leaves the data folder; move the image inside it"
+                )
             continue
-        name = file.relative_to(source.parent).as_posix()
+        name = file.relative_to(folder).as_posix()
         lens = {key: entry.get(key, meta.get(key)) for key in LENS_KEYS}
         frames.append(Frame(name, file, read_pose(entry, where), lens, where))
-    return frames, len(meta["frames"]) - len(frames)
+    if lost and not moved:
+        raise SinefieldError(lost[0])
+    notes = []
+    if moved:
+        told = f"'{moved[0][0][:80]}' as {moved[0][1][:80]}"
+        notes.append(f"{len(moved)} file paths lead elsewhere; their images were found beside {source.name}: {told}")
+    if guessed:
+        told = f"'{guessed[0][0][:80]}' as {guessed[0][1][:80]}"
+        notes.append(f"{len(guessed)} images were found under another name or ending: {told}")
+    return frames, len(meta["frames"]) - len(frames), (*notes, *unused(meta, folder))
+
+
+def unused(meta: dict[str, Any], folder: Path) -> list[str]:
+    """Notes on masks and depths that frames name."""
+    notes = []
+    for key, what in (("mask_path", "masks"), ("depth_file_path", "depths")):
+        named = [entry[key] for entry in meta["frames"] if isinstance(entry.get(key), str) and entry[key].strip()]
+        if named:
+            gone = [name for name in named if not _is_there(folder, name)]
+            missing = f"; {len(gone)} of the files are missing, {gone[0][:80]!r} the first" if gone else ""
+            notes.append(f"{len(named)} frames name {what} ({key}), which are not used{missing}")
+    return notes
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    try:
+        clean, outside = clean_name(name, "")
+        return not outside and (folder / clean).is_file()
+    except (SinefieldError, OSError, ValueError):
+        return False
+
+
+def clean_name(value: Any, where: str) -> tuple[str, bool]:
+    """A file_path with forward slashes, and whether it leads out of the data folder."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise SinefieldError(f"{where}: 'file_path' is {str(value)[:40]!r}; give a path relative to the JSON file")
+    path = PurePosixPath(value.replace("\\", "/"))
+    outside = path.is_absolute() or bool(PureWindowsPath(value).drive) or ".." in path.parts
+    return path.as_posix(), outside
 
 
 def safe_name(value: Any, where: str) -> str:
     """A file_path as a clean relative path; one that leaves the data folder is refused."""
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise SinefieldError(f"{where}: 'file_path' is {str(value)[:40]!r}; give a path relative to the JSON file")
-    path = PurePosixPath(value.replace("\\", "/"))
-    if path.is_absolute() or PureWindowsPath(value).drive or ".." in path.parts:
+    name, outside = clean_name(value, where)
+    if outside:
         raise SinefieldError(f"{where}: file_path '{value}' leaves the data folder; move the image inside it")
-    return path.as_posix()
+    return name
+
+
+def find_similar(folder: Path, name: str, where: str, outside: bool, known: Stems) -> Path | None:
+    """The image that a path may mean: by its last parts, of one that leads outside; else in `images`; else the one file
+    whose name differs in case or ending. None where there is none, or several."""
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..") and not part.endswith(":")]
+    tails = ["/".join(parts[first:]) for first in range(len(parts))] if outside else [name]
+    tails += [f"images/{parts[-1]}"] if parts else []
+    for tail in tails:
+        if (file := find_image(folder, tail, where)) is not None:
+            return file
+    for tail in tails:
+        place = (folder / tail).parent
+        stem = PurePosixPath(tail).stem.lower()
+        same = _by_stem(place, known).get(stem, [])
+        if len(same) == 1:
+            return find_image(folder, (place / same[0]).relative_to(folder).as_posix(), where)
+    return None
+
+
+def _by_stem(folder: Path, known: Stems) -> dict[str, list[str]]:
+    """Names of a folder's images by their stems in lower case; listed once."""
+    if folder not in known:
+        known[folder] = {}
+        with suppress(OSError, ValueError):
+            for file in sorted(folder.iterdir()):
+                if file.suffix.lower() in ENDINGS:
+                    known[folder].setdefault(file.stem.lower(), []).append(file.name)
+    return known[folder]
 
 
 def find_image(folder: Path, name: str, where: str) -> Path | None:
@@ -235,7 +322,16 @@ def divide(meta: dict[str, Any], source: Path, frames: list[Frame], holdout: int
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise SinefieldError(f"{source}: '{key}' must be a list of file paths; mend or remove it")
         chosen = {PurePosixPath(name.replace("\\", "/")).as_posix() for name in listed}
-        divided[split] = [frame for frame in ordered if frame.name in chosen]
+        # Absolute paths name a frame by their end.
+        ends = {"/".join(PurePosixPath(name).parts[first:]) for name in chosen for first in range(1, 9)}
+        divided[split] = [frame for frame in ordered if frame.name in chosen or frame.name in ends]
+    if ordered and not any(divided.values()):
+        key = next((key for key in keys.values() if meta.get(key)), "train_filenames")
+        first = f", its first is {meta[key][0][:80]!r}" if meta.get(key) else ""
+        raise SinefieldError(
+            f"{source}: no usable frames: '{key}' names no frame{first}, a frame is {ordered[0].name[:80]!r}; mend or "
+            "remove the list"
+        )
     return divided
 
 

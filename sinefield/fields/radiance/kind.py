@@ -50,6 +50,9 @@ class RadianceKind(Kind):
     def read(self, config: RadianceConfig) -> PosedScene:
         return load_scene(config)
 
+    def described(self, data: PosedScene) -> str | None:
+        return "\n".join(f"note: {note}" for note in data.notes) or None
+
     def task(self, config: RadianceConfig, data: PosedScene, field: RadianceField | None = None) -> RadianceTask:
         return RadianceTask(config, data, field)
 

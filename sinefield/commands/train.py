@@ -12,24 +12,38 @@ from sinefield.commands.scores import summary
 NOTES = """
 
 every setting of the scene file can be given as --group.name VALUE:
-  --training.seconds S  --training.steps N  --data.path P  --field.rank 8 …"""
+  --training.seconds S  --training.steps N  --data.path P  --field.rank 8 …
+without a scene file, the data's kind of field has its usual settings:
+  sinefield train bunny.obj --out runs/bunny --training.seconds 30"""
+
+SCENES = (".yaml", ".yml", ".json", "")
+"""Endings of scene files."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scene", help="scene file (YAML)")
-    add_out(parser, "run folder; default runs/<name of the scene file>", optional=True, replaces="the run in --out")
+    parser.add_argument(
+        "scene", help="scene file (YAML); or a mesh, a point cloud, an image, or a folder of posed photographs"
+    )
+    add_out(
+        parser, "run folder; default runs/<name of the scene file or data>", optional=True, replaces="the run in --out"
+    )
     add_seed(parser, "field")
     parser.add_argument("--resume", action="store_true", help="go on from the run's saved state")
 
 
 def run(options: argparse.Namespace) -> Answer:
-    from sinefield.config import load_config
+    from sinefield.config import load_config, locate
+    from sinefield.learning.fit import data_config
     from sinefield.learning.loop import Interrupted
     from sinefield.learning.train import train
 
     settings = scene_settings(options)
-    config = load_config(options.scene, settings)
-    out = options.out or str(Path("runs") / Path(options.scene).stem)
+    if is_scene(options.scene):
+        config = load_config(options.scene, settings)
+    else:
+        config = data_config(options.scene, settings)
+        print(f"{options.scene}: trained as kind {config.kind}, with the settings usual for it", file=sys.stderr)
+    out = options.out or str(Path("runs") / Path(locate(options.scene)).resolve().stem)
     try:
         report = train(config, out, options.resume, options.overwrite)
     except Interrupted as error:
@@ -38,6 +52,20 @@ def run(options: argparse.Namespace) -> Answer:
         sys.stdout.flush()
         raise SystemExit(128 + error.signum) from None
     return report, f"{summary(report)}\n{out}: config, field, scores and pictures"
+
+
+def is_scene(path: str) -> bool:
+    """Whether a path names a scene file, not data to train on.
+
+    >>> is_scene("scenes/armadillo.yaml"), is_scene("bunny.obj"), is_scene("lego/transforms_train.json")
+    (True, False, False)
+    """
+    from sinefield.config import FAMILIES, locate
+
+    place = Path(locate(path))
+    if path.startswith(FAMILIES) or place.is_dir() or place.name.startswith("transforms"):
+        return False
+    return place.suffix.lower() in SCENES
 
 
 def resume_command(scene: str, out: str, settings: dict[str, str]) -> str:
@@ -51,7 +79,7 @@ def resume_command(scene: str, out: str, settings: dict[str, str]) -> str:
 
 
 COMMAND = Command(
-    help="train a field from a scene file",
+    help="train a field from a scene file, or from data with the usual settings",
     example="sinefield train scenes/armadillo.yaml --out runs/armadillo --training.seconds 60",
     arguments=arguments,
     run=run,

@@ -14,17 +14,15 @@ from sinefield.learning.loop import Interrupted
 from sinefield.learning.train import train
 from sinefield.pictures import save_png
 from sinefield.store.run import Run
-from sinefield.strict import load_yaml, nearest
+from sinefield.strict import load_yaml, nearest, set_dotted
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 CAPTURES = ("poses_bounds.npy", "cameras_sphere.npz", "cameras.npz", "cameras.txt", "images.txt", "points3D.txt")
 """Files of poses whose endings clouds of points have, too."""
 GROUPS = ("training", "field", "data")
 """Where a setting given by its bare name is looked for, in this order."""
-TAKEN = (
-    "the path of a mesh or point cloud, an image or a folder of posed photographs; a trimesh.Trimesh; points and "
-    "normals, both (n, 3); an image (h, w, 3 or 4)"
-)
+FILES = "a mesh or point cloud, an image or a folder of posed photographs"
+TAKEN = f"the path of {FILES}; a trimesh.Trimesh; points and normals, both (n, 3); an image (h, w, 3 or 4)"
 
 
 class Given(NamedTuple):
@@ -76,7 +74,7 @@ def given_data(data: Any, keep: Path) -> Given:
         SinefieldError: none of `TAKEN`.
     """
     if isinstance(data, str | Path):
-        return _named(str(data))
+        return named_data(str(data))
     trimesh = sys.modules.get("trimesh")
     if trimesh is not None and isinstance(data, trimesh.Trimesh):
         return _mesh(data, keep)
@@ -88,12 +86,32 @@ def given_data(data: Any, keep: Path) -> Given:
     raise SinefieldError(f"fit was given {_described(data, array)}; it takes {TAKEN}")
 
 
-def _named(path: str) -> Given:
+def data_config(path: str, overrides: dict[str, str]) -> Config:
+    """The usual settings of a file's or folder's kind of field, with its `data.path` and dotted overrides put in.
+
+    Raises:
+        SinefieldError: see `named_data`, `strict.set_dotted` and `make_config`; `data.path` among the overrides.
+    """
+    if "data.path" in overrides:
+        raise SinefieldError(f"--data.path: the data are {path} already; give one of the two")
+    given = named_data(path)
+    content = {"kind": given.kind, "data": {"path": given.path}}
+    for key, text in overrides.items():
+        set_dotted(content, key, text)
+    return make_config(content, path)
+
+
+def named_data(path: str) -> Given:
+    """What a file or folder holds, by its name.
+
+    Raises:
+        SinefieldError: not there, or none of `FILES`.
+    """
     if path.startswith(FAMILIES):
         return Given("shapes", path, {})
     place = Path(locate(path))
     if not place.exists():
-        raise SinefieldError(f"{path}: no such file or folder; fit takes {TAKEN}")
+        raise SinefieldError(f"{path}: no such file or folder; give {FILES}")
     if place.is_dir():
         return Given("radiance", str(place), {})
     suffix = place.suffix.lower()
@@ -103,7 +121,7 @@ def _named(path: str) -> Given:
         return Given("radiance", str(place), {})
     if suffix in MESHES:
         return Given("shape", str(place), {})
-    raise SinefieldError(f"{path}: is of no kind that fit knows; it takes {TAKEN}")
+    raise SinefieldError(f"{path}: of no known kind; give {FILES}")
 
 
 def _mesh(mesh: Any, keep: Path) -> Given:

@@ -9,6 +9,7 @@ import sys
 from sinefield.commands import (
     adapt,
     adapter,
+    capture,
     compare,
     doctor,
     eval,
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare.COMMAND,
     "report": report.COMMAND,
     "view": view.COMMAND,
+    "capture": capture.COMMAND,
     "frames": frames.COMMAND,
     "poses": poses.COMMAND,
     "inspect": inspect.COMMAND,

@@ -62,6 +62,11 @@ def test_posed_photographs_are_taken_as_they_are(tmp_path, quick, capsys):
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["placed"] is None and report["space"] == "box"
     assert sorted(path.name for path in (tmp_path / "posed").iterdir()) == ["images", "sparse"]
+    (tmp_path / "posed").rename(tmp_path / "moved")
+    command[1] = str(tmp_path / "moved")
+    assert main(command) == 2 and "holds a capture of" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["skipped"] == []
 
 
 @pytest.mark.parametrize(

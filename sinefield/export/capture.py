@@ -1,6 +1,7 @@
 """From a video or a folder of photographs to a field, its video, mesh and report, one finished step after the other."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,13 @@ from sinefield.export.flight import Flight
 from sinefield.export.mesh import export_mesh
 from sinefield.export.report import write_report
 from sinefield.export.video import export_video
-from sinefield.files import check_output, write_text
+from sinefield.files import check_output, write_error, write_text
 from sinefield.learning.train import train
 from sinefield.store.run import Run
 from sinefield.strict import set_dotted
 
 NOTE = "capture.json"
+LEFT = ("frames", "photographs", "poses.json", "run", "video.mp4", "mesh.glb", "report.html")
 POSE_FILES = (".json", ".npy", ".npz", ".bin", ".txt")
 FRAMES_SHOWN, WIDTH, RESOLUTION = (
     45,
@@ -51,7 +53,7 @@ def capture(
         settings: of the scene file, as dotted names, in place of those that `capture_settings` chooses.
         count: frames to take of a video.
         search: how poses are looked for.
-        overwrite: begin anew in a folder of an earlier capture.
+        overwrite: begin anew in a folder of an earlier capture; what that left is removed first.
         say: told each step as it begins or is found done.
 
     Returns:
@@ -80,7 +82,8 @@ def capture(
         data, posed = out / "photographs", _pose(source, out, count, search, overwrite, done)
     config = _config(data, settings or {})
     run = out / "run"
-    report, trained = _train(config, run, overwrite, done)
+    anew = overwrite or (data != source and "poses" not in skipped)  # other poses than those that it learned from
+    report, trained = _train(config, run, anew, done)
     files, left_out = {"run": str(run)}, {}
     path = "spiral" if config.field.space == "ndc" else "ellipse"
     flight = Flight(path=path, frames=FRAMES_SHOWN, fps=15, size=(WIDTH, None))
@@ -129,6 +132,12 @@ def _claim(source: Path, out: Path, overwrite: bool) -> None:
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SinefieldError(f"--out {out}: holds something else than a capture; give a new folder")
     check_output(note)
+    if overwrite:  # first, so that nothing of it passes for done if this capture is stopped in its turn
+        for old in (out / name for name in LEFT):
+            try:
+                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink(missing_ok=True)
+            except OSError as error:
+                raise write_error(old, error) from error
     write_text(note, json.dumps({"source": str(here)}))
 
 

@@ -8,6 +8,7 @@ import sys
 from sinefield.commands import (
     adapt,
     adapter,
+    capture,
     code,
     compare,
     doctor,
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare.COMMAND,
     "report": report.COMMAND,
     "view": view.COMMAND,
+    "capture": capture.COMMAND,
     "frames": frames.COMMAND,
     "poses": poses.COMMAND,
     "inspect": inspect.COMMAND,

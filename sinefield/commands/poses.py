@@ -5,6 +5,7 @@ from typing import Any
 
 from sinefield.commands.arguments import add_out
 from sinefield.commands.command import Answer, Command
+from sinefield.errors import SinefieldError
 
 NOTES = """
 
@@ -17,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     help_ = "new folder for upright copies and their poses; default: poses go beside the photographs"
     add_out(parser, help_, optional=True, replaces="poses found earlier")
     add_search(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of COLMAP's random choices (0)")
+    parser.add_argument("--seed", help="seed of COLMAP's random choices (0)")
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,10 @@ def search_options(options: argparse.Namespace) -> Any:
     """What `add_search` has read."""
     from sinefield.data.photographs.poses import Search
 
-    return Search(options.quality, options.matching, options.program, options.threads, int(options.seed or 0))
+    seed = str(options.seed or 0)
+    if not seed.isdecimal():
+        raise SinefieldError(f"--seed {seed}: a whole number from 0")
+    return Search(options.quality, options.matching, options.program, options.threads, int(seed))
 
 
 def run(options: argparse.Namespace) -> Answer:

@@ -1,0 +1,86 @@
+"""The settings that suit a capture, from its cameras and sparse points."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sinefield.data.photographs.images import read_header
+from sinefield.data.photographs.inspect import suggested_space
+from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.transforms import Listing
+from sinefield.errors import SinefieldError
+
+LONGEST = 640  # pixels of the photographs' longest side that training sees, about
+BEYOND = 1.5  # in units of the cameras' ring: points farther from its middle are no object within it
+CORE = 2.0  # in units of the same: how far from its middle a contraction leaves space as it is
+STEP_APART = 0.5  # of the nearest depth: cameras nearer to each other look through one window
+SPACES = {"contracted": {"grid_levels": 4, "cone_angle": 0.004}}
+FIELD = {"encoding": "hash", "log2_table": 17, "depth": 1, "weights": "dense", "steps": 256}
+
+
+def capture_settings(path: str | Path, space: str | None = None, downscale: int | None = None) -> dict[str, Any]:
+    """A scene file's content for posed photographs: size, box, space, and trained feature grids.
+
+    Space: `ndc` where the cameras look one way through one window; else `contracted` where a twentieth of the points
+    lie farther than 1.5 radii from the middle of the cameras' ring, or most cameras stand in the box; else `box`, as
+    for images with alpha. The box is the data's own; of a contracted space what lies within two radii of it.
+
+    Arguments:
+        path: what `load_posed` takes.
+        space: field.space, if it was chosen already.
+        downscale: data.downscale, if it was chosen already.
+
+    Raises:
+        SinefieldError: what `read_listing` refuses; no images.
+    """
+    listing = read_listing(path)
+    frames = [frame for split in listing.frames.values() for frame in split]
+    if not frames:
+        raise SinefieldError(f"{listing.source}: no usable frames; add the image files")
+    (width, height), alpha = read_header(frames[0])
+    downscale = downscale or max(1, round(max(width, height) * listing.reduction / LONGEST))
+    positions, axes = np.stack([frame.c2w for frame in frames])[:, :, 3], np.stack([f.c2w for f in frames])
+    space = space or ("box" if alpha else _space(listing, axes))
+    data: dict[str, Any] = {"path": str(Path(path).resolve()), "downscale": downscale}
+    data |= {"background": "white" if alpha else "black"}
+    if space == "contracted" and (core := _core(listing, positions)):
+        data["aabb"] = core
+    field = {"space": space, **FIELD, **SPACES.get(space, {})}
+    return {"kind": "radiance", "data": data, "field": field, "training": {"seconds": 300.0, "batch": 16384}}
+
+
+def _space(listing: Listing, c2w: np.ndarray) -> str:
+    positions = c2w[:, :, 3]
+    middle, ring = _ring(positions)
+    inside = 0
+    if listing.aabb is not None:
+        low, high = np.reshape(listing.aabb, (2, 3))
+        inside = int(((positions >= low) & (positions <= high)).all(1).sum())
+    suggested = suggested_space(c2w, inside, listing.bounds)
+    if suggested == "ndc" and listing.bounds is not None and ring < STEP_APART * listing.bounds[0]:
+        return "ndc"
+    if listing.points is not None and len(listing.points):
+        reach = np.percentile(np.linalg.norm(listing.points - middle, axis=1), 95)
+        if reach > BEYOND * ring:
+            return "contracted"
+    return "contracted" if inside > len(c2w) / 2 else "box"
+
+
+def _core(listing: Listing, positions: np.ndarray) -> list[float] | None:
+    """The data's box within reach of the cameras; None where that would leave next to nothing, or there is no box."""
+    if listing.aabb is None or listing.points is None:
+        return None
+    low, high = np.reshape(listing.aabb, (2, 3))
+    middle, ring = _ring(positions)
+    near_low, near_high = np.maximum(low, middle - CORE * ring), np.minimum(high, middle + CORE * ring)
+    inside = ((listing.points >= near_low) & (listing.points <= near_high)).all(1)
+    if not (near_high > near_low).all() or inside.mean() < 0.3:
+        return None
+    return [*near_low.tolist(), *near_high.tolist()]
+
+
+def _ring(positions: np.ndarray) -> tuple[np.ndarray, float]:
+    """Middle of the cameras' places, and how far the farthest is from it."""
+    middle = (positions.min(0) + positions.max(0)) / 2
+    return middle, float(np.linalg.norm(positions - middle, axis=1).max())

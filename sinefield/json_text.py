@@ -8,8 +8,11 @@ WHOLE = 1 << 63
 """Whole numbers reach to ±2^63, as in most programs; a longer one is read as the nearest float."""
 
 
-def from_json(content: str | bytes) -> Any:
+def from_json(content: str | bytes, finite: bool = True) -> Any:
     """Plain data from JSON; bytes are UTF-8, with or without a byte-order mark.
+
+    Arguments:
+        finite: refuse NaN and infinities; without, whoever uses a number checks it, and can say where it stands.
 
     Raises:
         ValueError: not UTF-8, not JSON (`json.JSONDecodeError`, which has the line), nested too deep, a key that stands
@@ -21,8 +24,9 @@ def from_json(content: str | bytes) -> Any:
     """
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
     try:
+        number, constant = (_finite, _constant) if finite else (float, float)
         return json.loads(
-            text, parse_int=_whole, parse_float=_finite, parse_constant=_constant, object_pairs_hook=_object
+            text, parse_int=_whole, parse_float=number, parse_constant=constant, object_pairs_hook=_object
         )
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error

@@ -166,7 +166,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The file's top level, which must be an object with a non-empty list of frames."""
     data = read_bytes(path, MAX_BYTES, "pose file")
     try:
-        meta = from_json(data)
+        meta = from_json(data, finite=False)  # frames are named where their numbers are looked at
     except json.JSONDecodeError as error:
         raise SinefieldError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); mend the file") from error
     except ValueError as error:

@@ -17,7 +17,7 @@ from sinefield.json_text import to_json
 from sinefield.machine import describe_machine
 from sinefield.pictures import save_curves
 from sinefield.store.fields import edited_config, load_field
-from sinefield.store.run import Run
+from sinefield.store.run import CURVES, Run
 from sinefield.store.sine_files import config_of, from_packed, load_packed
 
 
@@ -41,7 +41,7 @@ def evaluate(run: Run, data: Any = None) -> dict[str, Any]:
     report = _report(run.folder, run.field_path, field, note, config, run.pictures, data)
     metrics = run.read_metrics()
     if metrics:
-        save_curves(run.pictures / "curves.png", metrics, kind_of(config).score, kind_of(config).quick)
+        save_curves(run.pictures / CURVES, metrics, kind_of(config).score, kind_of(config).quick)
     write_text(run.report_path, to_json(report, indent=2) + "\n")
     write_text(run.folder / "scores.csv", _csv(report))
     return report

@@ -33,6 +33,8 @@ def copy_run(source: str | Path, path: str | Path, overwrite: bool = False) -> N
     if not old.field_path.exists():
         raise SinefieldError(f"{source}: holds no field.safetensors; train it to the end")
     new.check(path, config, overwrite=overwrite)
+    if new.folder.is_dir() and (others := new.strangers()):
+        raise SinefieldError(f"{path}: holds {others[0]!r}, which no run makes; move it away or give another name")
     with atomic_folder(path) as folder:
         for part in old.parts():
             if part.exists():

@@ -16,6 +16,7 @@ from typing import Any
 
 from sinefield.config import Config, make_config
 from sinefield.errors import SinefieldError
+from sinefield.fields.base import Kind, kind_of
 from sinefield.files import TEMPORARY, check_output, read_bytes, read_text, write_error, write_text
 from sinefield.json_text import from_json, to_json
 from sinefield.strict import dump_yaml, load_yaml, to_plain
@@ -25,6 +26,7 @@ MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds"}
 LEFT_TO_DATA = {"field.represents", "field.colours", "training.eikonal"}
 """Settings that the data decide where they are absent or auto."""
 
+CURVES = "curves.png"
 MAX_TEXT = 256 << 20
 """Bytes of report.json and metrics.jsonl."""
 
@@ -111,9 +113,42 @@ class Run:
         elif run.config_path.exists():
             if not overwrite:
                 raise SinefieldError(f"{folder}: holds a run already; use --overwrite, --resume or another --out")
+            run.check_own()
         elif run.folder.exists() and not all(path.name.startswith(TEMPORARY) for path in run.folder.iterdir()):
             raise SinefieldError(f"{folder}: is not empty and holds no run; give another --out")
+        for inner in (run.pictures, run.state_path.parent):
+            if inner.is_symlink():
+                raise SinefieldError(f"{inner}: is a link, which is not followed; remove it or give another --out")
         check_output(run.config_path)
+
+    def check_own(self) -> Config:
+        """The settings of the run in the folder, which is to be replaced.
+
+        Raises:
+            SinefieldError: the folder is a link, or its config.yaml is not one that a run writes: complete, and a file.
+        """
+        if self.folder.is_symlink():
+            raise SinefieldError(f"{self.folder}: is a link, whose target is not overwritten; give the folder itself")
+        hint = "so nothing in it is overwritten; give another --out, or delete the folder yourself"
+        try:
+            config = self.config()
+            whole = _flatten(to_plain(config)).keys() == _flatten(load_yaml(self.config_path)).keys()
+        except SinefieldError as error:
+            raise SinefieldError(f"{self.folder}: its config.yaml is not readable as a run's, {hint}") from error
+        if not whole or self.config_path.is_symlink():
+            raise SinefieldError(f"{self.folder}: its config.yaml was not written by a run, {hint}")
+        return config
+
+    def strangers(self) -> list[str]:
+        """Names in the folder that no run makes."""
+        known = {path.name for path in (*self.parts(), self.state_path.parent, self.page_path, self.pictures)}
+        return sorted(p.name for p in self.folder.iterdir() if p.name not in known and not p.name.startswith(TEMPORARY))
+
+    def _clear(self, kind: Kind) -> None:
+        """Remove what the run in the folder made, by its names; what else is there stays."""
+        drawn = [*self.pictures.glob(kind.pictures), self.pictures / CURVES]
+        for path in (self.state_path, self.page_path, *drawn, *(p for p in self.parts() if p != self.config_path)):
+            path.unlink(missing_ok=True)
 
     @classmethod
     def prepare(cls, folder: str | Path, config: Config, resume: bool = False, overwrite: bool = False) -> "Run":
@@ -127,10 +162,8 @@ class Run:
             for where in (run.folder, run.state_path.parent, run.pictures):
                 for path in where.glob(f"{TEMPORARY}*"):  # what a killed process was writing
                     path.unlink()
-            if not resume:
-                old = [run.state_path, run.metrics_path, run.report_path, run.page_path, run.field_path]
-                for path in [*old, run.photographs_path, run.folder / "scores.csv", *run.pictures.glob("*.png")]:
-                    path.unlink(missing_ok=True)
+            if not resume and run.config_path.exists():
+                run._clear(kind_of(run.check_own()))
             # First what makes the folder a run: killed after anything else, it could neither be resumed nor begun anew.
             run.write_config(config)
             run.pictures.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ import numpy as np
 from sinefield.data.photographs.images import read_header
 from sinefield.data.photographs.inspect import suggested_space
 from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.shared import image_folders
 from sinefield.data.photographs.transforms import Listing
 from sinefield.errors import SinefieldError
 
@@ -34,12 +35,13 @@ def capture_settings(path: str | Path, space: str | None = None, downscale: int 
     Raises:
         SinefieldError: what `read_listing` refuses; no images.
     """
-    listing = read_listing(path)
+    least = next((min(k) for root in (Path(path), *Path(path).parents[:2]) if (k := image_folders(root))), 1)
+    listing = read_listing(path, downscale=downscale or least)
     frames = [frame for split in listing.frames.values() for frame in split]
     if not frames:
         raise SinefieldError(f"{listing.source}: no usable frames; add the image files")
     (width, height), alpha = read_header(frames[0])
-    downscale = downscale or max(1, round(max(width, height) * listing.reduction / LONGEST))
+    downscale = downscale or least * max(1, round(max(width, height) / LONGEST))
     positions, axes = np.stack([frame.c2w for frame in frames])[:, :, 3], np.stack([f.c2w for f in frames])
     space = space or ("box" if alpha else _space(listing, axes))
     data: dict[str, Any] = {"path": str(Path(path).resolve()), "downscale": downscale}

@@ -8,6 +8,7 @@ import sys
 from sinefield.commands import (
     adapt,
     adapter,
+    cameras,
     capture,
     code,
     compare,
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Command] = {
     "video": video.COMMAND,
     "image": image.COMMAND,
     "code": code.COMMAND,
+    "cameras": cameras.COMMAND,
     "reconstruct": reconstruct.COMMAND,
     "pack": pack.COMMAND,
     "unpack": unpack.COMMAND,

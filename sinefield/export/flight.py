@@ -116,7 +116,10 @@ def fly(
     if flight.kind == "orbit":
         turn = painter.orbit(flight.frames or FRAMES, flight.size, flight.elevation)
         return Flown(turn, flight.fps or FPS)
-    data = _config(run, trained, flight, adapters).data
+    what = "--beside" if flight.beside else f"path {flight.kind}"
+    data = photographed(
+        run, trained, flight.data, adapters, f"{what} needs photographs", "use orbit or a FILE.json"
+    ).data
     if flight.kind == "beside":
         views = _photographs(data, trained)
         return Flown(views.cameras, flight.fps or BESIDE_FPS, views)
@@ -151,22 +154,27 @@ def _photographs(data: RadianceDataConfig, trained: Any) -> Views:
     return next(views for views in (scene.test, scene.val, scene.train) if views is not None)
 
 
-def _config(run: str | Path, trained: Field, flight: Flight, adapters: Sequence[str | Path]) -> Config:
-    """The configuration that says which photographs a field was trained on, as evaluation finds it."""
+def photographed(
+    run: str | Path, trained: Field, data: str | None, adapters: Sequence[str | Path], needs: str, instead: str
+) -> Config:
+    """The configuration that says which photographs a field was trained on, as evaluation finds it.
+
+    Arguments:
+        data: the photographs of a `.sine` file that does not name them.
+        needs, instead: of the error for a field without photographs, what asks for them and what to do.
+
+    Raises:
+        SinefieldError: the field's kind has no photographs; data beside a run folder; see `Run.config`.
+    """
     if not kind_of(trained).has_photographs:
-        what = "--beside" if flight.beside else f"path {flight.kind}"
-        raise SinefieldError(
-            f"{run}: {what} needs photographs, and a {trained.kind} has none; use orbit or a FILE.json"
-        )
+        raise SinefieldError(f"{run}: {needs}, and a {trained.kind} has none; {instead}")
     if adapters:
-        config = edited_config(run, adapters, flight.data)
-    elif is_sine(run):
-        config = config_of(load_packed(run), str(run), flight.data)
-    elif flight.data:
+        return edited_config(run, adapters, data)
+    if is_sine(run):
+        return config_of(load_packed(run), str(run), data)
+    if data:
         raise SinefieldError("--data is for .sine files; a run folder's config.yaml says where its data are")
-    else:
-        config = Run(Path(run).parent if Path(run).is_file() else run).config()
-    return config
+    return Run(Path(run).parent if Path(run).is_file() else run).config()
 
 
 def cameras_for(painter: Painter, camera: Any, width: int | None, height: int | None) -> Cameras:

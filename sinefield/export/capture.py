@@ -28,11 +28,8 @@ from sinefield.strict import set_dotted
 NOTE = "capture.json"
 LEFT = ("frames", "photographs", "poses.json", "run", "video.mp4", "mesh.glb", "report.html")
 POSE_FILES = (".json", ".npy", ".npz", ".bin", ".txt")
-FRAMES_SHOWN, WIDTH, RESOLUTION = (
-    45,
-    320,
-    192,
-)  # of the video and the mesh: `sinefield video` and `mesh` make finer ones
+# Of the video and the mesh; `sinefield video` and `sinefield mesh` make finer ones.
+FRAMES_SHOWN, WIDTH, RESOLUTION = 45, 320, 192
 Say = Callable[[str], None]
 
 

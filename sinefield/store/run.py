@@ -16,7 +16,6 @@ from typing import Any
 
 from sinefield.config import Config, make_config
 from sinefield.errors import SinefieldError
-from sinefield.fields.base import Kind, kind_of
 from sinefield.files import TEMPORARY, check_output, read_bytes, read_text, write_error, write_text
 from sinefield.json_text import from_json, to_json
 from sinefield.strict import dump_yaml, load_yaml, to_plain
@@ -144,7 +143,7 @@ class Run:
         known = {path.name for path in (*self.parts(), self.state_path.parent, self.page_path, self.pictures)}
         return sorted(p.name for p in self.folder.iterdir() if p.name not in known and not p.name.startswith(TEMPORARY))
 
-    def _clear(self, kind: Kind) -> None:
+    def _clear(self, kind: Any) -> None:
         """Remove what the run in the folder made, by its names; what else is there stays."""
         drawn = [*self.pictures.glob(kind.pictures), self.pictures / CURVES]
         for path in (self.state_path, self.page_path, *drawn, *(p for p in self.parts() if p != self.config_path)):
@@ -163,6 +162,8 @@ class Run:
                 for path in where.glob(f"{TEMPORARY}*"):  # what a killed process was writing
                     path.unlink()
             if not resume and run.config_path.exists():
+                from sinefield.fields.base import kind_of  # brings torch, which reading scores does not need
+
                 run._clear(kind_of(run.check_own()))
             # First what makes the folder a run: killed after anything else, it could neither be resumed nor begun anew.
             run.write_config(config)

@@ -204,8 +204,8 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All scored moments, each with its step; a line cut short or damaged by a crash is left out."""
-        if not self.metrics_path.exists():
-            return []
+        if not self.metrics_path.exists() or (self.metrics_path.is_file() and not self.metrics_path.stat().st_size):
+            return []  # a full disk leaves an empty file
         lines = []
         for text in read_text(self.metrics_path, MAX_TEXT, "list of scores", errors="replace").splitlines():
             try:

@@ -1,6 +1,5 @@
 """From a video or a folder of photographs to a field, its video, mesh and report, one finished step after the other."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from sinefield.export.flight import Flight
 from sinefield.export.mesh import export_mesh
 from sinefield.export.report import write_report
 from sinefield.export.video import export_video
-from sinefield.files import check_output, write_error, write_text
+from sinefield.files import check_output, read_bytes, write_error, write_text
+from sinefield.json_text import from_json, to_json
 from sinefield.learning.train import train
 from sinefield.store.run import Run
 from sinefield.strict import set_dotted
@@ -30,6 +30,7 @@ LEFT = ("frames", "photographs", "poses.json", "run", "video.mp4", "mesh.glb", "
 POSE_FILES = (".json", ".npy", ".npz", ".bin", ".txt")
 # Of the video and the mesh; `sinefield video` and `sinefield mesh` make finer ones.
 FRAMES_SHOWN, WIDTH, RESOLUTION = 45, 320, 192
+MAX_NOTE = 16 << 20
 Say = Callable[[str], None]
 
 
@@ -64,6 +65,7 @@ def capture(
     begin, source, out = time.perf_counter(), Path(source), Path(out)
     if not source.exists():
         raise SinefieldError(f"{source}: no such video or folder; check the path")
+    _check_settings(settings or {})
     _claim(source, out, overwrite)
     skipped: list[str] = []
 
@@ -121,8 +123,8 @@ def _claim(source: Path, out: Path, overwrite: bool) -> None:
     note = out / NOTE
     if note.is_file():
         try:
-            known = json.loads(note.read_text(encoding="utf-8"))["source"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            known = from_json(read_bytes(note, MAX_NOTE, "note of a capture"))["source"]
+        except (ValueError, KeyError, TypeError) as error:
             raise SinefieldError(f"{note}: damaged; give another --out") from error
         if known != str(here) and not overwrite:
             raise SinefieldError(f"{out}: holds a capture of {known}; use --overwrite or another --out")
@@ -135,7 +137,7 @@ def _claim(source: Path, out: Path, overwrite: bool) -> None:
                 shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink(missing_ok=True)
             except OSError as error:
                 raise write_error(old, error) from error
-    write_text(note, json.dumps({"source": str(here)}))
+    write_text(note, to_json({"source": str(here)}))
 
 
 def _has_poses(source: Path) -> bool:
@@ -153,10 +155,14 @@ def _pose(
     if source.is_file() and not done("frames", (out / "frames" / FRAMES).is_file()):
         extract_frames(source, out / "frames", count, overwrite=overwrite)
     if done("poses", bool(find_models(photographs)) and note.is_file()):
-        posed = json.loads(note.read_text(encoding="utf-8"))
+        try:
+            posed = from_json(read_bytes(note, MAX_NOTE, "note of the poses"))
+            posed["images"], posed["registered"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SinefieldError(f"{note}: damaged; begin anew with --overwrite") from error
     else:
         posed = find_poses(out / "frames" if source.is_file() else source, search, photographs, overwrite=True)
-        write_text(note, json.dumps(posed, indent=1))
+        write_text(note, to_json(posed, indent=1))
     return posed
 
 
@@ -167,10 +173,18 @@ def _config(data: Path, settings: dict[str, str]) -> Any:
         data, settings.get("field.space"), int(downscale) if downscale.isdecimal() and int(downscale) else None
     )
     for name, value in settings.items():
-        if name in ("data.path", "kind"):
-            raise SinefieldError(f"--{name}: a capture's photographs and kind are its own; leave it out")
         set_dotted(chosen, name, value)
     return make_config(chosen, "capture")
+
+
+def _check_settings(settings: dict[str, str]) -> None:
+    """Refuse unknown settings and wrong values before anything is removed or searched for."""
+    given: dict[str, Any] = {"kind": "radiance", "data": {"path": "photographs"}}
+    for name, value in settings.items():
+        if name in ("data.path", "kind"):
+            raise SinefieldError(f"--{name}: a capture's photographs and kind are its own; leave it out")
+        set_dotted(given, name, value)
+    make_config(given, "capture")
 
 
 def _train(

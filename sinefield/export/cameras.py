@@ -1,6 +1,5 @@
 """The cameras of a run's photographs as a transforms.json, the pose file of instant-ngp and nerfstudio."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from sinefield.data.photographs.transforms import SPLITS, Frame
 from sinefield.errors import SinefieldError
 from sinefield.export.flight import photographed
 from sinefield.files import check_output, write_text
+from sinefield.json_text import to_json
 from sinefield.store.fields import load_field
 
 LENS = ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
@@ -59,7 +59,7 @@ def export_cameras(
             for frame, name in zip(found, names[split], strict=True)
         ],
     }
-    write_text(out, json.dumps(content, indent=1) + "\n", overwrite)
+    write_text(out, to_json(content, indent=1) + "\n", overwrite)
     masks = sum(frame.mask is not None for found in frames.values() for frame in found)
     downscale = source.downscale // listing.reduction
     return {

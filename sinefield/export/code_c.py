@@ -35,7 +35,7 @@ HEAD = """\
    {band:.6g} of the surface the value is the distance; further away it stays near that, with the right sign.
    Outside the box
    {low} to {high}
-   it grows with the distance to the box, and is a lower bound of the distance to the surface in the box.
+   it grows with the distance to the box.
    grad, if not null, receives the derivative of the value. Points are x y z x y z ...; NaN gives NaN.
    C99 and <math.h>; no heap, no state, so that threads may share it. */
 #ifndef {upper}_SDF_H

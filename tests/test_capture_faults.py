@@ -128,6 +128,16 @@ def test_a_set_is_turned_alike(tmp_path):
     assert "EXIF orientation" in scene.notes[0]
 
 
+def test_an_orientation_that_is_not_applied_is_said(tmp_path):
+    meta = capture(tmp_path, size=(24, 16), ending="jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (24, 16)).save(tmp_path / "images" / "001.jpg", exif=exif)
+    assert load_posed(write(tmp_path, meta), holdout=0).notes == (
+        "1 images have an EXIF orientation, which is not applied: their size is that of the poses without",
+    )
+
+
 CAMERAS = "1 PINHOLE 16 16 20 20 8 8\n{}"
 OTHERS = ["2 OPENCV_FISHEYE 16 16 20 20 8 8 0 0 0 0\n", "2 THIN_PRISM_FISHEYE 16 16" + " 1" * 12 + "\n"]
 

@@ -385,7 +385,7 @@ def _averaged(pixels: np.ndarray, factor: int) -> np.ndarray:
 
 def uprighted(listing: Listing) -> Listing:
     """The listing with all of its frames turned by their EXIF orientation, where one of them is of the size that the
-    poses say only when it is turned: a set is treated alike."""
+    poses say only when it is turned: a set is treated alike. Where none is turned although some say so, a note."""
 
     def turned(frame: Frame) -> bool:
         declared = frame.declared_size()
@@ -398,11 +398,24 @@ def uprighted(listing: Listing) -> Listing:
             return False
         return size == declared[::-1] and oriented_size(frame) == declared
 
-    if not any(turned(frame) for frames in listing.frames.values() for frame in frames):
-        return listing
+    every = [frame for frames in listing.frames.values() for frame in frames]
+    if not any(turned(frame) for frame in every):
+        if not (count := sum(map(_says_turned, every))):
+            return listing
+        note = f"{count} images have an EXIF orientation, which is not applied: their size is that of the poses without"
+        return replace(listing, notes=(*listing.notes, note))
     frames = {split: [replace(f, upright=True) for f in frames] for split, frames in listing.frames.items()}
     note = "images are turned by their EXIF orientation, since their poses are for upright ones"
     return replace(listing, frames=frames, notes=(*listing.notes, note))
+
+
+def _says_turned(frame: Frame) -> bool:
+    """Whether an image, of a kind whose head tells without decoding, has an EXIF orientation other than upright."""
+    try:
+        with Image.open(frame.file, formats=("JPEG", "TIFF")) as image:
+            return image.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
+    except Exception:  # another kind, or whoever reads it next says what is wrong
+        return False
 
 
 def oriented_size(frame: Frame) -> tuple[int, int]:

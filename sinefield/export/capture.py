@@ -157,7 +157,7 @@ def _pose(
     if done("poses", bool(find_models(photographs)) and note.is_file()):
         try:
             posed = from_json(read_bytes(note, MAX_NOTE, "note of the poses"))
-            posed["images"], posed["registered"]
+            posed = {"images": posed["images"], "registered": posed["registered"]}
         except (ValueError, KeyError, TypeError) as error:
             raise SinefieldError(f"{note}: damaged; begin anew with --overwrite") from error
     else:

@@ -29,7 +29,7 @@ NOTE = "capture.json"
 LEFT = ("frames", "photographs", "poses.json", "run", "video.mp4", "mesh.glb", "report.html")
 POSE_FILES = (".json", ".npy", ".npz", ".bin", ".txt")
 # Of the video and the mesh; `sinefield video` and `sinefield mesh` make finer ones.
-FRAMES_SHOWN, WIDTH, RESOLUTION = 45, 320, 192
+FRAMES_SHOWN, WIDTH, RESOLUTION = 30, 200, 192
 MAX_NOTE = 16 << 20
 Say = Callable[[str], None]
 
@@ -85,7 +85,7 @@ def capture(
     report, trained = _train(config, run, anew, done)
     files, left_out = {"run": str(run)}, {}
     path = "spiral" if config.field.space == "ndc" else "ellipse"
-    flight = Flight(path=path, frames=FRAMES_SHOWN, fps=15, size=(WIDTH, None))
+    flight = Flight(path=path, frames=FRAMES_SHOWN, fps=10, size=(WIDTH, None))
     makers: list[tuple[str, str, Callable[[Path], Any]]] = [
         ("video", "video.mp4", lambda target: export_video(run, target, flight, overwrite=True)),
         ("mesh", "mesh.glb", lambda target: export_mesh(run, target, resolution=RESOLUTION, overwrite=True)),

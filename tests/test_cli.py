@@ -1,6 +1,7 @@
 """The command line as a person meets it: what is printed, what is refused, what is left behind."""
 
 import errno
+import importlib
 import json
 import os
 import re
@@ -102,6 +103,7 @@ def test_the_resume_command_survives_a_shell(tmp_path, capfd, monkeypatch):
     def stopped(*_):
         raise Interrupted(signal.SIGINT)
 
+    importlib.import_module("sinefield.learning.fit")  # first imported below, it would keep `stopped` for good
     monkeypatch.setattr("sinefield.learning.train.train", stopped)
     with pytest.raises(SystemExit) as stop:
         main(["train", str(scene), "--out", str(out), "--seed", "5", "--data.path", "my $(mesh).obj"])

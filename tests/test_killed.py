@@ -87,10 +87,12 @@ def test_killed_at_any_moment(case):
             training.wait_for(lambda: False, chance.random() * (0.03 if number % 3 else case.seconds))
             if training.alive():
                 training.send(signal.SIGKILL)
-                assert training.join() == -signal.SIGKILL
+            if training.join() == -signal.SIGKILL:
                 case.goes_on(f"moment_{number}", training.steps)
                 return training.steps
-            shutil.rmtree(case.folder / f"moment_{number}")  # it was faster than the one that was timed
+            # It was faster than the one that was timed, or ended between the question and the signal.
+            assert training.process.exitcode == 0, training.log.read_text()
+            shutil.rmtree(case.folder / f"moment_{number}")
 
     steps = together(trial, KILLS - 10)
     assert len(set(steps)) > 5  # killed at many moments indeed

@@ -45,7 +45,7 @@ def gone(viewer):
 def draws(viewer):
     """Whether a new page gets its picture to the end."""
     before = viewer.scene.sent
-    with visit(viewer.server) as page:
+    with visit(viewer) as page:
         say(page, CAMERA)
         wait_for(lambda: any(p.last for p in list(viewer.scene._pages.values())))
     gone(viewer)
@@ -98,7 +98,7 @@ def test_nonsense_closes_a_page_and_nothing_else(viewer, capfd):
     sent = 0
     for first in (True, False):  # before and after a page has said where its camera is
         for message in nonsense(random.Random(0)):
-            with contextlib.suppress(ConnectionClosed), visit(viewer.server) as page:
+            with contextlib.suppress(ConnectionClosed), visit(viewer) as page:
                 if not first:
                     say(page, CAMERA)
                 page.send(message)
@@ -113,7 +113,7 @@ def test_sliders_are_held_to_their_range(viewer):
     for handle, values in ((panel._level, BAD), (panel._resolution, BAD), (panel._channel, BAD), (panel._step, BAD)):
         for value in values:
             # A page may be turned away while a value that cannot be told stands there.
-            with contextlib.suppress(ConnectionClosed), visit(viewer.server) as page:
+            with contextlib.suppress(ConnectionClosed), visit(viewer) as page:
                 say(page, CAMERA)
                 say(page, {"type": "GuiUpdateMessage", "uuid": handle._impl.uuid, "updates": {"value": value}})
     gone(viewer)
@@ -144,7 +144,7 @@ def test_fifty_pages_come_and_go(viewer, monkeypatch):
     before = threads()
     assert draws(viewer)
     for _ in range(2):
-        pages = [visit(viewer.server) for _ in range(25)]
+        pages = [visit(viewer) for _ in range(25)]
         for page in pages:
             say(page, CAMERA)
         wait_for(lambda: len(viewer.scene._pages) == 25)

@@ -22,12 +22,13 @@ CAMERA = {
 }
 
 
-def visit(server, **options):
-    """Connect to a `ViserServer`, as its own page does."""
+def visit(viewer, token=None, **options):
+    """Connect to a `Viewer`, or whatever has a `server` by viser and a `door`, as its own page does."""
+    token = viewer.door.token if token is None else token
     # Everything is received, if not read: who does not answer the server's pings is closed.
     patient = {"open_timeout": PATIENCE, "ping_interval": None, "max_queue": None, "max_size": None}
     options = {"subprotocols": [f"viser-v{viser.__version__}"], **patient, **options}
-    return connect(f"ws://127.0.0.1:{server.get_port()}/", **options)
+    return connect(f"ws://127.0.0.1:{viewer.server.get_port()}/?token={token}", **options)
 
 
 def say(page, message=None, **changes):

@@ -6,12 +6,14 @@ from sinefield.commands.arguments import add_edits, add_run
 from sinefield.commands.command import Answer, Command
 
 HOST = "address to listen on; 0.0.0.0 lets other machines in (127.0.0.1)"
+NAME = "a name by which browsers reach this machine, beside its addresses and its own name; may be repeated"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "run folder, in training or finished, or .sine file")
     parser.add_argument("--port", type=int, default=8080, help="port of the page; 0 for any free one (8080)")
     parser.add_argument("--host", default="127.0.0.1", help=HOST)
+    parser.add_argument("--name", action="append", default=[], help=NAME)
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     add_edits(parser)
 
@@ -19,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.viewer.server import view
 
-    report = view(options.run, options.host, options.port, not options.no_browser, options.adapter)
+    report = view(options.run, options.host, options.port, not options.no_browser, options.adapter, names=options.name)
     return report, f"{report['visitors']} visits, {report['pictures']} pictures, {report['seconds']:.0f} s"
 
 

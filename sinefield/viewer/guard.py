@@ -1,4 +1,6 @@
-"""What a page may say to the server: a few kinds of message, with values that mean something, from pages of its own.
+"""What a page may say to the server: a few kinds of message, with values that mean something.
+
+Who may ask at all: door.py.
 
 viser takes any message of any kind from anybody who connects: it would set any property of a slider to anything, or
 hand the port to a public relay. A visitor is to be able to turn cameras and move sliders, and nothing else.
@@ -10,7 +12,6 @@ import math
 import warnings
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 MAX_PIXELS = 16_384
 """Of a window's side."""
@@ -19,12 +20,11 @@ FARTHEST = 1e6
 MAX_TEXT = 100
 
 
-def guard(server: Any, host: str) -> None:
+def guard(server: Any) -> None:
     """Screen what viser's server is sent from now on; to be called before its address is told.
 
     Arguments:
         server: a `viser.ViserServer`; its transport is not public, so viser's version is bounded in setup.cfg.
-        host: what it listens on. On loopback, pages of other sites in the same browser are turned away.
     """
     # Tracebacks, one for each broken connection, and warnings that repeat what a visitor sent.
     warnings.filterwarnings("ignore", message=r"\[viser\]")
@@ -34,11 +34,6 @@ def guard(server: Any, host: str) -> None:
 
     async def arrived(connection: Any) -> None:
         _screen(connection, {"ViewerCameraMessage": _is_camera, "GetRenderResponseMessage": _is_picture})
-        if is_loopback(host):
-            page = transport._live_connections[connection.client_id]
-            origin = page.request.headers.get("Origin")  # browsers always send it, and nothing else does
-            if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
-                await page.close(1008, "this viewer is for pages of its own")
 
     _screen(transport, {"GuiUpdateMessage": _is_value})
     transport.on_client_connect(arrived)

@@ -19,6 +19,7 @@ from typing import Any
 
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import kind_of
+from sinefield.viewer.door import Door
 from sinefield.viewer.follow import Follower, Snapshot
 from sinefield.viewer.guard import guard, is_loopback
 from sinefield.viewer.leaving import end_when_left
@@ -26,6 +27,8 @@ from sinefield.viewer.panel import Panel
 from sinefield.viewer.scenes import REST_SECONDS, RadianceScene, ShapeScene, home
 
 POLL_SECONDS = 1.0
+LEAVE_SECONDS = 5.0
+"""How long Ctrl-C waits for the picture that is being made."""
 
 
 def view(
@@ -34,23 +37,26 @@ def view(
     port: int = 8080,
     browser: bool = True,
     adapters: Sequence[str | Path] = (),
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Serve a run's viewer until Ctrl-C; prints one line with its address.
+    """Serve a run's viewer until Ctrl-C; prints one line with its address, in which the token stands that opens it.
 
     Arguments:
         run: run folder, in training or finished, or `.sine` file.
         port: 0 takes any free one.
         browser: open the page too, where there is a screen to open it on.
         adapters: edits of the run's field, see `load_field`.
+        names: by which browsers may ask for this machine, beside addresses, `localhost` and its own name.
 
     Returns:
-        run, kind, url, visitors (pages that connected), pictures sent, step of the newest field, seconds.
+        run, kind, url (with the token), visitors (pages that connected), pictures sent, step of the newest field,
+        seconds.
 
     Raises:
         SinefieldError: no run; a port in use, a host that is not this machine's; viser is missing.
     """
     begin = time.perf_counter()
-    with Viewer(run, host, port, adapters) as viewer:
+    with Viewer(run, host, port, adapters, names) as viewer:
         with suppress(KeyboardInterrupt):
             print(f"{run}: look at it on {viewer.url} ({exposure(host)}; Ctrl-C ends)", flush=True)
             if browser and _has_screen():
@@ -76,21 +82,27 @@ class Viewer:
     """
 
     def __init__(
-        self, run: str | Path, host: str = "127.0.0.1", port: int = 8080, adapters: Sequence[str | Path] = ()
+        self,
+        run: str | Path,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        adapters: Sequence[str | Path] = (),
+        names: Sequence[str] = (),
     ) -> None:
         viser = _viser()
-        self.run = str(run)
+        self.run, self.door = str(run), Door([host, *names])
         self.follower = Follower(run, adapters)
         check_port(host, port)
         if self.follower.snapshots:
             _warm_up(self.follower.snapshots[-1])
-        self.server = viser.ViserServer(host=host, port=port, label="sinefield", verbose=False)
-        guard(self.server, host)
+        with self.door.kept():
+            self.server = viser.ViserServer(host=host, port=port, label="sinefield", verbose=False)
+        guard(self.server)
         if port and self.server.get_port() != port:  # taken since we looked
             self.server.stop()
             raise _in_use(host, port)
-        shown = f"[{host}]" if ":" in host else {"0.0.0.0": "localhost"}.get(host, host)
-        self.url = f"http://{shown}:{self.server.get_port()}"
+        shown = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self.server.get_port()}/?token={self.door.token}"
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
         self.scene: RadianceScene | ShapeScene | None = None
         self.panel: Panel | None = None
@@ -111,7 +123,7 @@ class Viewer:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._wake.set()
-        self._thread.join()
+        self._thread.join(LEAVE_SECONDS)  # a daemon: what it is at, a huge picture, may be left
         self.server.stop()
 
     def wait(self) -> None:
@@ -211,7 +223,7 @@ def exposure(host: str) -> str:
     """Who can reach a viewer that listens on `host`, in words."""
     if is_loopback(host):
         return "from this machine only; --host 0.0.0.0 lets others in"
-    return "anyone who reaches this machine may look and move the sliders"
+    return "whoever reaches this machine and has this address may look and move the sliders"
 
 
 def check_port(host: str, port: int) -> None:

@@ -20,6 +20,7 @@ from sinefield.learning.muon import Muon
 from sinefield.machine import few_objects_searched
 from sinefield.nn.backend import hidden_dtype
 from sinefield.nn.hashgrid import HashGrid
+from sinefield.nn.optimisers import Adam, Optimiser
 from sinefield.store.run import Run
 from sinefield.tensor_files import load_tensors, save_tensors
 
@@ -39,21 +40,21 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-def make_optimizers(task: Task, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(task: Task, config: TrainingConfig) -> list[Optimiser]:
     """Muon for the hidden matrices, Adam for the rest, Adam without ε for hash tables; or Adam for all."""
     matrices = task.hidden_matrices() if config.optimizer == "muon" else []
     tables = [m.table for m in task.field.modules() if isinstance(m, HashGrid)]
     taken = {id(p) for p in [*matrices, *tables]}
     rest = [p for p in task.field.parameters() if id(p) not in taken]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=config.adam_lr, betas=(0.9, 0.99), fused=True)]
+    optimizers: list[Optimiser] = [Adam(rest, lr=config.adam_lr)]
     if tables:
         # Most entries are met rarely, and then by few points: their gradients are far below the usual ε.
-        optimizers.append(torch.optim.Adam(tables, lr=config.adam_lr, betas=(0.9, 0.99), eps=1e-15, fused=True))
+        optimizers.append(Adam(tables, lr=config.adam_lr, eps=1e-15))
     if matrices:
         optimizers.append(Muon(matrices, lr=config.lr))
     if own := task.own_parameters():
         fit_lr = cast("RadianceTrainingConfig", config).fit_lr  # a kind that has such parameters has the setting
-        optimizers.append(torch.optim.Adam(own, lr=fit_lr, betas=(0.9, 0.99)))
+        optimizers.append(Adam(own, lr=fit_lr))
     return optimizers
 
 
@@ -255,7 +256,7 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
-def _save(run: Run, task: Task, optimizers: list[torch.optim.Optimizer], note: dict[str, Any]) -> None:
+def _save(run: Run, task: Task, optimizers: list[Optimiser], note: dict[str, Any]) -> None:
     if not run.config_path.exists():  # a state alone would be no run
         raise SinefieldError(f"{run.folder}: was removed or moved while training into it; train again")
     if not all(bool(p.isfinite().all()) for p in task.field.parameters()):  # the loss can be finite, its gradient not
@@ -266,14 +267,14 @@ def _save(run: Run, task: Task, optimizers: list[torch.optim.Optimizer], note: d
     tensors = {f"field.{k}": v for k, v in task.field.state_dict().items()}
     tensors |= {f"task.{k}": v for k, v in task.state().items()}
     for i, optimizer in enumerate(optimizers):
-        for p, slots in optimizer.state_dict()["state"].items():
+        for p, slots in optimizer.slots().items():
             for name, value in slots.items():
                 tensors[f"optimizer.{i}.{p}.{name}"] = torch.as_tensor(value)
     # Views into one storage cannot be written as they are.
     save_tensors(run.state_path, {k: v.clone() for k, v in tensors.items()}, note)
 
 
-def _load(run: Run, task: Task, optimizers: list[torch.optim.Optimizer]) -> tuple[int, float, float | None]:
+def _load(run: Run, task: Task, optimizers: list[Optimiser]) -> tuple[int, float, float | None]:
     """Put back what `_save` wrote; returns steps, seconds, and the mean loss, None where no step was made."""
     tensors, note = load_tensors(run.state_path, "state")
     groups: dict[str, dict[str, Tensor]] = {"field": {}, "task": {}, "optimizer": {}}
@@ -284,17 +285,12 @@ def _load(run: Run, task: Task, optimizers: list[torch.optim.Optimizer]) -> tupl
         task.field.load_state_dict(groups["field"])
         task.load_state(groups["task"])
         for i, optimizer in enumerate(optimizers):
-            state = optimizer.state_dict()
-            state["state"] = {}
+            slots: dict[int, dict[str, Tensor]] = {}
             for name, value in groups["optimizer"].items():
                 which, parameter, slot = name.split(".", 2)
                 if int(which) == i:
-                    state["state"].setdefault(int(parameter), {})[slot] = value
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            for number, slots in state["state"].items():
-                if any(slot.numel() > 1 and slot.shape != parameters[number].shape for slot in slots.values()):
-                    raise ValueError(f"optimizer {i} holds another shape for parameter {number}")
-            optimizer.load_state_dict(state)
+                    slots.setdefault(int(parameter), {})[slot] = value
+            optimizer.take_slots(slots)
         loss = note.get("loss")  # files of earlier versions have none
         return int(note["step"]), float(note["seconds"]), None if loss is None else float(loss)
     except (RuntimeError, LookupError, ValueError, TypeError) as error:

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sinefield.nn.optimisers import Optimiser
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 MOMENTUM, RISE = (0.85, 0.95), 300
@@ -27,7 +29,7 @@ def orthogonalised(matrices: Float[Tensor, "b m n"]) -> Float[Tensor, "b m n"]:
     return x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimiser):
     """Momentum whose every step is orthogonalised; the update of torch.optim.Muon without weight decay, in float32.
 
     The momentum rises over the first `RISE` steps to torch's 0.95.
@@ -40,17 +42,19 @@ class Muon(torch.optim.Optimizer):
         lr: length of a step, times √(m/n) where m > n.
     """
 
+    kept = frozenset({"momentum_buffer"})
+
     def __init__(self, matrices: Iterable[nn.Parameter], lr: float) -> None:
-        super().__init__(matrices, {"lr": lr})
+        super().__init__(matrices, lr)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                state = self.state[p]
+                state = self.state.setdefault(p, {})
                 if not state:
                     state["step"], state["momentum_buffer"] = 0, torch.zeros_like(p)
                 state["step"] = state.get("step", RISE) + 1  # states of earlier versions have none

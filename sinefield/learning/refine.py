@@ -19,6 +19,7 @@ from sinefield.config import TrainingConfig
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, step_generator
 from sinefield.learning.muon import Muon
+from sinefield.nn.optimisers import Adam, Optimiser
 
 STEP_LR = 0.01
 """Adam's rate for the logarithm of a step: at 0.02 small fields lose their way, at 0.005 large ones adapt slowly."""
@@ -160,9 +161,7 @@ def refine(
     return rate_weight
 
 
-def _optimizers(
-    task: Task, quantisers: Mapping[str, Quantiser], training: TrainingConfig
-) -> list[torch.optim.Optimizer]:
+def _optimizers(task: Task, quantisers: Mapping[str, Quantiser], training: TrainingConfig) -> list[Optimiser]:
     """Muon for the rounded hidden matrices where training had it, Adam for everything else and the steps."""
     named = dict(task.field.named_parameters())
     latents = {name: q.parameters()[0] for name, q in quantisers.items()}
@@ -171,7 +170,7 @@ def _optimizers(
     taken, steps = {id(p) for p in hidden}, _steps(quantisers)
     rest = [p for p in latents.values() if id(p) not in taken]
     groups = [{"params": rest, "lr": training.adam_lr}, *([{"params": steps, "lr": STEP_LR}] if steps else [])]
-    adam = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+    adam = Adam(groups)
     return [adam, *([Muon(hidden, lr=MUON_SHARE * training.lr)] if hidden else [])]
 
 

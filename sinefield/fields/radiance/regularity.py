@@ -10,6 +10,7 @@ from torch import Tensor
 from sinefield.config import RadianceConfig
 from sinefield.fields.base import kept
 from sinefield.fields.radiance.surface import SurfaceField
+from sinefield.nn.optimisers import Adam
 
 FIRST_BETA, NARROWED = 0.03, 0.8
 """β at the start, halves of the box, and the share of the budget after which it is the config's."""
@@ -59,15 +60,15 @@ def fit_hull(field: SurfaceField, seed: int) -> None:
     near = (table.abs() < BAND).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(seed)
     learned = [*field.encoding.parameters(), *field.trunk.parameters()]
-    optimizer = torch.optim.Adam(learned, lr=RATE, betas=(0.9, 0.99))
+    optimizer = Adam(learned, lr=RATE)
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         anywhere = torch.randint(len(table), (POINTS,), generator=generator)
         cells = torch.cat([anywhere, near[torch.randint(len(near), (POINTS,), generator=generator)]])
         (field._distances(grid.centres(cells))[0] - table[cells]).abs().mean().backward()
         optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
 
 
 class Regularity:

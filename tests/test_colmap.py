@@ -62,9 +62,10 @@ def test_box_and_depths_come_from_the_points(tmp_path, monkeypatch):
 
 
 def test_points_that_two_views_see_do_not_count(tmp_path):
-    write(tmp_path, 2)
+    write(tmp_path / "one", 1)
     with pytest.raises(SinefieldError, match="too few sparse points"):
-        load_posed(tmp_path)
+        load_posed(tmp_path / "one", holdout=0)
+    write(tmp_path, 2)
     scene = load_posed(tmp_path, aabb=[-1, -1, -1, 1, 1, 1])
     assert read_listing(tmp_path).bounds is None and len(scene.train) == 1
     twice = struct.pack("<QIIII", 4, 7, 0, 9, 0) + struct.pack("<IIII", 7, 1, 9, 1)  # two views, each listed twice

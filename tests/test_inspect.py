@@ -135,7 +135,8 @@ def test_sizes_and_boxes(tmp_path):
     assert "of the sparse points lie in the box" in report["hints"][0]
     (folder / "sparse/0/points3D.bin").unlink()
     report, text = inspect(folder)
-    assert report["box"] is None and "give data.aabb" in text
+    assert np.allclose(np.reshape(report["box"], (2, 3)).mean(0), [0.1, -0.2, 0], atol=1e-6)
+    assert "where 6 optical axes meet" in text and "data.aabb overrides it" in text
 
 
 def test_folder_of_reduced_images_only(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sinefield.data.photographs.images import read_header
-from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.transforms import SPLITS, Frame
 from sinefield.errors import SinefieldError
 from sinefield.export.flight import photographed
@@ -42,7 +42,7 @@ def export_cameras(
     trained: Any = load_field(run)[0]
     config: Any = photographed(run, trained, data, (), "cameras are those of photographs", "there is nothing to write")
     source = config.data
-    listing = read_listing(source.path, SPLITS, source.holdout, source.downscale)
+    listing = read_placed(source.path, SPLITS, source.holdout, source.downscale, source.aabb is not None)
     frames = {split: found for split, found in listing.frames.items() if found}
     if not frames:
         raise SinefieldError(f"{listing.source}: no view has an image file; add the image files")

@@ -11,7 +11,7 @@ from sinefield.data.photographs.capture_settings import capture_settings
 from sinefield.data.photographs.colmap import find_models
 from sinefield.data.photographs.dtu import find_cameras
 from sinefield.data.photographs.frames import FRAMES, extract_frames
-from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.poses import Search, find_poses
 from sinefield.data.photographs.transforms import has_transforms
 from sinefield.errors import SinefieldError
@@ -100,12 +100,12 @@ def capture(
                 left_out[step] = str(error)
                 continue
         files[step] = str(target)
-    listing = read_listing(data, downscale=config.data.downscale)
+    box = config.data.aabb or read_placed(data, downscale=config.data.downscale).aabb
     return {
         **report,
         "images": posed["images"],
         "placed": posed["registered"],
-        "box": config.data.aabb or listing.aabb,
+        "box": box,
         "space": config.field.space,
         "downscale": config.data.downscale,
         "skipped": skipped,

@@ -7,7 +7,7 @@ import numpy as np
 
 from sinefield.data.photographs.images import read_header
 from sinefield.data.photographs.inspect import suggested_space
-from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.shared import image_folders
 from sinefield.data.photographs.transforms import Listing
 from sinefield.errors import SinefieldError
@@ -36,7 +36,7 @@ def capture_settings(path: str | Path, space: str | None = None, downscale: int 
         SinefieldError: what `read_listing` refuses; no images.
     """
     least = next((min(k) for root in (Path(path), *Path(path).parents[:2]) if (k := image_folders(root))), 1)
-    listing = read_listing(path, downscale=downscale or least)
+    listing = read_placed(path, downscale=downscale or least)
     frames = [frame for split in listing.frames.values() for frame in split]
     if not frames:
         raise SinefieldError(f"{listing.source}: no usable frames; add the image files")
@@ -58,7 +58,7 @@ def _space(listing: Listing, c2w: np.ndarray) -> str:
     inside = 0
     if listing.aabb is not None:
         low, high = np.reshape(listing.aabb, (2, 3))
-        inside = int(((positions >= low) & (positions <= high)).all(1).sum())
+        inside = len(c2w) if listing.beyond else int(((positions >= low) & (positions <= high)).all(1).sum())
     suggested = suggested_space(c2w, inside, listing.bounds)
     if suggested == "ndc" and listing.bounds is not None and ring < STEP_APART * listing.bounds[0]:
         return "ndc"

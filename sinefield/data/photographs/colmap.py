@@ -16,6 +16,7 @@ from sinefield.data.photographs.shared import (
     image_folders,
     image_names,
 )
+from sinefield.data.photographs.sparse_points import FEWEST, points_box
 from sinefield.data.photographs.transforms import Frame, Listing, divide, find_image, safe_name
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
@@ -23,8 +24,6 @@ from sinefield.files import require_file
 # Where COLMAP, nerfstudio, LLFF's and Gaussian splatting's scripts leave models.
 BELOW = ("sparse", "colmap/sparse", "colmap_sparse", "distorted/sparse", "colmap")
 VIEWS = 3  # views that must see a point before it counts: two can agree on a wrong one
-BOX_PERCENTILES = (1, 99)
-BOX_MARGIN = 0.05  # of the longest side, on each
 DEPTH_PERCENTILES = (0.1, 99.9)  # those of LLFF's poses_bounds.npy
 
 
@@ -181,12 +180,10 @@ def measure(model: Model) -> tuple[list[float] | None, tuple[float, float] | Non
     point, seen_by = np.divmod(pairs, len(known))
     enough = np.bincount(point, minlength=len(model.points)) >= VIEWS
     points = model.points[enough]
-    if len(points) < 8:
+    if len(points) < FEWEST:
         return None, None, points
     point, seen_by = point[enough[point]], seen_by[enough[point]]
-    low, high = np.percentile(points, BOX_PERCENTILES, axis=0)
-    margin = BOX_MARGIN * (high - low).max()
-    box = [*(low - margin).tolist(), *(high + margin).tolist()] if margin > 0 else None
+    box = points_box(points)
     poses = np.stack([model.images[number].c2w for number in known.tolist()])
     depths = ((poses[seen_by, :, 3] - model.points[point]) * poses[seen_by, :, 2]).sum(-1)
     if not (depths > 0).any():

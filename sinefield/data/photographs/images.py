@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sinefield.cameras.cameras import LARGEST, Cameras, check_downscale
+from sinefield.data.photographs.box import placed
 from sinefield.data.photographs.listing import read_listing
 from sinefield.data.photographs.transforms import SPLITS, Frame, Listing, check_box
 from sinefield.errors import SinefieldError
@@ -127,6 +128,7 @@ def load_posed(
     if downscale != int(downscale) or downscale < 1:
         check_downscale(downscale, MAX_SIDE, MAX_SIDE)
     listing = read_listing(path, splits, holdout, downscale)
+    listing = placed(listing, straight) if aabb is None else listing
     box = listing.aabb if aabb is None else check_box([float(value) for value in aabb], "aabb")
     if box is None:
         raise SinefieldError(f"{listing.source}: has too few sparse points to place the scene's box; give data.aabb")
@@ -317,6 +319,11 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
         return pixels
     mask = read_pixels(replace(frame, file=frame.mask, mask=None), size, False)
     return np.concatenate([pixels[..., :3], mask.max(-1, keepdims=True)], -1)
+
+
+def straight(frame: Frame) -> np.ndarray:
+    """(h, w, 4) uint8 sRGB and straight alpha of a photograph, 255 where it has none."""
+    return read_pixels(frame, read_header(frame)[0], True)
 
 
 def check_scans(file: Path, image: Image.Image, data: bytes) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sinefield.config import RadianceConfig, load_config
 from sinefield.data.photographs.images import decoders, read_header, read_pixels, uprighted
-from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.shared import FORWARD, SPREAD, image_folders
 from sinefield.data.photographs.transforms import Frame, Listing, check_box
 from sinefield.errors import SinefieldError
@@ -54,7 +54,7 @@ def inspect(path: str | Path, out: str | Path | None = None, overwrite: bool = F
         )  # fmt: skip
     else:  # the largest images there are
         downscale = next((min(k) for root in (path, *path.parents[:2]) if (k := image_folders(root))), 1)
-    listing = uprighted(read_listing(path, holdout=holdout, downscale=downscale))
+    listing = uprighted(read_placed(path, holdout=holdout, downscale=downscale, boxed=box is not None))
     box = listing.aabb if box is None else check_box(box, "aabb").tolist()
     report = describe(listing, box, downscale)
     if out is not None:
@@ -107,7 +107,8 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         hints.append("too few sparse points to place the box; give data.aabb")
     else:
         found, more = against_box(c2w, np.reshape(box, (2, 3)), listing.points)
-        report |= found | {"suggested_space": suggested_space(c2w, found["cameras_inside_box"], listing.bounds)}
+        inside = len(frames) if listing.beyond else found["cameras_inside_box"]
+        report |= found | {"suggested_space": suggested_space(c2w, inside, listing.bounds)}
         hints += more
     return report | {"notes": list(listing.notes), "hints": hints}
 

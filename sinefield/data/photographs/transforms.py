@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sinefield.cameras.cameras import rigid
+from sinefield.data.photographs.sparse_points import read_points
 from sinefield.errors import SinefieldError
 from sinefield.files import read_bytes
 from sinefield.json_text import from_json
@@ -28,6 +29,7 @@ PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENC
 OTHER_LENSES = ("is_fisheye", "ftheta_p0", "latlong", "equirectangular", "orthographic")
 UNSUPPORTED = ("k3", "k4", "k5", "k6")
 LENS_NUMBERS = ("camera_angle_x", "camera_angle_y", "fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
+STATED, BLENDER = "the file's aabb", "the usual one of Blender's scenes"
 LENS_KEYS = (*LENS_NUMBERS, "w", "h", *UNSUPPORTED, *OTHER_LENSES, "camera_model")
 
 
@@ -108,6 +110,9 @@ class Listing:
         points: (p, 3) float64 sparse points of the scene in world units.
         core: the part of `aabb` that a contraction should leave as it is; None for all of it.
         notes: lines for people on what was guessed or is not used.
+        rule: what `aabb` follows, for people, where that is a rule of the pose file's makers; None where it was
+            measured, or found by `box.placed`.
+        beyond: the photographs show more than what lies in a box that was so found.
     """
 
     source: Path
@@ -120,6 +125,8 @@ class Listing:
     points: np.ndarray | None = None
     core: list[float] | None = None
     notes: tuple[str, ...] = ()
+    rule: str | None = None
+    beyond: bool = False
 
 
 def has_transforms(folder: Path) -> bool:
@@ -144,12 +151,14 @@ def read_transforms(path: Path, splits: Sequence[str], holdout: int) -> Listing:
     if meta.get("test_filenames") == [] and not divided["val"]:
         notes += ("test_filenames is empty: scores are of training views",)
     kept = {split: divided[split] for split in splits}
-    return Listing(path, kept, world_box(meta, path), skipped, notes=notes)
+    points, more = read_points(meta, folder)
+    notes = (*notes, *more)
+    return Listing(path, kept, world_box(meta, path), skipped, points=points, notes=notes, rule=box_rule(meta))
 
 
 def read_blender(path: Path, by_split: dict[str, Path], splits: Sequence[str]) -> Listing:
     """One JSON file a split, val and test optional. The box is +-1.5, where those scenes live, unless a file says."""
-    frames, skipped, aabb, notes = {}, 0, [-1.5] * 3 + [1.5] * 3, ()
+    frames, skipped, aabb, rule, notes, points = {}, 0, [-1.5] * 3 + [1.5] * 3, BLENDER, (), None
     for split in splits:
         file = by_split[split]
         frames[split] = []
@@ -158,8 +167,11 @@ def read_blender(path: Path, by_split: dict[str, Path], splits: Sequence[str]) -
             frames[split], missing, more = read_frames(meta, file)
             skipped, notes = skipped + missing, notes + more
             if {"aabb_scale", "aabb", "scale", "offset"} & set(meta):
-                aabb = world_box(meta, file)
-    return Listing(path, frames, aabb, skipped, notes=tuple(dict.fromkeys(notes)))
+                aabb, rule = world_box(meta, file), box_rule(meta)
+            if points is None:
+                points, more = read_points(meta, file.parent)
+                notes = (*notes, *more)
+    return Listing(path, frames, aabb, skipped, points=points, notes=tuple(dict.fromkeys(notes)), rule=rule)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -356,6 +368,14 @@ def world_box(meta: dict[str, Any], source: Path) -> list[float]:
     if size <= 0 or scale <= 0:
         raise SinefieldError(f"{source}: aabb_scale {size:g}, scale {scale:g}; both must be positive")
     return [float((side - shift) / scale) for side in (0.5 - size / 2, 0.5 + size / 2) for shift in offset]
+
+
+def box_rule(meta: dict[str, Any]) -> str:
+    """What `world_box` goes by, for people."""
+    size = meta.get("aabb_scale")
+    if "aabb" in meta and size in (None, 1):
+        return STATED
+    return "instant-ngp's rule" + (" (no aabb_scale)" if size is None else f" (aabb_scale {size:g})")
 
 
 def check_box(values: Sequence[Any], where: str) -> np.ndarray:

@@ -72,7 +72,7 @@ def test_ndc_depths_run_from_the_near_plane_to_infinity():
     middle = cameras[0]
     rays_o, rays_d = middle.rays(torch.zeros(1, dtype=torch.long), torch.tensor([[32.0, 24.0]]))
     start, slope = to_ndc(rays_o, rays_d, frame)
-    turn = frame[:12].view(3, 4)
+    turn = frame.turn
     for z, depth in ((-1.0, near), (0.0, 2 * near), (1 - 1e-3, 2 * near / 1e-3)):
         world = from_ndc(start + slope * ((z - start[:, 2]) / slope[:, 2])[:, None], frame).float()
         assert -float(turn[2, :3] @ world[0] + turn[2, 3]) * near == pytest.approx(depth, rel=2e-3)

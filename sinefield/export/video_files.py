@@ -67,10 +67,21 @@ def check_video_path(path: str | Path, overwrite: bool = False, alpha: bool = Fa
         return path
     if path.exists() and not path.is_dir():
         raise SinefieldError(f"{path}: is a file; give another name, or .mp4, .webm or .gif")
+    return check_folder(path, PICTURE, "one of a video's pictures", overwrite)
+
+
+def check_folder(path: Path, pattern: re.Pattern[str], what: str, overwrite: bool) -> Path:
+    """Return `path` if it can become a folder whose files match `pattern`: new, empty, or one such before.
+
+    Raises:
+        SinefieldError: a folder that holds something else, or such files while `overwrite` is False.
+    """
+    if path.exists() and not path.is_dir():
+        raise SinefieldError(f"{path}: is a file; give another name")
     names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    odd = sorted(name for name in names if not PICTURE.fullmatch(name))
+    odd = sorted(name for name in names if not pattern.fullmatch(name))
     if odd:
-        raise SinefieldError(f"{path}: is a folder with '{odd[0]}' in it, not one of a video's pictures; name another")
+        raise SinefieldError(f"{path}: is a folder with '{odd[0]}' in it, not {what}; name another")
     if names and not overwrite:
         raise SinefieldError(f"{path}: holds pictures already; give another name or --overwrite")
     check_output(path / "0000.png")

@@ -135,6 +135,10 @@ def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> 
     return torch.Generator(device).manual_seed((seed * 0x9E3779B97F4A7C15 + step + 1) % 2**63)
 
 
+ELEVATIONS = -60.0, -20.0, 20.0, 60.0
+"""Degrees of the turns from which an object is seen on all sides."""
+
+
 class Painter:
     """A field as cameras see it.
 
@@ -156,6 +160,14 @@ class Painter:
             elevation: degrees above the horizon; the field's own choice when None.
         """
         raise NotImplementedError
+
+    def around(self, frames: int, size: tuple[int | None, int | None]) -> list[Cameras]:
+        """Cameras that see the field from wherever it can be seen: some turns, `frames` in all or a few more.
+
+        Raises:
+            SinefieldError: it cannot be seen from all round.
+        """
+        return [self.orbit(-(-frames // len(ELEVATIONS)), size, elevation) for elevation in ELEVATIONS]
 
     def span(self, cameras: Cameras) -> tuple[float, float]:
         """Nearest and farthest distance, world units, that is worth a colour of its own in a picture of depth."""

@@ -139,6 +139,9 @@ OPERATIONS: dict[str, Operation] = {
         ),
         "render.volume.composite_reference",
     ),
+    "splats": Operation(
+        (Implementation("numba", "cpu", "cpu.splats:blend", FLOAT32),), "render.splats.blend_reference"
+    ),
     "camera_rays": Operation(
         (Implementation("numba", "cpu", "cpu.cameras:camera_rays", FLOAT32, gradients=0),), "cameras.cameras.Cameras"
     ),

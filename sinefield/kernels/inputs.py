@@ -17,6 +17,9 @@ LEAK, BETA = 0.01, 100.0
 """Slope of the leaky rectifier below 0, and sharpness of softplus."""
 PRIMES = (1, 2654435761, 805459861)
 """Of the hash grid's hash (Müller et al., ACM TOG 2022, eq. 4); products and exclusive or modulo 2³²."""
+LEAST_ALPHA, MOST_ALPHA, LEAST_TRANSMITTANCE = 1 / 255, 0.99, 1e-4
+"""Of splats: what is fainter at a pixel is left out, none hides more, and behind less light nothing is looked at; as
+the renderer of Kerbl et al., ACM TOG 2023, has them."""
 ERRORS = ("tanh", "l1", "bce", "mse")
 """Errors of points; see `nn.point_error.errors`."""
 

@@ -12,7 +12,10 @@ _ROWS = 50_000
 
 
 def write_ply(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str]) -> None:
-    """Binary. `float` coordinates are what every reader takes, and a third less; `double` where they are needed."""
+    """Binary. `float` coordinates are what every reader takes, and a third less; `double` where they are needed.
+
+    Points without faces are a cloud.
+    """
     mesh = joined(meshes)
     number = ("<f8", "double") if greatest_loss(meshes) > DOUBLE_ABOVE else ("<f4", "float")
     columns: list[tuple[str, np.ndarray, tuple[str, str]]] = [
@@ -29,7 +32,9 @@ def write_ply(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str]) ->
     faces["count"], faces["corners"] = 3, mesh.faces
     header = ["ply", "format binary_little_endian 1.0", *(f"comment {line}" for line in _comments(about))]
     header += [f"element vertex {len(vertices)}", *(f"property {kind} {name}" for name, _, (_, kind) in columns)]
-    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
+    if len(faces):
+        header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+    header += ["end_header", ""]
     with path.open("wb") as stream:
         stream.write("\n".join(header).encode())
         stream.write(vertices.tobytes())

@@ -6,6 +6,8 @@ the rest of space into a shell around it (Barron et al., CVPR 2022, eq. 10, with
 that a box stays a box).
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,9 +30,35 @@ def contract(x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tenso
     return x * ((2 - 1 / reach) / reach), reach
 
 
-def forward_frame(cameras: Cameras, near: float) -> Float[Tensor, "14"]:
-    """The frame of NDC: world to mean camera, (3, 4) in rows, scaled so that the near plane is z = −1; then 2 fx/width
-    and 2 fy/height.
+class ForwardFrame(NamedTuple):
+    """The camera that NDC are those of.
+
+    Attributes:
+        turn: (3, 4) world to camera, scaled so that the near plane is z = −1.
+        angles: (2,) 2 fx/width and 2 fy/height.
+    """
+
+    turn: Float[Tensor, "3 4"]
+    angles: Float[Tensor, "2"]
+
+    @classmethod
+    def of(cls, numbers: Float[Tensor, "14"]) -> "ForwardFrame":
+        """From how it is stored: the rows of `turn`, then `angles`."""
+        return cls(numbers[:12].view(3, 4), numbers[12:14])
+
+    @property
+    def numbers(self) -> Float[Tensor, "14"]:
+        """See `of`."""
+        return torch.cat([self.turn.flatten(), self.angles])
+
+    @property
+    def near(self) -> float:
+        """Distance of the near plane from the camera, world units."""
+        return 1 / float(self.turn[0, :3].norm())
+
+
+def forward_frame(cameras: Cameras, near: float) -> ForwardFrame:
+    """The mean of cameras that all look one way, as the camera of NDC.
 
     Arguments:
         near: distance of the near plane along the mean viewing axis, world units.
@@ -51,17 +79,17 @@ def forward_frame(cameras: Cameras, near: float) -> Float[Tensor, "14"]:
     turn = torch.stack([right, torch.linalg.cross(back, right), back])
     offset = -turn @ poses[:, :, 3].mean(0)
     angles = 2 * cameras.focal.double().mean(0) / torch.tensor([cameras.width, cameras.height], dtype=torch.float64)
-    return torch.cat([(torch.cat([turn, offset[:, None]], 1) / near).flatten(), angles]).float()
+    return ForwardFrame((torch.cat([turn, offset[:, None]], 1) / near).float(), angles.float())
 
 
 def to_ndc(
-    rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], frame: Float[Tensor, "14"]
+    rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], frame: ForwardFrame
 ) -> tuple[Float[Tensor, "r 3"], Float[Tensor, "r 3"]]:
     """World rays as rays in NDC, from the near plane (or their origin, where that lies behind it) towards z = 1.
 
     Rays that look backwards see nothing: they are put where no box is.
     """
-    turn, angles = frame[:12].view(3, 4), frame[12:]
+    turn, angles = frame
     o, d = rays_o @ turn[:, :3].T + turn[:, 3], rays_d @ turn[:, :3].T
     forward = d[:, 2] < -GRAZING * d.norm(dim=1)
     dz = torch.where(forward, d[:, 2], -torch.ones_like(d[:, 2]))
@@ -81,23 +109,22 @@ def to_ndc(
     return torch.where(forward[:, None], start, 4 * nowhere), slope / slope.norm(dim=1, keepdim=True)
 
 
-def points_to_ndc(points: Float[Tensor, "n 3"], frame: Float[Tensor, "14"]) -> Float[Tensor, "n 3"]:
+def points_to_ndc(points: Float[Tensor, "n 3"], frame: ForwardFrame) -> Float[Tensor, "n 3"]:
     """World points in NDC; those behind the frame's camera come out beyond z = 1, where no box is."""
-    turn, angles = frame[:12].view(3, 4), frame[12:]
+    turn, angles = frame
     x, y, z = (points @ turn[:, :3].T + turn[:, 3]).unbind(1)
     return torch.stack([-angles[0] * x / z, -angles[1] * y / z, 1 + 2 / z], 1)
 
 
-def from_ndc(points: Float[Tensor, "n 3"], frame: Float[Tensor, "14"]) -> Float[Tensor, "n 3"]:
+def from_ndc(points: Float[Tensor, "n 3"], frame: ForwardFrame) -> Float[Tensor, "n 3"]:
     """Points in NDC in world coordinates, float64; z = 1 is at infinity, cut off a little before."""
-    points, frame = points.double(), frame.double()
-    turn, angles = frame[:12].view(3, 4), frame[12:]
+    points, turn, angles = points.double(), frame.turn.double(), frame.angles.double()
     z = 2 / (points[:, 2] - 1).clamp(max=-1e-6)
     local = torch.stack([-points[:, 0] * z / angles[0], -points[:, 1] * z / angles[1], z], 1)
     return torch.linalg.solve(turn[:, :3], (local - turn[:, 3]).T).T
 
 
-def ndc_box(cameras: Cameras, frame: Float[Tensor, "14"]) -> Float[Tensor, "6"]:
+def ndc_box(cameras: Cameras, frame: ForwardFrame) -> Float[Tensor, "6"]:
     """The box of NDC that the cameras see between the near plane and infinity."""
     corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]) * torch.tensor(
         [cameras.width, cameras.height], dtype=torch.float32

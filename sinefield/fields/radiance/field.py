@@ -14,10 +14,12 @@ from sinefield.render.march import Samples
 from sinefield.render.march_nested import locate
 from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.ray_error import Lines, fits, fused_error
-from sinefield.render.spaces import contract, from_ndc, points_to_ndc, to_ndc
+from sinefield.render.spaces import ForwardFrame, contract, from_ndc, points_to_ndc, to_ndc
 from sinefield.render.volume import Pixels, composite
 
 MAX_LOG_DENSITY = 12.0
+NEAR = 14
+"""Place of the near plane's distance in `RadianceField.frame`."""
 
 
 class RadianceField(Field):
@@ -34,7 +36,7 @@ class RadianceField(Field):
             of the nested boxes; in the space "contracted" what lies in it is left as it is.
 
     Attributes:
-        frame: (15,) the frame of NDC (see `forward_frame`), then the near plane's distance from a ray's origin.
+        frame: (15,) `camera`, as `ForwardFrame` is stored, then the near plane's distance from a ray's origin (`NEAR`).
         background: (3,) sRGB that evaluation and video composite on.
         view: (11,) the orbit that shows the scene as its photographs did; see `cameras.orbits.Orbit`.
     """
@@ -78,7 +80,12 @@ class RadianceField(Field):
     @property
     def near_plane(self) -> float:
         """Distance from a ray's origin before which it sees nothing, in units of the field's space."""
-        return float(self.frame[14]) if self.config.space != "ndc" else 0.0
+        return float(self.frame[NEAR]) if self.config.space != "ndc" else 0.0
+
+    @property
+    def camera(self) -> ForwardFrame:
+        """The camera of NDC."""
+        return ForwardFrame.of(self.frame)
 
     @property
     def _points_at_once(self) -> int:
@@ -116,15 +123,15 @@ class RadianceField(Field):
         self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"]
     ) -> tuple[Float[Tensor, "r 3"], Float[Tensor, "r 3"]]:
         """World rays as rays of the field's space, of unit length there."""
-        return to_ndc(rays_o, rays_d, self.frame[:14]) if self.config.space == "ndc" else (rays_o, rays_d)
+        return to_ndc(rays_o, rays_d, self.camera) if self.config.space == "ndc" else (rays_o, rays_d)
 
     def place(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """World points as points of the field's space."""
-        return points_to_ndc(points, self.frame[:14]) if self.config.space == "ndc" else points
+        return points_to_ndc(points, self.camera) if self.config.space == "ndc" else points
 
     def unplace(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Inverse of `place`, float64."""
-        return from_ndc(points, self.frame[:14]) if self.config.space == "ndc" else points.double()
+        return from_ndc(points, self.camera) if self.config.space == "ndc" else points.double()
 
     def span(self, eyes: Float[Tensor, "n 3"]) -> tuple[float, float]:
         """Nearest and farthest distance that is worth a colour of its own, seen from any of some points of the world.
@@ -132,7 +139,7 @@ class RadianceField(Field):
         The box's, as far as a ball around it; in NDC from the near plane to eight times its distance.
         """
         if self.config.space == "ndc":
-            near = 1 / float(self.frame[:3].norm())
+            near = self.camera.near
             return near, 8 * near
         box = (self.grid.outer_box if self.config.space == "box" else self.aabb).double().cpu()
         away = (eyes.double().cpu() - (box[:3] + box[3:]) / 2).norm(dim=1)
@@ -237,7 +244,7 @@ class RadianceField(Field):
         if self.config.space == "ndc":
             start, slope = self.enter(rays_o, rays_d)
             mean = pixels.depths / pixels.opacities.clamp(min=1e-6)
-            seen = from_ndc(start + mean[:, None] * slope, self.frame[:14]).float()
+            seen = from_ndc(start + mean[:, None] * slope, self.camera).float()
             pixels = pixels._replace(depths=(seen - rays_o).norm(dim=1) * pixels.opacities)
         return pixels
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sinefield.cameras.cameras import Cameras
 from sinefield.cameras.orbits import Orbit
+from sinefield.errors import SinefieldError
 from sinefield.fields.base import Painter
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.render.channels import Layers
@@ -13,6 +14,8 @@ from sinefield.render.channels import Layers
 SPREAD = 1 / 40
 """How far from a point its density is asked for its slope, as a share of the box's longest side: nearer, and what
 training leaves ragged shows as noise."""
+BESIDE = -20.0, 0.0, 20.0
+"""Degrees of turns about the photographs' own height."""
 FAINT = 1e-3
 """Opacity below which a ray has met nothing that has a normal."""
 
@@ -31,6 +34,14 @@ class RadiancePainter(Painter):
         """One turn as the scene's photographs saw it."""
         usual = Orbit.of(self.field.view)
         return (usual if elevation is None else usual._replace(elevation=elevation)).cameras(frames, size)
+
+    def around(self, frames: int, size: tuple[int | None, int | None]) -> list[Cameras]:
+        """Turns at and about the height of the photographs: from elsewhere a field has never been seen."""
+        if self.field.config.space == "ndc":
+            raise SinefieldError("its photographs all look one way: give them, as --data FOLDER")
+        usual = Orbit.of(self.field.view)
+        heights = [min(max(usual.elevation + degrees, -80), 80) for degrees in BESIDE]
+        return [usual._replace(elevation=e).cameras(-(-frames // len(heights)), size) for e in heights]
 
     def span(self, cameras: Cameras) -> tuple[float, float]:
         return self.field.span(cameras.c2w[:, :, 3])

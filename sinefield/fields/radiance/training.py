@@ -11,7 +11,7 @@ from sinefield.config import RadianceConfig
 from sinefield.data.photographs.images import PosedScene, Views, load_posed, on_background, reference
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, kept, step_generator
-from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.radiance.field import NEAR, RadianceField
 from sinefield.fields.radiance.regularity import Regularity, fit_hull
 from sinefield.fields.radiance.surface import SurfaceField, make_radiance_field
 from sinefield.fields.radiance.view_fit import ViewFit
@@ -60,9 +60,9 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
             raise SinefieldError(
                 f"{config.data.path}: field.space is ndc, but the data do not say how near the scene is; give data.near"
             )
-        frame = torch.cat([forward_frame(cameras, plane), torch.tensor([plane])])
-        field = RadianceField(config.field, ndc_box(cameras, frame[:14]))
-        field.frame.copy_(frame)
+        frame = forward_frame(cameras, plane)
+        field = RadianceField(config.field, ndc_box(cameras, frame))
+        field.frame.copy_(torch.cat([frame.numbers, torch.tensor([plane])]))
         return field
     box = scene.core if space == "contracted" and scene.core is not None else scene.aabb
     if space == "box" and levels > 1:  # the data's box is all there is; the grid refines its middle
@@ -71,7 +71,7 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
     field = make_radiance_field(config.field, box)
     if near is None:
         near = MARGIN * scene.bounds[0] if space == "contracted" and scene.bounds else 0.0
-    field.frame[14] = near
+    field.frame[NEAR] = near
     return field
 
 

@@ -49,11 +49,19 @@ def test_another_config_is_no_run(tmp_path, config, content):
 
 def test_a_config_cut_short_is_no_run(run, config):
     content = yaml.safe_load(run.config_path.read_text())
-    del content["training"]["seconds"]
+    content["training"] = {"steps": 5}
     run.config_path.write_text(yaml.safe_dump(content))
     with pytest.raises(SinefieldError, match="not written by a run"):
         Run.prepare(run.folder, config, overwrite=True)
     assert run.field_path.read_bytes() == b"old"
+
+
+def test_a_run_from_before_a_setting_was_there_is_a_run(run, config):
+    content = yaml.safe_load(run.config_path.read_text())
+    del content["training"]["score_seconds"]
+    run.config_path.write_text(yaml.safe_dump(content))
+    Run.prepare(run.folder, config, overwrite=True).release()
+    assert not run.field_path.exists()
 
 
 def test_links_are_not_followed(run, tmp_path, config):

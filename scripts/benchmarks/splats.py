@@ -72,8 +72,8 @@ if (ask.get("viewer") === "spark") {
 } else {
   const GS = await import("gs3d");
   const viewer = new GS.Viewer({ selfDrivenMode: false, useBuiltInControls: false, renderer, camera,
-    sharedMemoryForWorkers: false, gpuAcceleratedSort: false, dynamicScene: false, sphericalHarmonicsDegree: 2,
-    rootElement: document.body });
+    sharedMemoryForWorkers: false, gpuAcceleratedSort: false, dynamicScene: false,
+    sceneRevealMode: GS.SceneRevealMode.Instant, sphericalHarmonicsDegree: 2, rootElement: document.body });
   const plain = { showLoadingUI: false, progressiveLoad: false, splatAlphaRemovalThreshold: 1 };
   await viewer.addSplatScene(ask.get("file"), plain);
   frame = () => { viewer.update(); viewer.render(); };
@@ -85,7 +85,7 @@ window.look = async pose => {
   camera.updateMatrixWorld(true);
   // Splats are sorted beside the page: until two pictures are the same, and for a while at least.
   let last = "";
-  for (let i = 0; i < 60; i++) {
+  for (let i = 0; i < 20; i++) {
     frame();
     await rest(60);
     frame();

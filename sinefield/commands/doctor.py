@@ -61,6 +61,12 @@ def _try_all() -> list[dict[str, Any]]:
         _try("poses (pycolmap)", _pycolmap, "used by poses, capture", "optional: pip install 'sinefield[capture]'"),
         _try("poses (COLMAP program)", _colmap, "used by poses --program colmap", "optional: apt install colmap"),
         _try("HEIC (pillow-heif)", _heic, "used by poses, capture", "optional: pip install 'sinefield[capture]'"),
+        _try(
+            "TensorBoard (tensorboardX)",
+            _board,
+            "used by training.tensorboard",
+            "optional: pip install 'sinefield[tensorboard]'",
+        ),
         _try("viewer (viser)", _viser, "used by view", "optional: pip install 'sinefield[view]'"),
         _try("CUDA", _cuda, "used in training with device: auto", "training runs on the CPU"),
         _try("nerfacc", _nerfacc, "marches rays on CUDA", "optional: pip install 'sinefield[cuda]'"),
@@ -229,6 +235,12 @@ def _heic() -> str | None:
     if red < 200 or green > 60:
         raise RuntimeError("a red picture is not red when it is read back")
     return _version("pillow-heif")
+
+
+def _board() -> str | None:
+    import tensorboardX
+
+    return tensorboardX.__version__
 
 
 def _viser() -> str | None:

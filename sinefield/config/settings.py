@@ -313,6 +313,7 @@ class TrainingConfig:
     backend: Literal["auto", "torch", "tinycudann"] = "auto"  # what runs the networks on cuda; auto: torch
     save_seconds: float = 30.0  # time between two saves of the resumable state
     score_seconds: float = 10.0  # time between two quick scores
+    tensorboard: bool = False  # write scores for TensorBoard too, into RUN/tensorboard
 
     def __post_init__(self) -> None:
         _positive(self, "seconds", "steps", "lr", "adam_lr", "batch", "chunk", "save_seconds", "score_seconds")

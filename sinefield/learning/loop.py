@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from sinefield.config import RadianceTrainingConfig, TrainingConfig
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, step_generator
+from sinefield.learning.board import Board
 from sinefield.learning.muon import Muon
 from sinefield.machine import few_objects_searched
 from sinefield.nn.backend import hidden_dtype
@@ -78,7 +79,9 @@ def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bo
     training = _Training(task, config, run, seed)
     if resume:
         training.resume()
-    with _signals() as stopped, few_objects_searched(), _bar(config, training.step, training.seconds) as bar:
+    board = closing(Board(run, config.tensorboard, training.step))
+    bars = _bar(config, training.step, training.seconds)
+    with _signals() as stopped, few_objects_searched(), bars as bar, board as training.board:
         training.bar = bar
         bar.set_postfix_str("first step, which may compile")
         waited = saved = scored = training.seconds  # `waited` counts the first step too: it is saved and shown as soon
@@ -111,6 +114,7 @@ class _Training:
     """
 
     bar: tqdm
+    board: Board
 
     def __init__(self, task: Task, config: TrainingConfig, run: Run, seed: int) -> None:
         self.task, self.config, self.run, self.seed = task, config, run, seed
@@ -192,6 +196,7 @@ class _Training:
         score = self.task.quick_score()
         line = {"step": self.step, "seconds": round(self.seconds, 3), "loss": self.smooth, **score}
         self.run.append_metrics(line)
+        self.board.add(line)
         name, value = next(iter(score.items()))
         speed = f", {self.step / self.seconds:.1f} steps/s" if self.seconds else ""
         self.bar.set_postfix_str(f"loss {self.smooth:.4g}, {name} {value:.4g}{speed}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from sinefield.config import Config
 from sinefield.fields.base import make_task, read_data, settled
+from sinefield.learning.board import check_board
 from sinefield.learning.evaluate import evaluate
 from sinefield.learning.loop import optimise
 from sinefield.nn.backend import check_backend, use_backend
@@ -25,6 +26,7 @@ def train(config: Config, out: str | Path, resume: bool = False, overwrite: bool
     """
     Run.check(out, config, resume, overwrite)
     check_backend(config)
+    check_board(config.training.tensorboard)
     data = read_data(config)
     config = settled(config, data)
     task = make_task(config, data)

@@ -20,12 +20,15 @@ from sinefield.files import TEMPORARY, check_output, read_bytes, read_text, writ
 from sinefield.json_text import from_json, to_json
 from sinefield.strict import dump_yaml, load_yaml, to_plain
 
-MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds"}
+MAY_CHANGE = {"seconds", "steps", "save_seconds", "score_seconds", "tensorboard"}
 """Training settings that a resumed run may change: they move the end, not the road."""
 LEFT_TO_DATA = {"field.represents", "field.colours", "training.eikonal"}
 """Settings that the data decide where they are absent or auto."""
 
 CURVES = "curves.png"
+BOARD_FILES = "events.out.tfevents.*"
+NEWER = 8
+"""Settings that a run's config.yaml may lack: they came after it. What a person writes by hand lacks far more."""
 MAX_TEXT = 256 << 20
 """Bytes of report.json and metrics.jsonl."""
 
@@ -44,6 +47,7 @@ class Run:
         self.report_path = self.folder / "report.json"
         self.page_path = self.folder / "report.html"
         self.pictures = self.folder / "pictures"
+        self.board = self.folder / "tensorboard"
 
     def parts(self) -> list[Path]:
         """All single files that a finished run consists of, whether they are there or not."""
@@ -115,7 +119,7 @@ class Run:
             run.check_own()
         elif run.folder.exists() and not all(path.name.startswith(TEMPORARY) for path in run.folder.iterdir()):
             raise SinefieldError(f"{folder}: is not empty and holds no run; give another --out")
-        for inner in (run.pictures, run.state_path.parent):
+        for inner in (run.pictures, run.state_path.parent, run.board):
             if inner.is_symlink():
                 raise SinefieldError(f"{inner}: is a link, which is not followed; remove it or give another --out")
         check_output(run.config_path)
@@ -124,14 +128,16 @@ class Run:
         """The settings of the run in the folder, which is to be replaced.
 
         Raises:
-            SinefieldError: the folder is a link, or its config.yaml is not one that a run writes: complete, and a file.
+            SinefieldError: the folder is a link, or its config.yaml is not one that a run writes: complete, but for
+                settings that are newer than the run, and a file.
         """
         if self.folder.is_symlink():
             raise SinefieldError(f"{self.folder}: is a link, whose target is not overwritten; give the folder itself")
         hint = "so nothing in it is overwritten; give another --out, or delete the folder yourself"
         try:
             config = self.config()
-            whole = _flatten(to_plain(config)).keys() == _flatten(load_yaml(self.config_path)).keys()
+            given = _flatten(load_yaml(self.config_path)).keys()
+            whole = len(_flatten(to_plain(config)).keys() - given) <= NEWER
         except SinefieldError as error:
             raise SinefieldError(f"{self.folder}: its config.yaml is not readable as a run's, {hint}") from error
         if not whole or self.config_path.is_symlink():
@@ -140,12 +146,14 @@ class Run:
 
     def strangers(self) -> list[str]:
         """Names in the folder that no run makes."""
-        known = {path.name for path in (*self.parts(), self.state_path.parent, self.page_path, self.pictures)}
+        known = {
+            path.name for path in (*self.parts(), self.state_path.parent, self.page_path, self.pictures, self.board)
+        }
         return sorted(p.name for p in self.folder.iterdir() if p.name not in known and not p.name.startswith(TEMPORARY))
 
     def _clear(self, kind: Any) -> None:
         """Remove what the run in the folder made, by its names; what else is there stays."""
-        drawn = [*self.pictures.glob(kind.pictures), self.pictures / CURVES]
+        drawn = [*self.pictures.glob(kind.pictures), self.pictures / CURVES, *self.board.glob(BOARD_FILES)]
         for path in (self.state_path, self.page_path, *drawn, *(p for p in self.parts() if p != self.config_path)):
             path.unlink(missing_ok=True)
 

@@ -36,8 +36,10 @@ def forward_frame(cameras: Cameras, near: float) -> Float[Tensor, "14"]:
         near: distance of the near plane along the mean viewing axis, world units.
 
     Raises:
-        SinefieldError: cameras that do not all look one way.
+        SinefieldError: cameras that do not all look one way, or see more than a perspective does.
     """
+    if not cameras.is_perspective:
+        raise SinefieldError("field.space is ndc, which needs perspective lenses; use contracted")
     poses = cameras.c2w.double()
     back, up = poses[:, :, 2].mean(0), poses[:, :, 1].mean(0)
     length = back.norm().clamp(min=1e-9)
@@ -50,7 +52,7 @@ def forward_frame(cameras: Cameras, near: float) -> Float[Tensor, "14"]:
     right = right / right.norm()
     turn = torch.stack([right, torch.linalg.cross(back, right), back])
     offset = -turn @ poses[:, :, 3].mean(0)
-    angles = 2 * cameras.focal.double().mean(0) / torch.tensor([cameras.width, cameras.height], dtype=torch.float64)
+    angles = 2 * cameras.relative_focal.mean(0)
     return torch.cat([(torch.cat([turn, offset[:, None]], 1) / near).flatten(), angles]).float()
 
 
@@ -99,11 +101,10 @@ def from_ndc(points: Float[Tensor, "n 3"], frame: Float[Tensor, "14"]) -> Float[
 
 def ndc_box(cameras: Cameras, frame: Float[Tensor, "14"]) -> Float[Tensor, "6"]:
     """The box of NDC that the cameras see between the near plane and infinity."""
-    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]) * torch.tensor(
-        [cameras.width, cameras.height], dtype=torch.float32
-    )
+    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    corners = (corners * cameras.every_size[:, None]).reshape(-1, 2)
     index = torch.arange(len(cameras)).repeat_interleave(4)
-    start, slope = to_ndc(*cameras.rays(index, corners.repeat(len(cameras), 1)), frame)
+    start, slope = to_ndc(*cameras.rays(index, corners), frame)
     ends = start + slope * ((1 - start[:, 2]) / slope[:, 2])[:, None]
     seen = torch.cat([start, ends])
     low, high = seen.amin(0), seen.amax(0)

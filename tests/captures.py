@@ -4,20 +4,33 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from sinefield.cameras.cameras import orbit
 
-NUMBERS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4, "OPENCV_FISHEYE": 5}
 PARAMETERS = {
     "SIMPLE_PINHOLE": (10.0, 6.5, 4.0),
     "PINHOLE": (10.0, 11.0, 6.5, 4.0),
     "SIMPLE_RADIAL": (10.0, 6.5, 4.0, 0.05),
     "RADIAL": (10.0, 6.5, 4.0, 0.05, -0.02),
     "OPENCV": (10.0, 11.0, 6.5, 4.0, 0.05, -0.02, 0.003, -0.004),
-    "OPENCV_FISHEYE": (10.0, 11.0, 6.5, 4.0, 0.0, 0.0, 0.0, 0.0),
+    "OPENCV_FISHEYE": (10.0, 11.0, 6.5, 4.0, 0.05, -0.02, 0.004, -0.001),
+    "FULL_OPENCV": (10.0, 11.0, 6.5, 4.0, 0.05, -0.02, 0.003, -0.004, 0.01, 0.02, 0.03, 0.004),
+    "FOV": (10.0, 11.0, 6.5, 4.0, 0.8),
+    "SIMPLE_RADIAL_FISHEYE": (10.0, 6.5, 4.0, 0.05),
+    "RADIAL_FISHEYE": (10.0, 6.5, 4.0, 0.05, -0.02),
+    "THIN_PRISM_FISHEYE": (10.0, 11.0, 6.5, 4.0, 0.05, -0.02, 0.003, -0.004, 0.01, 0.002, 0.003, -0.001),
+    "SIMPLE_FISHEYE": (10.0, 6.5, 4.0),
+    "FISHEYE": (10.0, 11.0, 6.5, 4.0),
+    "EUCM": (10.0, 11.0, 6.5, 4.0, 0.6, 1.1),
 }
+NUMBERS = {name: number for number, name in enumerate(PARAMETERS)} | {
+    "OPENCV_FISHEYE": 5, "FULL_OPENCV": 6, "FOV": 7, "SIMPLE_RADIAL_FISHEYE": 8, "RADIAL_FISHEYE": 9,
+    "THIN_PRISM_FISHEYE": 10, "SIMPLE_FISHEYE": 14, "FISHEYE": 15, "EUCM": 16,
+}  # fmt: skip
+BY_HAND = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
 SIZE = 12, 8
 POINTS = np.random.default_rng(0).uniform(-0.5, 0.5, (40, 3))
 
@@ -43,6 +56,10 @@ def observe(c2w: np.ndarray, model: str) -> np.ndarray:
     flip = c2w[:, :3] @ np.diag([1, -1, -1])
     x, y, z = ((POINTS - c2w[:, 3]) @ flip).T
     assert (z > 0).all()
+    if model not in BY_HAND:
+        pycolmap = pytest.importorskip("pycolmap")
+        camera = pycolmap.Camera(model=model, width=SIZE[0], height=SIZE[1], params=PARAMETERS[model])
+        return camera.img_from_cam(np.stack([x, y, z], 1))
     x, y, r2 = x / z, y / z, (x * x + y * y) / z**2
     values = PARAMETERS[model]
     fx, fy, cx, cy, *lens = values if model in ("PINHOLE", "OPENCV") else (values[0], *values)

@@ -139,7 +139,7 @@ def test_an_orientation_that_is_not_applied_is_said(tmp_path):
 
 
 CAMERAS = "1 PINHOLE 16 16 20 20 8 8\n{}"
-OTHERS = ["2 OPENCV_FISHEYE 16 16 20 20 8 8 0 0 0 0\n", "2 THIN_PRISM_FISHEYE 16 16" + " 1" * 12 + "\n"]
+OTHERS = ["2 EUCM 16 16 20 20 8 8 0 0\n", "2 RAD_TAN_THIN_PRISM_FISHEYE 16 16" + " 1" * 16 + "\n"]
 
 
 def colmap(folder: Path, cameras: str) -> None:

@@ -268,8 +268,8 @@ def try_composite(run, dtype, device, generator):
 def try_camera_rays(run, dtype, device, generator):
     poses = orbit(5, radius=3.0).float()
     cameras = Cameras(poses, torch.full((5, 2), 50.0), torch.full((5, 2), 20.0), torch.zeros(5, 4), 40, 40)
-    plane, index = torch.randn(60, 2, generator=generator), torch.randint(5, (60,), generator=generator)
-    return run(plane, index, cameras.c2w), cameras._rays_through(plane, index)
+    local, index = torch.randn(60, 3, generator=generator), torch.randint(5, (60,), generator=generator)
+    return run(local, index, cameras.c2w), cameras._leave(index, local)
 
 
 def try_attention(run, dtype, device, generator):

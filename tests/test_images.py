@@ -14,7 +14,8 @@ from jaxtyping import TypeCheckError
 from PIL import Image, ImageCms
 
 from sinefield.cameras.cameras import orbit
-from sinefield.data.photographs.images import area_average, load_posed, on_background, reference
+from sinefield.data.photographs.image_files import area_average
+from sinefield.data.photographs.images import load_posed, on_background, reference
 from sinefield.data.photographs.listing import read_listing
 from sinefield.errors import SinefieldError
 
@@ -284,10 +285,16 @@ DAMAGE = {
     "zero width": (changed(w=0), "image size 0x8"),
     "half pixel": (changed(h=7.5), "whole"),
     "wrong size": (changed(w=13), "pose file says 13x8"),
-    "fisheye": (changed(camera_model="OPENCV_FISHEYE"), "OPENCV_FISHEYE"),
+    "other model": (changed(camera_model="FISHEYE624"), "FISHEYE624' is not supported"),
+    "orthographic": (changed(orthographic=True), "'orthographic' lenses are not supported"),
+    "fisheye by its angle": (changed(fl_x=None, camera_angle_x=1.0, camera_model="OPENCV_FISHEYE"), "has no 'fl_x'"),
+    "flat panorama": (changed(camera_model="EQUIRECTANGULAR"), "twice as wide as high"),
+    "omega": (changed(camera_model="FOV", omega=4.0), "omega 4; it must be"),
     "model type": (changed(camera_model=["OPENCV"]), "not supported"),
-    "is_fisheye": (changed(is_fisheye=True), "is_fisheye"),
-    "k3": (changed_frame(k3=0.1), "k3"),
+    "is_fisheye": (changed(is_fisheye=True, camera_model="OPENCV"), "is_fisheye"),
+    "k5": (changed_frame(k5=0.1), "OPENCV lenses have no 'k5'"),
+    "p1 of a fisheye": (changed(p1=0.1, camera_model="OPENCV_FISHEYE"), "OPENCV_FISHEYE lenses have no 'p1'"),
+    "text k3": (changed(k3="0.1"), "'k3' is '0.1'"),
     "nan k1": (changed(k1=math.nan), "finite number"),
     "aabb_scale": (changed(aabb_scale=-1), "positive"),
     "offset": (changed(offset=[1, 2]), "offset"),
@@ -318,7 +325,6 @@ DAMAGE = {
     "empty image": (replaced(b""), "empty"),
     "no image": (replaced(b"not an image at all"), "001.png: cannot be read"),
     "truncated image": (truncated, "001.png: cannot be read"),
-    "other size": (lambda f: pixels(size=(12, 9)).save(write(f, w=None, h=None) / "images/001.png"), "one image size"),
     "wide image": (huge(20000, 10), "limit of 16384"),
     "large image": (huge(12000, 12000), "limit of 16384"),
     "bomb": (huge(16384, 16384), "limit of 16384|claims far more"),
@@ -332,6 +338,34 @@ def test_damage_is_one_clear_line(tmp_path, name):
     with pytest.raises(SinefieldError, match=message) as caught:
         load_posed(tmp_path)
     assert tmp_path.name in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_each_image_has_its_own_size(tmp_path):
+    write(tmp_path, 4, w=None, h=None)
+    pixels(size=(9, 12), seed=7).save(tmp_path / "images/001.png")
+    scene = load_posed(edit(tmp_path, fl_x=20.0, cx=3.0), holdout=4)
+    views = scene.training_views
+    assert [views.cameras.size(i) for i in range(3)] == [(9, 12), (12, 8), (12, 8)]
+    assert views.cameras.focal.tolist() == [[20, 20], [10, 10], [10, 10]]
+    assert views.cameras.centre.tolist() == [[3, 6], [6, 4], [6, 4]]
+    for index, image in enumerate([pixels(size=(9, 12), seed=7), pixels(seed=2), pixels(seed=3)]):
+        assert np.array_equal(views.image(index).numpy(), np.array(image))
+    assert scene.test.images.shape == (1, 8, 12, 3)
+    with pytest.raises(SinefieldError, match="differ in size"):
+        _ = views.images
+    chosen = views[torch.tensor([False, True, True])]
+    assert chosen.images.shape == (2, 8, 12, 3) and np.array_equal(chosen.images[1].numpy(), np.array(pixels(seed=3)))
+    half = load_posed(tmp_path, 2, holdout=4).training_views
+    assert [half.cameras.size(i) for i in range(3)] == [(4, 6), (6, 4), (6, 4)] and len(half.pixels) == 72
+
+
+def test_pixels_that_a_lens_does_not_show_are_said(tmp_path):
+    scene = load_posed(write(tmp_path, k1=-2.0), holdout=0)
+    views, fold = scene.training_views, math.sqrt(1 / 6)
+    reach = 10 * fold * (1 - 2 * fold**2)
+    seen = [[math.hypot(x - 5.5, y - 3.5) < reach for x in range(12)] for y in range(8)]
+    assert views.kept_of(0).tolist() == seen and 0 < np.sum(seen) < 96
+    assert f"{3 * (96 - np.sum(seen))} pixels show nothing" in scene.notes[0]
 
 
 def test_missing_places(tmp_path):

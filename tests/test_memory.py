@@ -13,9 +13,10 @@ from conftest import ROOT
 from PIL import Image
 from small import radiance_config
 
-import sinefield.data.photographs.images as images
+import sinefield.data.photographs.views as views
 from sinefield.cameras.cameras import orbit
-from sinefield.data.photographs.images import load_posed, room_for
+from sinefield.data.photographs.images import load_posed
+from sinefield.data.photographs.views import room_for
 from sinefield.errors import SinefieldError
 from sinefield.learning.evaluate import evaluate
 from sinefield.learning.train import train
@@ -30,7 +31,7 @@ MANY, SIZE = 4000, 256
 @pytest.fixture
 def mapped(monkeypatch, tmp_path):
     """Every set of photographs in a file."""
-    monkeypatch.setattr(images, "HELD", 0)
+    monkeypatch.setattr(views, "HELD", 0)
     monkeypatch.setenv("SINEFIELD_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -47,7 +48,7 @@ def test_a_set_in_a_file_trains_to_the_same_bits(photographs, tmp_path, mapped, 
     found = train(config, tmp_path / "mapped")
     scene = load_posed(photographs)
     assert files_mapped(mapped) == 2 and not list(mapped.iterdir())  # training and test views; no name is left
-    monkeypatch.setattr(images, "HELD", 1 << 30)
+    monkeypatch.setattr(views, "HELD", 1 << 30)
     held = load_posed(photographs)
     assert files_mapped(mapped) == 2 and torch.equal(held.train.images, scene.train.images)
     expected = train(config, tmp_path / "held")
@@ -136,5 +137,5 @@ def test_4000_photographs_are_not_held(tmp_path, monkeypatch):
     assert least.code == 0, least.output
     decoded = MANY * SIZE**2 * 3
     print(f"4,000 images: {used}; 40 images: {least}; bytes of pixels {decoded:,}")
-    assert decoded > images.HELD
+    assert decoded > views.HELD
     assert used.own - least.own < decoded / 10

@@ -20,7 +20,8 @@ from small import shape_config
 from sinefield.cameras.path_files import read_camera_path
 from sinefield.config import load_config
 from sinefield.data.photographs.dtu import read_matrices
-from sinefield.data.photographs.images import area_average, load_posed
+from sinefield.data.photographs.image_files import area_average
+from sinefield.data.photographs.images import load_posed
 from sinefield.data.picture import load_image
 from sinefield.data.surfaces.coloured import load_coloured
 from sinefield.data.surfaces.mesh_files import read_shape

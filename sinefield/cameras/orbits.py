@@ -65,7 +65,7 @@ def usual_orbit(cameras: Cameras) -> Orbit:
     offset = eyes - centre
     distance = offset.norm(dim=1).clamp(min=1e-9)
     elevation = torch.rad2deg(torch.asin((offset @ up / distance).clamp(-1, 1))).mean().clamp(-89, 89)
-    focal = cameras.focal[:, 0].double().mean() / cameras.width
+    focal = cameras.relative_focal[:, 0].mean()
     away, degrees, length = torch.stack([distance.mean(), elevation, focal]).tolist()
     return Orbit(_triple(centre), _triple(up), away, degrees, length, cameras.width, cameras.height)
 

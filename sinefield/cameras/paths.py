@@ -102,7 +102,7 @@ def through_path(cameras: Cameras, frames: int, size: Size = (None, None)) -> Ca
     at = np.linspace(0, times[-1], frames)
     positions = CubicSpline(times, c2w[:, :, 3], bc_type="natural")(at)
     turned = RotationSpline(times, rotations)(at).as_matrix()
-    focal = PchipInterpolator(times, cameras.focal[:, 0].double().numpy() / cameras.width)(at)
+    focal = PchipInterpolator(times, cameras.relative_focal[:, 0].numpy())(at)
     poses = torch.from_numpy(np.concatenate([turned, positions[:, :, None]], 2))
     return pinholes(poses, torch.from_numpy(focal), (cameras.width, cameras.height), size)
 
@@ -119,5 +119,5 @@ def box_depths(cameras: Cameras, aabb: Float[Tensor, "6"]) -> tuple[float, float
 
 def _as_cameras(poses: Tensor, cameras: Cameras, size: Size) -> Cameras:
     """Poses with the mean focal length of the cameras they were made from."""
-    focal = float(cameras.focal[:, 0].double().mean()) / cameras.width
+    focal = float(cameras.relative_focal[:, 0].mean())
     return pinholes(poses, focal, (cameras.width, cameras.height), size)

@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from sinefield.data.photographs.images import read_header, read_pixels, room_for
+from sinefield.data.photographs.image_files import read_header, read_pixels
 from sinefield.data.photographs.transforms import Frame
+from sinefield.data.photographs.views import room_for
 from sinefield.errors import SinefieldError
 from sinefield.files import read_bytes
 
@@ -33,7 +34,7 @@ class LabelledImages:
     """Square sRGB images and what is on them.
 
     Attributes:
-        images: (n, side, side, 3); large sets lie in a file, see `images.room_for`.
+        images: (n, side, side, 3); large sets lie in a file, see `views.room_for`.
         labels: (n,) places in `names`.
         test: (n,) whether an image is for the score only.
         names: of the classes.

@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from sinefield.cameras.cameras import check_downscale
-from sinefield.data.photographs.images import area_average, read_header, read_pixels, reference
+from sinefield.data.photographs.image_files import area_average, read_header, read_pixels
+from sinefield.data.photographs.images import reference
 from sinefield.data.photographs.transforms import Frame
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}

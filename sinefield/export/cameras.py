@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sinefield.data.photographs.images import read_header
+from sinefield.data.photographs.image_files import read_header
+from sinefield.data.photographs.lens_models import named
 from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.transforms import SPLITS, Frame
 from sinefield.errors import SinefieldError
@@ -12,8 +13,6 @@ from sinefield.export.flight import photographed
 from sinefield.files import check_output, write_text
 from sinefield.json_text import to_json
 from sinefield.store.fields import load_field
-
-LENS = ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
 
 
 def export_cameras(
@@ -48,16 +47,18 @@ def export_cameras(
         raise SinefieldError(f"{listing.source}: no view has an image file; add the image files")
     names = {split: [_name(frame, out) for frame in found] for split, found in frames.items()}
     box = source.aabb or listing.aabb or trained.aabb.tolist()
+    entries = [
+        _entry(frame, name) for split, found in frames.items() for frame, name in zip(found, names[split], strict=True)
+    ]
+    models = {entry["camera_model"] for entry in entries}
+    if len(models) == 1:  # nerfstudio looks for it here only
+        entries = [{key: value for key, value in entry.items() if key != "camera_model"} for entry in entries]
     content = {
-        "camera_model": "OPENCV",
+        **({"camera_model": models.pop()} if len(models) == 1 else {}),
         "aabb_scale": 1,
         "aabb": [list(map(float, box[:3])), list(map(float, box[3:]))],
         **{f"{split}_filenames": found for split, found in names.items()},
-        "frames": [
-            _entry(frame, name)
-            for split, found in frames.items()
-            for frame, name in zip(found, names[split], strict=True)
-        ],
+        "frames": entries,
     }
     write_text(out, to_json(content, indent=1) + "\n", overwrite)
     masks = sum(frame.mask is not None for found in frames.values() for frame in found)
@@ -73,7 +74,7 @@ def export_cameras(
 
 def _entry(frame: Frame, name: str) -> dict[str, Any]:
     width, height = read_header(frame)[0]
-    lens = dict(zip(LENS, frame.intrinsics(width, height), strict=True))
+    lens = named(*frame.lens_for(width, height))
     matrix = [*frame.c2w.tolist(), [0.0, 0.0, 0.0, 1.0]]
     return {"file_path": name, "w": width, "h": height, **lens, "transform_matrix": matrix}
 

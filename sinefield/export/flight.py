@@ -14,7 +14,8 @@ from sinefield.cameras.path_files import read_camera_path
 from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
 from sinefield.config import Config, RadianceDataConfig
 from sinefield.data.photographs.capture_cameras import choose_cameras, load_capture
-from sinefield.data.photographs.images import Views, load_posed
+from sinefield.data.photographs.images import load_posed
+from sinefield.data.photographs.views import Views
 from sinefield.errors import SinefieldError
 from sinefield.example_files import is_sine
 from sinefield.fields.base import Field, Painter, kind_of

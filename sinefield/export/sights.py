@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from sinefield.cameras.cameras import Cameras
+from sinefield.cameras.cameras import Cameras, joined
 from sinefield.cameras.orbits import Size, pinholes
 from sinefield.data.photographs.capture_cameras import load_capture
 from sinefield.errors import SinefieldError
@@ -77,7 +76,7 @@ def _photographed(
     cameras = load_capture(source.path, source.downscale, source.holdout).cameras
     chosen = np.unique(np.linspace(0, len(cameras) - 1, min(count, len(cameras))).round().astype(int)).tolist()
     cameras = cameras[chosen]
-    focal = cameras.focal.mean(1) / cameras.width
+    focal = cameras.relative_focal[:, 0]
     return pinholes(cameras.c2w, focal, (cameras.width, cameras.height), _fitted(cameras, longest))
 
 
@@ -85,14 +84,6 @@ def _fitted(cameras: Cameras, longest: int) -> Size:
     """Width and height, made smaller where they are longer."""
     share = min(longest / max(cameras.width, cameras.height), 1.0)
     return max(round(cameras.width * share), 1), max(round(cameras.height * share), 1)
-
-
-def joined(turns: Sequence[Cameras]) -> Cameras:
-    """Cameras of one size as one."""
-    c2w, focal, centre, distortion = (
-        torch.cat([getattr(turn, name) for turn in turns]) for name in ("c2w", "focal", "centre", "distortion")
-    )
-    return Cameras(c2w, focal, centre, distortion, turns[0].width, turns[0].height)
 
 
 def _range(depths: Float[np.ndarray, "h w"], solid: np.ndarray) -> Float[np.ndarray, "h w"]:

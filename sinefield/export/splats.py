@@ -25,7 +25,7 @@ from sinefield.render.splats import Splats, draw
 from sinefield.version import __version__
 
 COUNT, MOST = 50_000, 1_000_000
-VIEWS, LONGEST = 64, 256
+VIEWS, LONGEST = 100, 256
 """Cameras that look at a field, and pixels along the longer side of their pictures."""
 STEPS, MAX_STEPS = 1_000, 100_000
 DEGREE, MAX_DEGREE = 2, 3

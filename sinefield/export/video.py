@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from sinefield.data.photographs.images import reference
 from sinefield.errors import SinefieldError
@@ -88,10 +89,18 @@ def _check_look(channel: str, alpha: bool, flight: Flight) -> None:
 def _frames(
     painter: Painter, flown: Flown, channel: str, alpha: bool, span: tuple[float, float]
 ) -> Iterator[np.ndarray]:
+    largest = flown.cameras.every_size.amax(0).tolist()
     for i in range(len(flown.cameras)):
         layers = painter.layers(flown.cameras, i, normals=channel == "normals")
         image = picture(layers, channel, painter.background, span, alpha)
         if flown.photographs is not None:
-            photograph = reference(flown.photographs.images[i], painter.background.tolist()).numpy()
-            image = np.concatenate([image, photograph], 1)
+            photograph = reference(flown.photographs.image(i), painter.background.tolist()).numpy()
+            image = np.concatenate([padded(image, largest), padded(photograph, largest)], 1)
         yield with_legend(image, *span) if channel == "depth" else image
+
+
+def padded(image: UInt8[np.ndarray, "h w c"], size: Sequence[int]) -> UInt8[np.ndarray, "y x c"]:
+    """An image in the middle of a black one of `size` (w, h): a video's frames are of one size."""
+    (height, width), (x, y) = image.shape[:2], size
+    left, top = (x - width) // 2, (y - height) // 2
+    return np.pad(image, ((top, y - height - top), (left, x - width - left), (0, 0)))

@@ -6,12 +6,14 @@ Images are (..., h, w, 3) sRGB, float from 0 to 1 or uint8.
 import math
 import warnings
 from collections.abc import Iterable
-from itertools import zip_longest
+from itertools import repeat, zip_longest
 from pathlib import Path
 from typing import TypedDict, cast
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
+from scipy.ndimage import minimum_filter
 from torch import Tensor
 
 from sinefield.errors import SinefieldError
@@ -20,17 +22,32 @@ SSIM_WINDOW = 11  # pixels: the Gaussian of sigma 1.5 cut at 3.5 sigma
 BACKBONES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}  # as torchvision names them
 
 
-def psnr(prediction: Shaped[Tensor, "*n h w 3"], reference: Shaped[Tensor, "*n h w 3"]) -> Float[Tensor, "*n"]:
-    """Peak signal-to-noise ratio in dB of each view, (*n,) float64; infinite where the images are equal."""
+def psnr(
+    prediction: Shaped[Tensor, "*n h w 3"],
+    reference: Shaped[Tensor, "*n h w 3"],
+    kept: Bool[Tensor, "h w"] | None = None,
+) -> Float[Tensor, "*n"]:
+    """Peak signal-to-noise ratio in dB of each view, (*n,) float64; infinite where the images are equal.
+
+    Of the pixels `kept`, where given; NaN where these are none.
+    """
     prediction, reference = comparable(prediction, reference)
+    if kept is not None:
+        square = (prediction - reference).square().mean(-1)[..., kept.to(prediction.device)]
+        return -10 * square.mean(-1).log10()
     return -10 * (prediction - reference).square().mean((-3, -2, -1)).log10()
 
 
-def ssim(prediction: Shaped[Tensor, "*n h w 3"], reference: Shaped[Tensor, "*n h w 3"]) -> Float[Tensor, "*n"]:
+def ssim(
+    prediction: Shaped[Tensor, "*n h w 3"],
+    reference: Shaped[Tensor, "*n h w 3"],
+    kept: Bool[Tensor, "h w"] | None = None,
+) -> Float[Tensor, "*n"]:
     """Structural similarity of each view, (*n,) float64, at most 1.
 
     As Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5, K1 0.01, K2 0.03, data range 1; the mean over the
-    pixels whose window lies inside the image, and over the colour channels.
+    pixels whose window lies inside the image, and over the colour channels. Of the windows that hold only pixels
+    `kept`, where given; NaN where these are none.
 
     Raises:
         SinefieldError: images smaller than the window, or of different shapes.
@@ -46,7 +63,12 @@ def ssim(prediction: Shaped[Tensor, "*n h w 3"], reference: Shaped[Tensor, "*n h
     pairs = zip(*(x.reshape(-1, height, width, 3).cpu().numpy() for x in (prediction, reference)), strict=True)
     wang = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
     # Without its full picture the function returns a number, which its types do not say.
-    values = [float(cast(float, structural_similarity(a, b, channel_axis=-1, **wang))) for a, b in pairs]
+    if kept is None:
+        values = [float(cast(float, structural_similarity(a, b, channel_axis=-1, **wang))) for a, b in pairs]
+    else:
+        inside = np.asarray(minimum_filter(kept.cpu().numpy(), SSIM_WINDOW, mode="constant", cval=0), bool)
+        maps = (structural_similarity(a, b, channel_axis=-1, full=True, **wang) for a, b in pairs)
+        values = [float(np.asarray(each[1])[inside].mean()) if inside.any() else math.nan for each in maps]
     return torch.tensor(values, dtype=torch.float64).reshape(prediction.shape[:-3])
 
 
@@ -98,16 +120,18 @@ class Lpips:
 
 
 class ViewScores(TypedDict):
-    """Means over views, PSNR in dB, and the score of each view."""
+    """Means over views, PSNR in dB, and the score of each view; None of one that cannot be measured."""
 
     psnr: float
     ssim: float | None
-    psnr_per_view: list[float]
+    psnr_per_view: list[float | None]
     ssim_per_view: list[float | None]
 
 
 def score_views(
-    predictions: Iterable[Float[Tensor, "h w 3"]], references: Iterable[UInt8[Tensor, "h w 3"]]
+    predictions: Iterable[Float[Tensor, "h w 3"]],
+    references: Iterable[UInt8[Tensor, "h w 3"]],
+    kept: Iterable[Bool[Tensor, "h w"] | None] | None = None,
 ) -> ViewScores:
     """PSNR and SSIM of rendered views, by the protocol every table here uses.
 
@@ -116,6 +140,7 @@ def score_views(
     Arguments:
         predictions: (h, w, 3) renderings from 0 to 1, one a view; a generator keeps memory small.
         references: (h, w, 3) 8-bit images over the same background, as `data.images.reference` makes them.
+        kept: (h, w) which pixels count, one a view; a view without any is left out of the means.
 
     Returns:
         Plain Python numbers.
@@ -124,23 +149,31 @@ def score_views(
     Raises:
         SinefieldError: no views, different numbers of them, shapes that disagree, or values that are not finite.
     """
-    psnrs: list[float] = []
+    psnrs: list[float | None] = []
     ssims: list[float | None] = []
+    parts = repeat(None) if kept is None else iter(kept)
     for prediction, reference in zip_longest(predictions, references):
+        part = next(parts, None)
         if prediction is None or reference is None:
             raise SinefieldError("predictions and references differ in number; give as many of one as of the other")
         if prediction.is_floating_point():
             if not prediction.isfinite().all():
                 raise SinefieldError(f"view {len(psnrs)}: rendering holds NaN or Inf; lower the learning rate")
             prediction = (prediction.clamp(0, 1) * 255).round().to(torch.uint8)
-        psnrs.append(psnr(prediction, reference).item())
+        psnrs.append(_known(psnr(prediction, reference, part)))
         small = min(prediction.shape[:2]) < SSIM_WINDOW
-        ssims.append(None if small else ssim(prediction, reference).item())
+        ssims.append(None if small else _known(ssim(prediction, reference, part)))
     if not psnrs:
         raise SinefieldError("no views to score; give at least one test view")
-    known = [value for value in ssims if value is not None]
-    mean_ssim = sum(known) / len(known) if len(known) == len(ssims) else None
-    return {"psnr": sum(psnrs) / len(psnrs), "ssim": mean_ssim, "psnr_per_view": psnrs, "ssim_per_view": ssims}
+    counted, known = ([value for value in values if value is not None] for values in (psnrs, ssims))
+    if not counted:
+        raise SinefieldError("masks leave no pixel of any view to score; look at the masks (white is what counts)")
+    mean_ssim = sum(known) / len(known) if known and (kept is not None or len(known) == len(ssims)) else None
+    return {"psnr": sum(counted) / len(counted), "ssim": mean_ssim, "psnr_per_view": psnrs, "ssim_per_view": ssims}
+
+
+def _known(value: Tensor) -> float | None:
+    return None if bool(value.isnan()) else value.item()
 
 
 def comparable(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """The occupancy grid: which cells of the box are worth a sample."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -170,7 +170,7 @@ def marcher(device: torch.device, asked: str = "auto") -> Choice:
 def visual_hull(
     points: Float[Tensor, "n 3"],
     project: Callable[[int, Float[Tensor, "n 3"]], tuple[Float[Tensor, "n 2"], Float[Tensor, "n"]]],
-    masks: Shaped[Tensor, "views h w"],
+    masks: Iterable[Shaped[Tensor, "h w"]],
     reach: Float[Tensor, "views"] | float,
 ) -> Bool[Tensor, "n"]:
     """Which points no view rules out: a point is ruled out where a view sees it on transparent pixels only.
@@ -178,19 +178,19 @@ def visual_hull(
     Args:
         points: world units, the centres of a grid's cells.
         project: view index and points to pixels and depth along the viewing axis.
-        masks: not zero where an image is not fully transparent; looked at one view at a time.
+        masks: a view's each, not zero where its image is not fully transparent; looked at one at a time.
         reach: radius in world units around a point that must be covered, half a cell's diagonal;
             turned into pixels by each view's depth and focal length, given here as focal × radius.
     """
     alive = torch.ones(len(points), dtype=torch.bool)
-    height, width = masks.shape[1:]
-    for view in range(len(masks)):
+    for view, mask in enumerate(masks):
+        height, width = mask.shape
         index = alive.nonzero()[:, 0]
         pixels, depth = project(view, points[index])
         radius = torch.as_tensor(reach)[view] if torch.as_tensor(reach).ndim else torch.as_tensor(reach)
         size = (radius / depth.clamp(min=1e-6)).ceil().clamp(1, max(height, width))
         # Summed-area table: any opaque pixel within the square that the cell's ball projects to?
-        table = F.pad((masks[view] != 0).float().cumsum(0).cumsum(1), (1, 0, 1, 0))
+        table = F.pad((mask != 0).float().cumsum(0).cumsum(1), (1, 0, 1, 0))
         x0, x1 = (pixels[:, 0] - size).floor().clamp(0, width), (pixels[:, 0] + size).ceil().clamp(0, width)
         y0, y1 = (pixels[:, 1] - size).floor().clamp(0, height), (pixels[:, 1] + size).ceil().clamp(0, height)
         x0, x1, y0, y1 = (v.long() for v in (x0, x1, y0, y1))

@@ -64,8 +64,10 @@ def forward_frame(cameras: Cameras, near: float) -> ForwardFrame:
         near: distance of the near plane along the mean viewing axis, world units.
 
     Raises:
-        SinefieldError: cameras that do not all look one way.
+        SinefieldError: cameras that do not all look one way, or see more than a perspective does.
     """
+    if not cameras.is_perspective:
+        raise SinefieldError("field.space is ndc, which needs perspective lenses; use contracted")
     poses = cameras.c2w.double()
     back, up = poses[:, :, 2].mean(0), poses[:, :, 1].mean(0)
     length = back.norm().clamp(min=1e-9)
@@ -78,7 +80,7 @@ def forward_frame(cameras: Cameras, near: float) -> ForwardFrame:
     right = right / right.norm()
     turn = torch.stack([right, torch.linalg.cross(back, right), back])
     offset = -turn @ poses[:, :, 3].mean(0)
-    angles = 2 * cameras.focal.double().mean(0) / torch.tensor([cameras.width, cameras.height], dtype=torch.float64)
+    angles = 2 * cameras.relative_focal.mean(0)
     return ForwardFrame((torch.cat([turn, offset[:, None]], 1) / near).float(), angles.float())
 
 
@@ -126,11 +128,10 @@ def from_ndc(points: Float[Tensor, "n 3"], frame: ForwardFrame) -> Float[Tensor,
 
 def ndc_box(cameras: Cameras, frame: ForwardFrame) -> Float[Tensor, "6"]:
     """The box of NDC that the cameras see between the near plane and infinity."""
-    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]) * torch.tensor(
-        [cameras.width, cameras.height], dtype=torch.float32
-    )
+    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    corners = (corners * cameras.every_size[:, None]).reshape(-1, 2)
     index = torch.arange(len(cameras)).repeat_interleave(4)
-    start, slope = to_ndc(*cameras.rays(index, corners.repeat(len(cameras), 1)), frame)
+    start, slope = to_ndc(*cameras.rays(index, corners), frame)
     ends = start + slope * ((1 - start[:, 2]) / slope[:, 2])[:, None]
     seen = torch.cat([start, ends])
     low, high = seen.amin(0), seen.amax(0)

@@ -78,7 +78,7 @@ def draw(
     Raises:
         SinefieldError: cameras with distortion.
     """
-    if bool(cameras.distortion.any()):
+    if cameras.has_bent_lens:
         raise SinefieldError("splats are drawn without lens distortion; give pinhole cameras")
     flat = flatten(splats, cameras, index, thinned)
     run = choose("splats", flat.centres.device, flat.centres.dtype, 1).function or blend_reference

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from sinefield.cameras.cameras import Cameras
-from sinefield.data.photographs.images import frame_cameras, read_header
+from sinefield.cameras.cameras import Cameras, joined
+from sinefield.data.photographs.image_files import read_header
 from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.transforms import Frame
+from sinefield.data.photographs.views import frame_cameras
 from sinefield.errors import SinefieldError
 from sinefield.strict import nearest
 
@@ -37,12 +37,15 @@ def load_capture(path: str, downscale: int = 1, holdout: int = 8) -> Capture:
     frames = listing.frames["train"]
     if not frames:
         raise SinefieldError(f"{listing.source}: no training view has an image file; add the image files")
-    size, downscale = read_header(frames[0])[0], downscale // listing.reduction
+    downscale //= listing.reduction
     held_out = [frame for split in ("val", "test") for frame in listing.frames.get(split, [])]
-    others = [(frame.name, frame_cameras([frame], size, downscale)) for frame in held_out]
+
+    def cameras_of(some: list[Frame]) -> Cameras:
+        return frame_cameras(some, [read_header(frame)[0] for frame in some], downscale)
+
+    others = [(frame.name, cameras_of([frame])) for frame in held_out]
     bounds = None if listing.bounds is None else (float(listing.bounds[0]), float(listing.bounds[1]))
-    cameras = frame_cameras(frames, size, downscale)
-    return Capture(cameras, [frame.name for frame in frames], others, bounds, str(listing.source))
+    return Capture(cameras_of(frames), [frame.name for frame in frames], others, bounds, str(listing.source))
 
 
 def choose_cameras(capture: Capture, chosen: Sequence[str]) -> Cameras:
@@ -53,10 +56,7 @@ def choose_cameras(capture: Capture, chosen: Sequence[str]) -> Cameras:
         SinefieldError: no such view, or several of that name.
     """
     found = [_by_index(capture, text) if text.lstrip("-").isdigit() else _by_name(capture, text) for text in chosen]
-    c2w, focal, centre, distortion = (
-        torch.cat([getattr(camera, part) for camera in found]) for part in ("c2w", "focal", "centre", "distortion")
-    )
-    return Cameras(c2w, focal, centre, distortion, found[0].width, found[0].height)
+    return joined(found)
 
 
 def _by_index(capture: Capture, text: str) -> Cameras:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sinefield.data.photographs.images import read_header
+from sinefield.data.photographs.image_files import read_header
 from sinefield.data.photographs.inspect import suggested_space
 from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.shared import image_folders

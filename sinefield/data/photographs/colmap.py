@@ -60,7 +60,7 @@ def read_colmap(path: Path, splits: Sequence[str], holdout: int, downscale: int)
         downscale: how many times smaller than the full size the images are wanted.
 
     Raises:
-        SinefieldError: several models, a malformed one, a lens that k1 k2 p1 p2 do not describe, no images.
+        SinefieldError: several models, a malformed one, a lens that is not read, no images.
     """
     folder = choose_model(path)
     model = read_model(folder)
@@ -122,8 +122,7 @@ def read_model(folder: Path) -> Model:
     """Read a model's files; points3D may be absent.
 
     Raises:
-        SinefieldError: a file is missing, truncated or inconsistent, or an image's camera is no pinhole with k1 k2 p1
-            p2.
+        SinefieldError: a file is missing, truncated or inconsistent, or an image's camera model is not read.
     """
     parts = []
     for name, readers in READERS.items():

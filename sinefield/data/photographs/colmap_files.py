@@ -13,28 +13,12 @@ from typing import Any
 import numpy as np
 
 from sinefield.cameras.cameras import rigid
-from sinefield.data.photographs.transforms import LENS_KEYS, is_number
+from sinefield.data.photographs.lens_models import ADVICE, COLMAP_MODELS, LENS_KEYS, UNREAD_MODELS, is_number
 from sinefield.errors import SinefieldError
 from sinefield.files import read_bytes, read_text
 
-MODELS = {  # by number: name, and what its parameters are called in a lens; f stands for both focal lengths
-    0: ("SIMPLE_PINHOLE", ("f", "cx", "cy")),
-    1: ("PINHOLE", ("fl_x", "fl_y", "cx", "cy")),
-    2: ("SIMPLE_RADIAL", ("f", "cx", "cy", "k1")),
-    3: ("RADIAL", ("f", "cx", "cy", "k1", "k2")),
-    4: ("OPENCV", ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")),
-}
-OTHERS = {  # models whose images cannot be used: by number, name and count of parameters
-    5: ("OPENCV_FISHEYE", 8),
-    6: ("FULL_OPENCV", 12),
-    7: ("FOV", 5),
-    8: ("SIMPLE_RADIAL_FISHEYE", 4),
-    9: ("RADIAL_FISHEYE", 5),
-    10: ("THIN_PRISM_FISHEYE", 12),
-    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
-}
 MAX_BYTES = 4 << 30
-PARAMETERS = dict(MODELS.values())
+PARAMETERS = dict(COLMAP_MODELS.values())
 
 
 @dataclass(frozen=True)
@@ -63,16 +47,15 @@ def make_lens(model: str, width: int, height: int, values: Sequence[float], wher
     lens = dict(zip(PARAMETERS[model], map(float, values), strict=True))
     if "f" in lens:
         lens["fl_x"] = lens["fl_y"] = lens.pop("f")
-    if min(lens["fl_x"], lens["fl_y"]) <= 0 or min(width, height) < 1:
+    if min(lens.get("fl_x", 1), lens.get("fl_y", 1)) <= 0 or min(width, height) < 1:
         raise SinefieldError(f"{where}: focal length or image size is not positive; reconstruct the poses again")
     return dict.fromkeys(LENS_KEYS) | lens | {"w": width, "h": height, "camera_model": model}
 
 
 def unsupported(model: str | int, where: str) -> SinefieldError:
-    """The one line for a camera model that is no pinhole with k1 k2 p1 p2."""
+    """The one line for a camera model that is not read."""
     return SinefieldError(
-        f"{where}: camera model {str(model)[:40]} is not supported ({', '.join(PARAMETERS)} are); "
-        "undistort with 'colmap image_undistorter' and give the result"
+        f"{where}: camera model {str(model)[:40]} is not supported; {ADVICE} (docs/captures.md lists the models)"
     )
 
 
@@ -159,13 +142,13 @@ def binary_cameras(path: Path) -> dict[int, dict[str, Any] | SinefieldError]:
     for _ in range(source.count(24)):
         number, model, width, height = source.take("IiQQ")
         where = f"{path}, camera {number}"
-        if model in OTHERS:
-            source.need(8 * OTHERS[model][1])
-            add(entries, number, unsupported(OTHERS[model][0], where), where)
+        if model in UNREAD_MODELS:
+            source.need(8 * UNREAD_MODELS[model][1])
+            add(entries, number, unsupported(UNREAD_MODELS[model][0], where), where)
             continue
-        if model not in MODELS:
+        if model not in COLMAP_MODELS:
             raise unsupported(f"number {model}", where)
-        name, keys = MODELS[model]
+        name, keys = COLMAP_MODELS[model]
         add(entries, number, make_lens(name, width, height, source.take(f"{len(keys)}d"), where), where)
     source.finish()
     return entries

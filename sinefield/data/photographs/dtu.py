@@ -18,8 +18,9 @@ from jaxtyping import Float
 from scipy.linalg import rq
 
 from sinefield.cameras.cameras import LARGEST, rigid
+from sinefield.data.photographs.lens_models import LENS_KEYS
 from sinefield.data.photographs.shared import check_spread, image_names, npy_header
-from sinefield.data.photographs.transforms import LENS_KEYS, Frame, Listing, divide, find_image
+from sinefield.data.photographs.transforms import Frame, Listing, divide, find_image
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 

@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.ndimage import laplace
 from tqdm import tqdm
 
+from sinefield.cameras.lenses import directions
+from sinefield.cameras.pixel_rays import lens_notes
 from sinefield.config import RadianceConfig, load_config
-from sinefield.data.photographs.images import decoders, read_header, read_pixels, uprighted
+from sinefield.data.photographs.image_files import decoders, read_header, read_pixels
+from sinefield.data.photographs.images import uprighted
+from sinefield.data.photographs.lens_models import model_of
 from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.shared import FORWARD, SPREAD, image_folders
 from sinefield.data.photographs.transforms import Frame, Listing, check_box
+from sinefield.data.photographs.views import frame_cameras
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_path, check_output
 
@@ -37,8 +43,7 @@ def inspect(path: str | Path, out: str | Path | None = None, overwrite: bool = F
         The findings (lengths in world units), and the same as text.
 
     Raises:
-        SinefieldError: what `load_posed` refuses, but for images of several sizes, which are listed; a scene file of
-            a shape; `out` exists or has an unknown suffix.
+        SinefieldError: what `load_posed` refuses; a scene file of a shape; `out` exists or has an unknown suffix.
     """
     path, box, holdout = Path(path), None, 8
     if out is not None:
@@ -69,8 +74,9 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
     if not frames:
         raise SinefieldError(f"{listing.source}: no usable frames ({listing.skipped} lack their image); add the images")
     sizes = [read_header(frame)[0] for frame in frames]
-    lenses = np.array([frame.intrinsics(*size) for frame, size in zip(frames, sizes, strict=True)])
-    angles = np.degrees(2 * np.arctan(np.array(sizes) / 2 / lenses[:, :2]))
+    found = [frame.lens_for(*size) for frame, size in zip(frames, sizes, strict=True)]
+    lenses = np.array([numbers for _, numbers in found])
+    angles = np.array([view_degrees(*lens, size) for lens, size in zip(found, sizes, strict=True)])
     c2w = np.stack([frame.c2w for frame in frames])
     positions = c2w[:, :, 3]
     report = {
@@ -84,6 +90,7 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         "focal_pixels": [float(lenses[:, :2].min()), float(lenses[:, :2].max())],
         "view_degrees": np.median(angles, 0).tolist(),
         "distorted": bool(lenses[:, 4:].any()),
+        "lenses": dict(Counter(model_of(frame.lens, frame.where) for frame in frames).most_common()),
         "box": box,
         "near_far": listing.bounds,
         "sparse_points": None if listing.points is None else len(listing.points),
@@ -97,8 +104,6 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         listed = sorted(blurred, key=blurred.__getitem__)
         more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
         hints.append(f"less sharp than half the others' median: {', '.join(listed[:5])}{more}; leave them out")
-    if len(report["image_sizes"]) > 1:
-        hints.append("images differ in size; one dataset must have one image size")
     span = float(np.linalg.norm(np.ptp(positions, 0)))
     near = listing.bounds[0] if listing.bounds else float(np.abs(positions).max())
     if len(frames) > 1 and span <= SPREAD * near:
@@ -110,7 +115,17 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         inside = len(frames) if listing.beyond else found["cameras_inside_box"]
         report |= found | {"suggested_space": suggested_space(c2w, inside, listing.bounds)}
         hints += more
-    return report | {"notes": list(listing.notes), "hints": hints}
+    notes = [*listing.notes, *lens_notes([frame_cameras(frames, sizes, 1)])]
+    return report | {"notes": notes, "hints": hints}
+
+
+def view_degrees(projection: int, numbers: list[float], size: tuple[int, int]) -> tuple[float, float]:
+    """How much a lens sees across and down, in degrees, through the middle of the picture."""
+    fx, fy, _, _, *distortion = numbers
+    ends = torch.tensor([[size[0] / 2 / fx, 0.0], [0.0, size[1] / 2 / fy]], dtype=torch.float64)
+    seen, _ = directions(ends, torch.tensor([distortion], dtype=torch.float64), projection)
+    away = torch.atan2(seen[:, :2].norm(dim=1), -seen[:, 2]) * 360 / torch.pi
+    return float(away[0]), float(away[1])
 
 
 def sharpness(frames: list[Frame], sizes: list[tuple[int, int]]) -> dict[str, float]:
@@ -199,6 +214,7 @@ def as_text(report: dict[str, Any]) -> str:
     lens = f"focal {low:.1f}" + (f" to {high:.1f}" if high > low else "") + " pixels, view "
     lens += "x".join(f"{angle:.0f}" for angle in report["view_degrees"]) + " degrees"
     lens += ", distorted" if report["distorted"] else ""
+    lens += "; " + ", ".join(f"{n} {model}" for model, n in report["lenses"].items())
     lines = [
         report["source"],
         f"views    {views}; {missing}",

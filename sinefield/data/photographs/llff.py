@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sinefield.cameras.cameras import LARGEST, rigid
+from sinefield.data.photographs.lens_models import LENS_KEYS
 from sinefield.data.photographs.shared import (
     check_bounds,
     check_spread,
@@ -20,7 +21,7 @@ from sinefield.data.photographs.shared import (
     image_names,
     npy_header,
 )
-from sinefield.data.photographs.transforms import LENS_KEYS, Frame, Listing, divide, find_image
+from sinefield.data.photographs.transforms import Frame, Listing, divide, find_image
 from sinefield.errors import SinefieldError
 from sinefield.files import require_file
 

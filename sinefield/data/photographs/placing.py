@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sinefield.data.photographs.box import placed
-from sinefield.data.photographs.images import straight
+from sinefield.data.photographs.image_files import straight
 from sinefield.data.photographs.listing import read_listing
 from sinefield.data.photographs.transforms import SPLITS, Listing
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from sinefield.data.photographs.images import EXIF_ORIENTATION, FORMATS, MAX_PIXELS, MAX_SIDE
+from sinefield.data.photographs.image_files import EXIF_ORIENTATION, FORMATS, MAX_PIXELS, MAX_SIDE
 from sinefield.data.photographs.shared import image_folders, image_names
 from sinefield.errors import SinefieldError
 

@@ -4,7 +4,6 @@ Files come from the internet: nothing is read outside the data folder, and every
 """
 
 import json
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,23 +13,18 @@ from typing import Any
 import numpy as np
 
 from sinefield.cameras.cameras import rigid
+from sinefield.data.photographs.lens_models import LENS_KEYS, intrinsics, is_number, number
 from sinefield.data.photographs.sparse_points import read_points
 from sinefield.errors import SinefieldError
 from sinefield.files import read_bytes
 from sinefield.json_text import from_json
 
-SHORTEST_FOCAL, LONGEST_FOCAL = 1e-3, 1e9  # pixels: beyond these, rays in float32 are no rays any more
 MAX_BYTES = 256 << 20
 SPLITS = ("train", "val", "test")
 EXTENSIONS = (".png", ".jpg", ".jpeg")  # tried in turn where a file_path has none, as Blender's do
 ENDINGS = (*EXTENSIONS, ".tif", ".tiff", ".webp", ".bmp")
 Stems = dict[Path, dict[str, list[str]]]
-PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
-OTHER_LENSES = ("is_fisheye", "ftheta_p0", "latlong", "equirectangular", "orthographic")
-UNSUPPORTED = ("k3", "k4", "k5", "k6")
-LENS_NUMBERS = ("camera_angle_x", "camera_angle_y", "fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
 STATED, BLENDER = "the file's aabb", "the usual one of Blender's scenes"
-LENS_KEYS = (*LENS_NUMBERS, "w", "h", *UNSUPPORTED, *OTHER_LENSES, "camera_model")
 
 
 @dataclass(frozen=True)
@@ -67,32 +61,18 @@ class Frame:
             raise SinefieldError(f"{self.where}: image size {width:g}x{height:g}; w, h must be positive and whole")
         return int(width), int(height)
 
-    def intrinsics(self, width: int, height: int) -> list[float]:
-        """fx, fy, cx, cy (pixels), k1, k2, p1, p2 for an image of this size.
-
-        Raises:
-            SinefieldError: no focal length, a value that is no number, or a lens that k1 k2 p1 p2 do not describe.
-        """
-        check_model(self.lens, self.where)
-        get = {key: number(self.lens, key, self.where) for key in LENS_NUMBERS}
-        fx, fy = get["fl_x"], get["fl_y"]
-        if fx is None:
-            fx = focal_from_angle(get["camera_angle_x"], width, self.where)
-            if fy is None and get["camera_angle_y"] is not None:
-                fy = focal_from_angle(get["camera_angle_y"], height, self.where)
-        fy = fx if fy is None else fy
-        if not all(SHORTEST_FOCAL < f < LONGEST_FOCAL for f in (fx, fy)):
-            raise SinefieldError(
-                f"{self.where}: focal length {fx:g}, {fy:g}; fl_x and fl_y must be pixels between {SHORTEST_FOCAL:g} "
-                f"and {LONGEST_FOCAL:g}"
-            )
-        cx = width / 2 if get["cx"] is None else get["cx"]
-        cy = height / 2 if get["cy"] is None else get["cy"]
+    def lens_for(self, width: int, height: int) -> tuple[int, list[float]]:
+        """Projection and numbers for an image of this size; see `lens_models.intrinsics`, also for what is refused."""
         full = self.declared_size()
-        if self.reduction > 1 and full is not None:  # a resized image shows the whole of the full one, however rounded
-            across, down = width / full[0], height / full[1]
-            fx, fy, cx, cy = fx * across, fy * down, cx * across, cy * down
-        return [fx, fy, cx, cy, *(get[key] or 0.0 for key in ("k1", "k2", "p1", "p2"))]
+        if self.reduction == 1 or full is None:
+            return intrinsics(self.lens, width, height, self.where)
+        projection, (fx, fy, cx, cy, *rest) = intrinsics(self.lens, *full, self.where)
+        across, down = width / full[0], height / full[1]  # it shows the whole of the full one, however rounded
+        return projection, [fx * across, fy * down, cx * across, cy * down, *rest]
+
+    def intrinsics(self, width: int, height: int) -> list[float]:
+        """fx, fy, cx, cy (pixels) and distortion for an image of this size."""
+        return self.lens_for(width, height)[1]
 
 
 @dataclass(frozen=True)
@@ -384,42 +364,3 @@ def check_box(values: Sequence[Any], where: str) -> np.ndarray:
     if len(values) != 6 or not all(is_number(v) for v in values) or any(values[i] >= values[i + 3] for i in range(3)):
         raise SinefieldError(f"{where} must be xmin ymin zmin xmax ymax zmax with each min below its max; correct it")
     return np.array(values, dtype=np.float64)
-
-
-def check_model(lens: dict[str, Any], where: str) -> None:
-    """Refuse lenses that OpenCV's k1 k2 p1 p2 cannot describe rather than train on wrong rays."""
-    model = lens["camera_model"]
-    if model is not None and model not in PINHOLE_MODELS:
-        raise SinefieldError(
-            f"{where}: camera_model '{str(model)[:40]}' is not supported; undistort the images to PINHOLE"
-        )
-    for key in OTHER_LENSES:
-        if lens[key]:
-            raise SinefieldError(f"{where}: '{key}' lenses are not supported; undistort the images to a pinhole camera")
-    for key in UNSUPPORTED:
-        if number(lens, key, where):
-            raise SinefieldError(f"{where}: distortion '{key}' is not supported; undistort the images")
-
-
-def focal_from_angle(angle: float | None, pixels: int, where: str) -> float:
-    """Focal length in pixels from a field of view in radians across `pixels`."""
-    if angle is None:
-        raise SinefieldError(f"{where}: has neither 'fl_x' nor 'camera_angle_x'; add the focal length in pixels")
-    if not 0 < angle < math.pi:
-        raise SinefieldError(f"{where}: camera angle {angle:g}; it must be radians between 0 and pi")
-    return 0.5 * pixels / math.tan(0.5 * angle)
-
-
-def number(values: dict[str, Any], key: str, where: str) -> float | None:
-    """values[key] as a finite float; None where absent or null."""
-    value = values.get(key)
-    if value is None:
-        return None
-    if not is_number(value):
-        raise SinefieldError(f"{where}: '{key}' is {repr(value)[:40]}; expected a finite number")
-    return float(value)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number small enough for float32 arithmetic on it."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9

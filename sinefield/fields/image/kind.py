@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sinefield.compress.container import Packed
 from sinefield.config import ImageConfig, ImageFieldConfig
-from sinefield.data.photographs.images import MAX_PIXELS, MAX_SIDE, area_average
+from sinefield.data.photographs.image_files import MAX_PIXELS, MAX_SIDE, area_average
 from sinefield.data.picture import load_image
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, network_numbers, register_kind

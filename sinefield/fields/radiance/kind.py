@@ -14,7 +14,8 @@ from torch import Tensor
 from sinefield.cameras.orbits import Orbit
 from sinefield.compress.container import Packed
 from sinefield.config import RadianceConfig, RadianceFieldConfig, RadianceTrainingConfig
-from sinefield.data.photographs.images import MAX_SIDE, PosedScene
+from sinefield.data.photographs.image_files import MAX_SIDE
+from sinefield.data.photographs.images import PosedScene
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
 from sinefield.fields.radiance.field import RadianceField

@@ -48,7 +48,7 @@ class RadiancePainter(Painter):
 
     def layers(self, cameras: Cameras, index: int, normals: bool = False) -> Layers:
         """What camera `index` sees; normals are those of the density at the mean depth."""
-        field, shape = self.field, (cameras.height, cameras.width)
+        field, shape = self.field, cameras.size(index)[::-1]
         rays_o, rays_d = (rays.to(field.aabb.device) for rays in cameras.view(index))
         pixels = field.render(rays_o, rays_d)
         depths = pixels.depths / pixels.opacities.clamp(min=1e-6)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sinefield.config import RadianceConfig
-from sinefield.data.photographs.images import PosedScene, Views, reference
+from sinefield.data.photographs.images import PosedScene, reference
+from sinefield.data.photographs.views import Views
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.metrics.images import Lpips, finite, remarks, score_views
@@ -39,7 +40,7 @@ def score_radiance(
 
     def rendered() -> Iterator[torch.Tensor]:
         for i in range(len(views)):
-            image, truth = render_view(field, views, i), reference(views.images[i], field.background).float() / 255
+            image, truth = render_view(field, views, i), reference(views.image(i), field.background).float() / 255
             if network:
                 distances.append(network(image, truth))
             if pictures and i in shown:
@@ -47,9 +48,10 @@ def score_radiance(
             yield image
 
     # One view at a time: hundreds of large ones would not fit.
-    scores = score_views(rendered(), (reference(image, field.background) for image in views.images))
+    truths = (reference(views.image(i), field.background) for i in range(len(views)))
+    scores = score_views(rendered(), truths, None if views.kept is None else map(views.kept_of, range(len(views))))
     rows = [
-        {"view": name, "psnr": finite(p), "ssim": s}
+        {"view": name, "psnr": None if p is None else finite(p), "ssim": s}
         for name, p, s in zip(views.names, scores["psnr_per_view"], scores["ssim_per_view"], strict=True)
     ]
     return {
@@ -77,7 +79,9 @@ def score_radiance(
 
 def _lpips(views: Views) -> tuple[Lpips | None, str | None]:
     """What measures LPIPS of these views, or None and the line that says why it cannot run here."""
-    if min(views.cameras.width, views.cameras.height) < LPIPS_SIDE:
+    if views.kept is not None:
+        return None, "LPIPS cannot leave out single pixels; it is left out"
+    if int(views.cameras.every_size.min()) < LPIPS_SIDE:
         return None, f"LPIPS needs {LPIPS_SIDE} pixels a side; it is left out"
     try:
         return Lpips(), None
@@ -88,8 +92,9 @@ def _lpips(views: Views) -> tuple[Lpips | None, str | None]:
 def mean_psnr(field: RadianceField, views: Views, most: int | None = None) -> float:
     """Mean PSNR over the views, or over `most` of them spread evenly, as `score_radiance` has it."""
     chosen = np.linspace(0, len(views) - 1, min(most or len(views), len(views))).round().astype(int)
-    truths = (reference(views.images[i], field.background.cpu()) for i in chosen)
-    return score_views((render_view(field, views, int(i)) for i in chosen), truths)["psnr"]
+    truths = (reference(views.image(i), field.background.cpu()) for i in chosen.tolist())
+    kept = None if views.kept is None else map(views.kept_of, chosen.tolist())
+    return score_views((render_view(field, views, i) for i in chosen.tolist()), truths, kept)["psnr"]
 
 
 def render_view(field: RadianceField, views: Views, index: int) -> Tensor:
@@ -98,7 +103,8 @@ def render_view(field: RadianceField, views: Views, index: int) -> Tensor:
     field.set_dtype(torch.float32)
     with torch.no_grad():
         image = field.render(rays_o, rays_d).over(field.background)
-    return image.clamp(0, 1).cpu().view(views.cameras.height, views.cameras.width, 3)
+    width, height = views.cameras.size(index)
+    return image.clamp(0, 1).cpu().view(height, width, 3)
 
 
 def divide(scene: PosedScene, apart: bool) -> tuple[PosedScene, Views]:

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from sinefield.cameras.orbits import usual_orbit
+from sinefield.cameras.pixel_rays import PixelRays
 from sinefield.config import RadianceConfig
-from sinefield.data.photographs.images import PosedScene, Views, load_posed, on_background, reference
+from sinefield.data.photographs.images import PosedScene, load_posed, on_background, reference
+from sinefield.data.photographs.views import Views, kept_numbers
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, kept, step_generator
 from sinefield.fields.radiance.field import NEAR, RadianceField
+from sinefield.fields.radiance.hull import hull_of
 from sinefield.fields.radiance.regularity import Regularity, fit_hull
 from sinefield.fields.radiance.surface import SurfaceField, make_radiance_field
 from sinefield.fields.radiance.view_fit import ViewFit
@@ -19,7 +22,7 @@ from sinefield.metrics.images import psnr
 from sinefield.nn.backend import chunk_for, training_device
 from sinefield.nn.weights import materialised
 from sinefield.render.march import Grid, March, Samples, first_meeting
-from sinefield.render.occupancy import marcher, visual_hull
+from sinefield.render.occupancy import marcher
 from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
@@ -88,15 +91,15 @@ class RadianceTask(Task):
         self.device = training_device(config.training.device)
         marcher(self.device, config.training.marcher)  # refuses what does not work before anything is done
         views = scene.training_views
-        self.cameras = views.cameras.to(self.device)
-        self.pixels = views.images.flatten(0, 2).to(self.device)
+        self.rays = PixelRays(views.cameras.to(self.device))
+        self.pixels = views.pixels.to(self.device)
         self.scored = scene.scored_views
         self.names = views.names
         self.n_rays = config.training.batch // 16
         self.grid_moves = True
         self.progress = 0.0
         # The pixels that rays are drawn from, where not all of them, and how far their rays meet nothing.
-        self.drawn: Tensor | None = None
+        self.drawn = None if views.kept is None else kept_numbers(views.kept, config.data.path).to(self.device)
         self.clear: Tensor | None = None
         torch.manual_seed(config.seed)
         self.fresh = field is None
@@ -111,7 +114,7 @@ class RadianceTask(Task):
         if config.training.fit_poses and config.field.encoding == "hash":
             raise SinefieldError("training.fit_poses needs field.encoding frequency: hash grids are not smooth enough")
         length = float((scene.aabb[3:] - scene.aabb[:3]).max())
-        self.fit = ViewFit(len(self.cameras), length, *fits).to(self.device) if any(fits) else None
+        self.fit = ViewFit(len(views), length, *fits).to(self.device) if any(fits) else None
         # Asked for before the box is on a GPU.
         self.step_size, self.near_plane = self.field.render_step_size, self.field.near_plane
         self.field.to(self.device)
@@ -121,8 +124,7 @@ class RadianceTask(Task):
     def _start_from_hull(self, views: Views) -> None:
         grid = self.field.grid
         half_diagonal = float((grid.aabb[3:] - grid.aabb[:3]).norm()) / grid.resolution / 2
-        reach = half_diagonal * views.cameras.focal.amax(1)
-        hull = visual_hull(grid.centres(), views.cameras.project, views.images[..., 3], reach)
+        hull = hull_of(grid.centres(), views, half_diagonal)
         if hull.any():  # masks that contradict the poses leave nothing; then the images have to say where it is
             grid.restrict(hull.view(grid.allowed.shape))
             if self.device.type == "cpu" and not self.config.training.fit_poses:
@@ -137,7 +139,8 @@ class RadianceTask(Task):
         grid, settings = Grid(self.field.aabb, allowed), March(step, self.field.near_plane)
         found = [first_meeting(o, d, grid, settings) for o, d in rays]
         first = torch.cat(found)
-        chosen = first.isfinite().nonzero()[:, 0]
+        meets = first.isfinite() if views.kept is None else first.isfinite() & views.kept
+        chosen = meets.nonzero()[:, 0]
         if len(chosen):
             self.drawn, self.clear = chosen, first[chosen] - step
 
@@ -222,15 +225,13 @@ class RadianceTask(Task):
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """The views of random pixels of random images, rays through them, reference colours and backgrounds, and how
         far the rays meet nothing, where that is known."""
-        cameras = self.cameras
         some = self.pixels if self.drawn is None else self.drawn
         chosen = torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)
         clear = None
-        if self.drawn is not None and self.clear is not None:
-            chosen, clear = self.drawn[chosen], self.clear[chosen]
-        view = chosen // (cameras.width * cameras.height)
-        y, x = chosen // cameras.width % cameras.height, chosen % cameras.width
-        rays_o, rays_d = cameras.rays(view, torch.stack([x, y], dim=1) + 0.5)
+        if self.drawn is not None:
+            clear = None if self.clear is None else self.clear[chosen]
+            chosen = self.drawn[chosen]
+        view, rays_o, rays_d = self.rays(chosen)
         if self.config.data.background == "random":
             background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)
         else:
@@ -267,10 +268,12 @@ class RadianceTask(Task):
         return rays_o[: samples.n_rays], rays_d[: samples.n_rays], samples
 
     def quick_score(self) -> dict[str, float]:
-        """PSNR of one held-out view, or of a lattice of its pixels where it has many."""
-        truth = reference(self.scored.images[0], self.field.background.cpu()).flatten(0, 1)
-        every = max(len(truth) // QUICK_PIXELS, 1)
-        pixels = slice(every // 2, None, every)
+        """PSNR of one held-out view, or of a lattice of its pixels where it has many; of those that count."""
+        truth = reference(self.scored.image(0), self.field.background.cpu()).flatten(0, 1)
+        kept = self.scored.kept_of(0)
+        pixels = torch.arange(len(truth)) if kept is None or not kept.any() else kept.flatten().nonzero()[:, 0]
+        every = max(len(pixels) // QUICK_PIXELS, 1)
+        pixels = pixels[every // 2 :: every]
         rays_o, rays_d = (rays[pixels].to(self.device) for rays in self.scored.cameras.view(0))
         self.field.set_dtype(torch.float32)
         image = self.field.render(rays_o, rays_d).over(self.field.background).clamp(0, 1).cpu()

@@ -67,7 +67,7 @@ class ShapePainter(Painter):
     def layers(self, cameras: Cameras, index: int, normals: bool = True) -> Layers:
         """What camera `index` sees. Pixels on an edge are the mean of several rays, others one ray through their
         centre."""
-        height, width = cameras.height, cameras.width
+        width, height = cameras.size(index)
         y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
         centres = torch.stack([x, y], -1).reshape(-1, 2)
         values = self._seen(cameras, index, centres)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from sinefield.data.photographs.images import FORMATS, MAX_PIXELS, MAX_SIDE, check_scans, to_srgb
+from sinefield.data.photographs.image_files import FORMATS, MAX_PIXELS, MAX_SIDE, check_scans, to_srgb
 from sinefield.data.surfaces.parts import CLAY, PLAIN, Paint
 from sinefield.data.surfaces.readers.source import Source
 

@@ -58,6 +58,10 @@ class Cameras:
             index = [index]
         return self._each(lambda tensor: tensor[index])
 
+    def moved(self, by: Float[Tensor, "3"]) -> "Cameras":
+        """The same cameras, each moved by a vector of world units."""
+        return replace(self, c2w=torch.cat([self.c2w[:, :, :3], (self.c2w[:, :, 3] + by.to(self.c2w))[:, :, None]], 2))
+
     def to(self, device: str | torch.device) -> "Cameras":
         """The same cameras on `device`."""
         return self._each(lambda tensor: tensor.to(device))

@@ -180,4 +180,6 @@ def _standing(c2w: np.ndarray, rule: np.ndarray | None) -> Found | None:
 
 
 def _told(box: Sequence[float]) -> str:
-    return "[" + ", ".join(f"{value:.4g}" for value in box) + "]"
+    low, high = np.reshape(box, (2, 3))
+    digits = 4 + max(int(np.log10(max(np.abs(box).max() / (high - low).max(), 1))), 0)  # those that differ, far away
+    return "[" + ", ".join(f"{value:.{digits}g}" for value in box) + "]"

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from sinefield.cameras.cameras import Cameras
 from sinefield.data.photographs.images import frame_cameras, read_header
 from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.origin import recentred
 from sinefield.errors import SinefieldError
 from sinefield.strict import nearest
 
@@ -31,9 +34,11 @@ class Capture:
     source: str
 
 
-def load_capture(path: str, downscale: int = 1, holdout: int = 8) -> Capture:
+def load_capture(
+    path: str, downscale: int = 1, holdout: int = 8, origin: Float[np.ndarray, "3"] | None = None
+) -> Capture:
     """The cameras of a data set, its images not decoded; arguments and errors as `load_posed` has them."""
-    listing = read_listing(path, holdout=holdout, downscale=downscale)
+    listing = recentred(read_listing(path, holdout=holdout, downscale=downscale), origin)
     frames = listing.frames["train"]
     if not frames:
         raise SinefieldError(f"{listing.source}: no training view has an image file; add the image files")

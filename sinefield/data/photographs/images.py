@@ -20,8 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sinefield.cameras.cameras import LARGEST, Cameras, check_downscale
+from sinefield.data.photographs.averaging import area_average
 from sinefield.data.photographs.box import placed
 from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.origin import recentred
 from sinefield.data.photographs.transforms import SPLITS, Frame, Listing, check_box
 from sinefield.errors import SinefieldError
 from sinefield.files import TEMPORARY, cache_folder, read_bytes, require_file, write_error
@@ -33,7 +35,6 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 MAX_SCANS = 100  # of a JPEG; progressive ones have about ten
 MANY_PIXELS = 25_000_000  # an image of more is decoded alone: each pixel takes some 15 bytes on the way
-BAND = 1 << 22  # values averaged at once
 HELD = 1 << 29  # bytes of a split's images; more than that lie in a file
 EXIF_ORIENTATION = 0x0112
 WHITE = (1.0, 1.0, 1.0)
@@ -57,6 +58,10 @@ class Views:
     def __len__(self) -> int:
         return len(self.names)
 
+    def moved(self, by: Float[Tensor, "3"]) -> "Views":
+        """The same views from cameras that stand elsewhere."""
+        return replace(self, cameras=self.cameras.moved(by))
+
     def __getitem__(self, chosen: Bool[Tensor, "n"]) -> "Views":
         """The views at which `chosen` is true."""
         names = [name for name, keep in zip(self.names, chosen.tolist(), strict=True) if keep]
@@ -75,6 +80,7 @@ class PosedScene:
         bounds: (near, far) depths along the viewing axes between which the scene lies, world units, where known.
         core: (6,) the part of `aabb` that a contraction should leave as it is.
         notes: lines for people on what was guessed or is not used.
+        origin: what was taken off all positions, so that single precision holds them; world units.
     """
 
     train: Views | None
@@ -87,6 +93,19 @@ class PosedScene:
     bounds: tuple[float, float] | None = None
     core: Float[Tensor, "6"] | None = None
     notes: tuple[str, ...] = ()
+    origin: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    def seen_from(self, origin: Float[np.ndarray, "3"]) -> "PosedScene":
+        """The same scene with another offset taken off, that of a field."""
+        if (shift := np.asarray(self.origin) - origin).any():
+            by = torch.from_numpy(shift).float()
+            views = [view and view.moved(by) for view in (self.train, self.val, self.test)]
+            boxes = [box if box is None else box + by.repeat(2) for box in (self.aabb, self.core)]
+            train, val, test = views
+            return replace(
+                self, train=train, val=val, test=test, aabb=boxes[0], core=boxes[1], origin=tuple(origin.tolist())
+            )
+        return self
 
     @property
     def training_views(self) -> Views:
@@ -107,11 +126,13 @@ def load_posed(
     aabb: Sequence[float | int] | None = None,
     holdout: int = 8,
     splits: Sequence[str] = SPLITS,
+    origin: Float[np.ndarray, "3"] | None = None,
 ) -> PosedScene:
     """Load a Blender (NeRF-synthetic), instant-ngp, nerfstudio, LLFF or DTU/IDR dataset, or images with a COLMAP model.
 
     Frames whose image file is missing are skipped and counted. Where the data name no test views, every `holdout`-th by
-    sorted file name is one, as LLFF does. Camera poses stay in the data's own world units.
+    sorted file name is one, as LLFF does. Camera poses stay in the data's own world units; of a scene far from the
+    origin an offset is taken off in double precision (`PosedScene.origin`).
 
     Arguments:
         path: the folder, or the transforms JSON, poses_bounds.npy, cameras_sphere.npz or COLMAP model in it.
@@ -120,6 +141,7 @@ def load_posed(
         aabb: xmin ymin zmin xmax ymax zmax in world units; else the data's own, see the reader of each kind.
         holdout: see above; 0 keeps every view for training.
         splits: which of train, val, test to load.
+        origin: the offset to take off, that of a field say; when None one that suits the scene, mostly zero.
 
     Raises:
         SinefieldError: a missing, malformed, truncated or unsupported file; image sizes that disagree; a path out of
@@ -128,8 +150,13 @@ def load_posed(
     if downscale != int(downscale) or downscale < 1:
         check_downscale(downscale, MAX_SIDE, MAX_SIDE)
     listing = read_listing(path, splits, holdout, downscale)
-    listing = placed(listing, straight) if aabb is None else listing
-    box = listing.aabb if aabb is None else check_box([float(value) for value in aabb], "aabb")
+    if aabb is None:
+        listing = placed(listing, straight)
+    else:
+        box = check_box([float(value) for value in aabb], "aabb").tolist()
+        listing = replace(listing, aabb=box, core=None, rule=None)
+    listing = recentred(listing, origin)
+    box = listing.aabb
     if box is None:
         raise SinefieldError(f"{listing.source}: has too few sparse points to place the scene's box; give data.aabb")
     downscale //= listing.reduction
@@ -160,7 +187,8 @@ def load_posed(
         unposed=listing.unposed,
         bounds=listing.bounds,
         notes=listing.notes,
-        core=torch.as_tensor(np.asarray(box if aabb is not None else listing.core or box), dtype=torch.float32),
+        origin=listing.origin,
+        core=torch.as_tensor(np.asarray(listing.core or box), dtype=torch.float32),
     )
 
 
@@ -354,40 +382,6 @@ def to_srgb(image: Image.Image) -> Image.Image:
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a broken profile: other software shows such an image unconverted too
     return image
-
-
-def area_average(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Premultiply and average factor x factor blocks exactly, rounding once.
-
-    Arguments:
-        pixels: (h, w, c) uint8, straight alpha if c = 4.
-
-    Returns:
-        (h // factor, w // factor, c) uint8, premultiplied if c = 4.
-    """
-    height, width, channels = pixels.shape[0] // factor, pixels.shape[1] // factor, pixels.shape[2]
-    pixels = pixels[: height * factor, : width * factor]
-    if channels == 3 and factor == 1:
-        return pixels
-    averaged, rows = np.empty((height, width, channels), np.uint8), max(BAND // (width * factor**2 * channels), 1)
-    for first in range(0, height, rows):  # a band at a time: the sums take many times the image's memory
-        band = slice(first, min(first + rows, height))
-        averaged[band] = _averaged(pixels[first * factor : band.stop * factor], factor)
-    return averaged
-
-
-def _averaged(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """`area_average` of whole blocks, all at once."""
-    height, width, channels = pixels.shape[0] // factor, pixels.shape[1] // factor, pixels.shape[2]
-    unit = 1
-    if channels == 4:  # in units of 1/255, to stay whole
-        unit = 255
-        weights = np.concatenate([np.repeat(pixels[..., 3:], 3, -1), np.full_like(pixels[..., 3:], 255)], -1)
-        pixels = np.multiply(pixels, weights, dtype=np.uint16)
-    rows = pixels.reshape(height, factor, -1).sum(1, dtype=np.uint32)
-    sums = rows.reshape(height, width, factor, channels).sum(2, dtype=np.uint64)
-    divisor = unit * factor * factor
-    return ((2 * sums + divisor) // (2 * divisor)).astype(np.uint8)
 
 
 def uprighted(listing: Listing) -> Listing:

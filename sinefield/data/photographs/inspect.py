@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from sinefield.config import RadianceConfig, load_config
 from sinefield.data.photographs.images import decoders, read_header, read_pixels, uprighted
+from sinefield.data.photographs.origin import offset_note, offset_of
 from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.shared import FORWARD, SPREAD, image_folders
 from sinefield.data.photographs.transforms import Frame, Listing, check_box
@@ -87,6 +89,7 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         "box": box,
         "near_far": listing.bounds,
         "sparse_points": None if listing.points is None else len(listing.points),
+        "offset": offset.tolist() if (offset := offset_of(replace(listing, aabb=box))).any() else None,
         "cameras_from": positions.min(0).tolist(),
         "cameras_to": positions.max(0).tolist(),
     }
@@ -100,7 +103,7 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
     if len(report["image_sizes"]) > 1:
         hints.append("images differ in size; one dataset must have one image size")
     span = float(np.linalg.norm(np.ptp(positions, 0)))
-    near = listing.bounds[0] if listing.bounds else float(np.abs(positions).max())
+    near = listing.bounds[0] if listing.bounds else _distance(positions, box)
     if len(frames) > 1 and span <= SPREAD * near:
         hints.append("all cameras stand in one spot; no depth can be learned from them")
     if box is None:
@@ -111,6 +114,12 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         report |= found | {"suggested_space": suggested_space(c2w, inside, listing.bounds)}
         hints += more
     return report | {"notes": list(listing.notes), "hints": hints}
+
+
+def _distance(positions: np.ndarray, box: list[float] | None) -> float:
+    """From the middle of the cameras to that of the box, or where there is none to the origin."""
+    middle = np.zeros(3) if box is None else np.reshape(box, (2, 3)).mean(0)
+    return float(np.linalg.norm(positions.mean(0) - middle))
 
 
 def sharpness(frames: list[Frame], sizes: list[tuple[int, int]]) -> dict[str, float]:
@@ -188,7 +197,8 @@ def as_text(report: dict[str, Any]) -> str:
     """The findings, one line each."""
 
     def numbers(values) -> str:
-        return " ".join(f"{value:.4g}" for value in values)
+        digits = 10 if report["offset"] else 4
+        return " ".join(f"{value:.{digits}g}" for value in values)
 
     views = ", ".join(f"{n} {split}" for split, n in report["views"].items())
     missing = f"{report['without_image']} poses without image, {report['without_pose']} images without pose"
@@ -206,6 +216,8 @@ def as_text(report: dict[str, Any]) -> str:
         f"lens     {lens}",
         f"cameras  from {numbers(report['cameras_from'])} to {numbers(report['cameras_to'])}",
     ]
+    if report["offset"]:
+        lines.append(f"offset   {offset_note(np.array(report['offset']))}")
     if report["box"]:
         n = sum(report["views"].values())
         lines += [

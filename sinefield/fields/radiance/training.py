@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +63,7 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
             )
         frame = torch.cat([forward_frame(cameras, plane), torch.tensor([plane])])
         field = RadianceField(config.field, ndc_box(cameras, frame[:14]))
+        field.origin = np.array(scene.origin)
         field.frame.copy_(frame)
         return field
     box = scene.core if space == "contracted" and scene.core is not None else scene.aabb
@@ -69,6 +71,7 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
         centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2 / 2 ** (levels - 1)
         box = torch.cat([centre - half, centre + half])
     field = make_radiance_field(config.field, box)
+    field.origin = np.array(scene.origin)
     if near is None:
         near = MARGIN * scene.bounds[0] if space == "contracted" and scene.bounds else 0.0
     field.frame[14] = near

@@ -11,12 +11,14 @@ from test_box import SIDE, capture, sphere, towards
 import sinefield as sf
 from sinefield.cameras.path_files import read_camera_path
 from sinefield.commands.cli import main
+from sinefield.config import RadianceFieldConfig
 from sinefield.data.photographs.capture_cameras import load_capture
 from sinefield.data.photographs.images import load_posed
 from sinefield.data.photographs.inspect import inspect
 from sinefield.data.photographs.listing import read_listing
 from sinefield.data.photographs.origin import offset_of
 from sinefield.fields.base import kind_of
+from sinefield.fields.radiance.surface import make_radiance_field
 from sinefield.store.fields import load_field
 
 OFFSET = np.array([500_000.0, 4_000_000.0, 100.0])
@@ -150,6 +152,17 @@ def test_questions_and_cameras_are_in_the_datas_coordinates(runs):
     pose = POSES[2]
     a, b = near.render(pose, 32, 32), far.render(moved(pose[None], OFFSET)[0], 32, 32)
     assert np.abs(a.astype(int) - b).mean() < 1
+
+
+def test_distances_are_in_the_datas_coordinates():
+    """Of an untrained surface, about a ball."""
+    torch.manual_seed(0)
+    config = RadianceFieldConfig(density="distance", width=16, depth=2, grid=16, weights="dense", frequencies=2)
+    field = make_radiance_field(config, torch.tensor([-1.0, -1, -1, 1, 1, 1])).eval()
+    points = np.random.default_rng(0).uniform(-3, 3, (50, 3))
+    near = kind_of(field).true_distance(field).sdf(points)
+    field.origin = OFFSET
+    assert np.abs(kind_of(field).true_distance(field).sdf(points + OFFSET) - near).max() < 1e-4
 
 
 def test_cameras_and_paths(runs, tmp_path):

@@ -28,7 +28,7 @@ def offset_of(listing: Listing) -> Float[np.ndarray, "3"]:
     if not length > 0 or np.abs(middle).max() <= FAR * length:
         return np.zeros(3)
     unit = 10.0 ** np.floor(np.log10(length))
-    return np.round(middle / unit) * unit
+    return np.round(middle / unit) * unit + 0.0  # no -0
 
 
 def recentred(listing: Listing, origin: Float[np.ndarray, "3"] | None = None) -> Listing:

@@ -82,8 +82,10 @@ class Field:
         """(2, 3) lowest and highest corner of the field's box, float64; None for a kind without one."""
         if self._plain is not None:
             return np.asarray(self._plain["aabb"], np.float64).reshape(2, 3)
+        from sinefield.fields.origins import origin_of
+
         box = getattr(self._torch(), "aabb", None)
-        return None if box is None else box.double().cpu().numpy().reshape(2, 3)
+        return None if box is None else box.double().cpu().numpy().reshape(2, 3) + origin_of(self._torch())
 
     @property
     def params(self) -> int:
@@ -161,7 +163,8 @@ class Field:
 
         field, given = self._radiance("density"), numbers(points)
         with torch.no_grad():
-            x = field.place(torch.tensor(checked_points(given), dtype=torch.float32).to(field.aabb.device))
+            near = torch.tensor(checked_points(given) - field.origin, dtype=torch.float32)
+            x = field.place(near.to(field.aabb.device))
             values = torch.where(field.grid.occupied(x), field.density(x), 0.0)
         return like(points, values.double().cpu().numpy())
 
@@ -239,7 +242,8 @@ class Field:
     def orbit(
         self, frames: int = 8, width: int | None = None, height: int | None = None, elevation: float | None = None
     ) -> Cameras:
-        """Cameras of one turn around the field, for `render`.
+        """Cameras of one turn around the field, for `render`; their places are less the field's offset, if it has one
+        (data far from the origin, docs/captures.md).
 
         Arguments:
             width, height: of the pictures in pixels; the field's own choice when None.
@@ -267,10 +271,11 @@ class Field:
             (64, 64, 4)
         """
         from sinefield.export.flight import cameras_for
+        from sinefield.fields.origins import origin_of
         from sinefield.render.channels import picture
 
         painter = self._kind().painter(self._torch())
-        cameras = cameras_for(painter, camera, width, height)
+        cameras = cameras_for(painter, camera, width, height, origin_of(self._torch()))
         span = painter.span(cameras)
         images = [
             picture(painter.layers(cameras, i), "rgb", painter.background, span, alpha=True)

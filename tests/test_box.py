@@ -12,6 +12,7 @@ from sinefield.data.photographs.capture_settings import capture_settings
 from sinefield.data.photographs.images import load_posed
 from sinefield.data.photographs.inspect import inspect
 from sinefield.data.photographs.looking import find_focus
+from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.sparse_points import points_box, read_points
 
 FOCAL, SIDE = 60.0, 48
@@ -68,14 +69,17 @@ def capture(folder, poses, backdrop=None, focals=None, centre=(0, 0, 0), radius=
 def box_of(folder):
     """The box that training takes, which has to be the one that `inspect` tells; and the notes."""
     scene, (report, text) = load_posed(folder, holdout=0), inspect(folder)
-    assert np.allclose(report["box"], scene.aabb, rtol=1e-5) and list(scene.notes) == report["notes"]
-    assert all(note in text for note in scene.notes)
+    corners = scene.aabb.double().numpy() + np.tile(scene.origin, 2)
+    assert np.allclose(report["box"], corners, rtol=1e-5)
+    assert [note for note in scene.notes if not note.startswith("far from")] == report["notes"]
+    assert all(note in text for note in scene.notes) and (report["offset"] is not None) == any(scene.origin)
     return np.reshape(report["box"], (2, 3)), " ".join(scene.notes)
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("meta", [{}, {"aabb_scale": 32}, {"aabb_scale": 128}])
+@pytest.mark.parametrize(
+    ("meta", "half", "scale"),
+    [({}, True, 1.0), ({"aabb_scale": 32}, False, 0.01), ({"aabb_scale": 128}, True, 100.0)],
+)
 def test_a_ball_before_a_backdrop(tmp_path, meta, half, scale):
     centre = np.array([5.0, -2.0, 1.0])
     poses = towards(centre + 4 * sphere(24, half), centre)
@@ -216,6 +220,22 @@ def test_points_that_cannot_be_used_are_said(tmp_path):
     for path in ("../points.ply", "/etc/passwd", 7, "", "a\0b"):
         found, notes = read_points({"ply_file_path": path}, tmp_path / "scene")
         assert found is None and len(notes) == 1
+
+
+@pytest.mark.parametrize(("name", "scale"), [("aabb_scale_32", 1.0), ("nerfstudio_no_box", 2.5)])
+def test_the_faults_have_nearly_the_true_box(data_folder, name, scale):
+    """That is what the capture they were made of states."""
+    low, high = scale * np.array([[-1.0085, -1.0085, -0.5588], [1.0085, 1.0085, 0.6778]])
+    scene = load_posed(data_folder / "faults/captures" / name)
+    box = scene.aabb.numpy().reshape(2, 3)
+    assert (box[0] <= low).all() and (box[1] >= high).all() and (box[1] - box[0] < 1.35 * (high - low)).all()
+    assert any(note.startswith("box: instant-ngp's rule") for note in scene.notes)
+
+
+@pytest.mark.parametrize(("name", "half"), [("lego", 1.5), ("fox", 2 / 0.33)])
+def test_known_captures_keep_their_rule(data_folder, name, half):
+    listing = read_placed(data_folder / name)
+    assert np.allclose(listing.aabb, [-half] * 3 + [half] * 3) and listing.notes == () and listing.rule is not None
 
 
 def test_boxes_of_points():

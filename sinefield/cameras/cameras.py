@@ -64,6 +64,10 @@ class Cameras:
         width, height = chosen.sizes[0].tolist()
         return replace(chosen, width=width, height=height, sizes=None)
 
+    def moved(self, by: Float[Tensor, "3"]) -> "Cameras":
+        """The same cameras, each moved by a vector of world units."""
+        return replace(self, c2w=torch.cat([self.c2w[:, :, :3], (self.c2w[:, :, 3] + by.to(self.c2w))[:, :, None]], 2))
+
     def to(self, device: str | torch.device) -> "Cameras":
         """The same cameras on `device`."""
         return self._each(lambda tensor: tensor.to(device))

@@ -29,7 +29,9 @@ NORMALISATION = "dataparser_transforms.json"
 
 
 def read_camera_path(
-    path: str | Path, size: tuple[int | None, int | None] = (None, None)
+    path: str | Path,
+    size: tuple[int | None, int | None] = (None, None),
+    origin: Float[np.ndarray, "3"] | None = None,
 ) -> tuple[Cameras, float | None]:
     """The cameras of a path and its frames a second, None where the file says neither `fps` nor `seconds`.
 
@@ -39,6 +41,7 @@ def read_camera_path(
     Arguments:
         path: the JSON file.
         size: width and height in pixels instead of the file's; what is None follows from the other.
+        origin: taken off the positions in double precision; nothing when None.
 
     Raises:
         SinefieldError: missing, no JSON, another tool's JSON, no frames, numbers that make no sense, a camera that is
@@ -47,7 +50,10 @@ def read_camera_path(
     content = _load(path)
     poses, angles, aspects = zip(*_frames(content, path), strict=True)
     own = _size(content, aspects[0], path)
-    cameras = pinholes(torch.from_numpy(_denormalised(np.stack(poses), Path(path))), 1.0, own, size)
+    world = _denormalised(np.stack(poses), Path(path))
+    if origin is not None:
+        world[:, :, 3] -= origin
+    cameras = pinholes(torch.from_numpy(world), 1.0, own, size)
     # The angle is the height's, pixels are square.
     focal = cameras.height / 2 / torch.tan(torch.deg2rad(torch.tensor(angles)) / 2)
     return replace(cameras, focal=focal[:, None].repeat(1, 2)), _fps(content, len(poses), path)

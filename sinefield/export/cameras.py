@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sinefield.data.photographs.image_files import read_header
 from sinefield.data.photographs.lens_models import named
 from sinefield.data.photographs.placing import read_placed
@@ -46,7 +48,7 @@ def export_cameras(
     if not frames:
         raise SinefieldError(f"{listing.source}: no view has an image file; add the image files")
     names = {split: [_name(frame, out) for frame in found] for split, found in frames.items()}
-    box = source.aabb or listing.aabb or trained.aabb.tolist()
+    box = source.aabb or listing.aabb or (trained.aabb.double().numpy() + np.tile(trained.origin, 2)).tolist()
     entries = [
         _entry(frame, name) for split, found in frames.items() for frame, name in zip(found, names[split], strict=True)
     ]

@@ -17,6 +17,7 @@ from sinefield.export.mesh import load_shown
 from sinefield.export.sights import SOLID, sights
 from sinefield.export.video_files import check_folder
 from sinefield.fields.base import kind_of
+from sinefield.fields.origins import origin_of
 from sinefield.files import atomic_folder, write_text
 from sinefield.json_text import to_json
 
@@ -75,7 +76,9 @@ def export_depth(
     with atomic_folder(out) as build:
         for name, depth in zip(names, depths, strict=True):
             Image.fromarray(in_steps(depth, unit)).save(build / name)
-        write_text(build / "depths.json", to_json(_listed(seen.cameras, names, unit), indent=1) + "\n")
+        write_text(
+            build / "depths.json", to_json(_listed(seen.cameras, names, unit, origin_of(field)), indent=1) + "\n"
+        )
     return {
         "run": str(run),
         "out": str(out),
@@ -101,8 +104,10 @@ def in_steps(depth: Float[np.ndarray, "h w"], unit: float) -> UInt16[np.ndarray,
     return np.where(depth > 0, np.clip(np.round(depth / unit), 1, STEPS), 0).astype(np.uint16)
 
 
-def _listed(cameras: Cameras, names: Sequence[str], unit: float) -> dict[str, Any]:
+def _listed(cameras: Cameras, names: Sequence[str], unit: float, origin: Float[np.ndarray, "3"]) -> dict[str, Any]:
     """As a transforms.json has cameras: axes OpenGL's, lengths in pixels."""
+    poses = cameras.c2w.double().numpy()
+    poses[:, :, 3] += origin
     frames = [
         {
             "depth_file_path": name,
@@ -110,7 +115,7 @@ def _listed(cameras: Cameras, names: Sequence[str], unit: float) -> dict[str, An
             "fl_y": float(cameras.focal[i, 1]),
             "cx": float(cameras.centre[i, 0]),
             "cy": float(cameras.centre[i, 1]),
-            "transform_matrix": [*cameras.c2w[i].double().tolist(), [0.0, 0.0, 0.0, 1.0]],
+            "transform_matrix": [*poses[i].tolist(), [0.0, 0.0, 0.0, 1.0]],
         }
         for i, name in enumerate(names)
     ]

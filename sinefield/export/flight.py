@@ -19,6 +19,7 @@ from sinefield.data.photographs.views import Views
 from sinefield.errors import SinefieldError
 from sinefield.example_files import is_sine
 from sinefield.fields.base import Field, Painter, kind_of
+from sinefield.fields.origins import origin_of
 from sinefield.plain.questions import numbers, whole
 from sinefield.store.fields import edited_config
 from sinefield.store.run import Run
@@ -112,7 +113,7 @@ def fly(
             field that does not know its data.
     """
     if flight.kind == "file":
-        along, fps = _from_file(flight)
+        along, fps = _from_file(flight, origin_of(trained))
         return Flown(along, flight.fps or fps or FPS)
     if flight.kind == "orbit":
         turn = painter.orbit(flight.frames or FRAMES, flight.size, flight.elevation)
@@ -127,8 +128,9 @@ def fly(
     return Flown(_along_cameras(data, trained, flight), flight.fps or FPS)
 
 
-def _from_file(flight: Flight) -> tuple[Cameras, float | None]:
-    along, fps = read_camera_path(flight.path or "", flight.size)
+def _from_file(flight: Flight, origin: np.ndarray) -> tuple[Cameras, float | None]:
+    """A file's poses are in the data's coordinates, which may lie far from the field's."""
+    along, fps = read_camera_path(flight.path or "", flight.size, origin)
     if len(along) > MAX_FRAMES or max(along.width, along.height) > MAX_SIDE:
         raise SinefieldError(
             f"{flight.path}: {len(along)} frames of {along.width}x{along.height}; at most {MAX_FRAMES:,} frames "
@@ -139,7 +141,8 @@ def _from_file(flight: Flight) -> tuple[Cameras, float | None]:
 
 def _along_cameras(data: RadianceDataConfig, trained: Any, flight: Flight) -> Cameras:
     """An ellipse or spiral along the training cameras, or a path through chosen ones."""
-    capture, frames = load_capture(data.path, data.downscale, data.holdout), flight.frames or FRAMES
+    capture = load_capture(data.path, data.downscale, data.holdout, trained.origin)
+    frames = flight.frames or FRAMES
     if flight.kind == "ellipse":
         return ellipse_path(capture.cameras, frames, flight.size)
     if flight.kind == "spiral":
@@ -151,7 +154,8 @@ def _along_cameras(data: RadianceDataConfig, trained: Any, flight: Flight) -> Ca
 def _photographs(data: RadianceDataConfig, trained: Any) -> Views:
     """The views held out, else those for validation, else those trained on."""
     # The box does not matter here; the field's own spares data without one the question.
-    scene = load_posed(data.path, data.downscale, data.aabb or trained.aabb.tolist(), data.holdout)
+    box = data.aabb or (trained.aabb.double().cpu().numpy() + np.tile(trained.origin, 2)).tolist()
+    scene = load_posed(data.path, data.downscale, box, data.holdout, origin=trained.origin)
     return next(views for views in (scene.test, scene.val, scene.train) if views is not None)
 
 
@@ -178,8 +182,13 @@ def photographed(
     return Run(Path(run).parent if Path(run).is_file() else run).config()
 
 
-def cameras_for(painter: Painter, camera: Any, width: int | None, height: int | None) -> Cameras:
+def cameras_for(
+    painter: Painter, camera: Any, width: int | None, height: int | None, origin: np.ndarray | None = None
+) -> Cameras:
     """The cameras that someone's own `camera` stands for; see `Field.render`.
+
+    Arguments:
+        origin: taken off the place of a camera to world, (3,); `Cameras` have it off already.
 
     Raises:
         SinefieldError: a size out of range, or beside cameras that have one; no camera to world.
@@ -201,4 +210,6 @@ def cameras_for(painter: Painter, camera: Any, width: int | None, height: int | 
     turn = pose[:3, :3].astype(np.float64)
     if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or np.linalg.det(turn) < 0:
         raise SinefieldError("the camera's first three columns are no rotation; give a camera to world, see look_at")
-    return replace(usual, c2w=torch.tensor(pose[None, :3], dtype=torch.float32))
+    place = pose[:3, 3:] - (0 if origin is None else origin[:, None])
+    c2w = np.concatenate([pose[:3, :3], place], 1)
+    return replace(usual, c2w=torch.tensor(c2w[None], dtype=torch.float32))

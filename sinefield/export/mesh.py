@@ -12,6 +12,7 @@ from jaxtyping import Float
 from sinefield.errors import SinefieldError
 from sinefield.export.textured import check_textured, textured
 from sinefield.fields.base import Field, Mesh, kind_of
+from sinefield.fields.origins import origin_of
 from sinefield.meshing.decimate import check_budget, decimate
 from sinefield.meshing.extract import cropped, largest_component
 from sinefield.meshing.frame import Frame, Placing, place
@@ -134,7 +135,8 @@ def check_box(out: str | Path, field: Any, crop: np.ndarray | None, placing: Pla
     """
     box = getattr(field, "aabb", None)
     if Path(out).suffix.lower() == ".stl" and box is not None:
-        low, high = placing.apply(cropped(box.double().cpu().numpy(), crop).reshape(2, 3))
+        box = box.double().cpu().numpy() + np.tile(origin_of(field), 2)
+        low, high = placing.apply(cropped(box, crop).reshape(2, 3))
         check_single(out, np.minimum(low, high), np.maximum(low, high))
 
 

@@ -14,6 +14,7 @@ from sinefield.errors import SinefieldError
 from sinefield.export.mesh import load_shown
 from sinefield.export.sights import sights, surface_points
 from sinefield.fields.base import kind_of
+from sinefield.fields.origins import origin_of
 from sinefield.files import atomic_path, check_output
 from sinefield.meshing.named_mesh import NamedMesh
 from sinefield.meshing.read_back import MOST_FACES
@@ -76,7 +77,9 @@ def export_points(
     if not len(points):
         raise SinefieldError(f"{run}: no camera sees anything opaque in it; train it longer")
     kept = evenly(points, count)
-    cloud = NamedMesh("", points[kept], np.zeros((0, 3), np.int64), to_bytes(colours[kept]), normals=normals[kept])
+    cloud = NamedMesh(
+        "", points[kept] + origin_of(field), np.zeros((0, 3), np.int64), to_bytes(colours[kept]), normals=normals[kept]
+    )
     about = {"generator": f"sinefield {__version__}", "frame": "axes, origin and unit of length are the input's"}
     with atomic_path(out, overwrite) as temporary:
         write_ply(temporary, [cloud], about)

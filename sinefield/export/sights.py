@@ -14,6 +14,7 @@ from sinefield.data.photographs.capture_cameras import load_capture
 from sinefield.errors import SinefieldError
 from sinefield.export.flight import photographed
 from sinefield.fields.base import Field, Painter, kind_of
+from sinefield.fields.origins import origin_of
 from sinefield.render.channels import Layers
 
 SOLID = 0.5
@@ -25,7 +26,7 @@ JUMP = 10.0
 
 
 class Sights(NamedTuple):
-    """Pinhole cameras, and what to tell people about where they come from."""
+    """Pinhole cameras in the field's coordinates (see `fields.origins`), and where they come from, for people."""
 
     cameras: Cameras
     note: str
@@ -73,7 +74,7 @@ def _photographed(
     run: str | Path, trained: Field, count: int, longest: int, data: str | None, adapters: Sequence[str | Path]
 ) -> Cameras:
     source = photographed(run, trained, data, adapters, "", "").data
-    cameras = load_capture(source.path, source.downscale, source.holdout).cameras
+    cameras = load_capture(source.path, source.downscale, source.holdout, origin_of(trained)).cameras
     chosen = np.unique(np.linspace(0, len(cameras) - 1, min(count, len(cameras))).round().astype(int)).tolist()
     cameras = cameras[chosen]
     focal = cameras.relative_focal[:, 0]

@@ -20,6 +20,7 @@ from sinefield.export.mesh import load_shown
 from sinefield.export.sights import sights, surface_points
 from sinefield.export.splat_files import DC, ENDINGS, splat_file
 from sinefield.fields.base import Painter, kind_of
+from sinefield.fields.origins import origin_of
 from sinefield.files import check_output, write_bytes
 from sinefield.render.splats import Splats, draw
 from sinefield.version import __version__
@@ -115,7 +116,7 @@ def splats_of(
         "views": len(looks),
         "steps": steps,
         "psnr": round(likeness(splats, seen.cameras, looks, held_out, background), 2),
-        "notes": _notes(seen.note, looks, painter),
+        "notes": _notes(seen.note, looks, painter) + _offset(origin_of(field)),
     }
 
 
@@ -141,6 +142,13 @@ def _notes(where: str, looks: Sequence[Look], painter: Painter) -> list[str]:
         colour = " ".join(f"{channel:.2g}" for channel in painter.background)
         notes.append(f"files of splats hold no background; the field's is {colour} (sRGB, 0 to 1)")
     return notes
+
+
+def _offset(origin: Float[np.ndarray, "3"]) -> list[str]:
+    if not origin.any():
+        return []
+    told = " ".join(f"{value:.17g}" for value in origin)
+    return [f"the offset {told} is left out: files of splats hold single precision"]
 
 
 def _look(painter: Painter, cameras: Cameras) -> tuple[list[Look], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:

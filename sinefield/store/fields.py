@@ -13,6 +13,7 @@ from sinefield.config import Config, make_field_config
 from sinefield.errors import SinefieldError
 from sinefield.example_files import is_sine
 from sinefield.fields.base import Field, Kind, kind_named, kind_of
+from sinefield.fields.origins import origin_note, take_origin
 from sinefield.store.run import Run
 from sinefield.store.sine_files import config_of, from_packed, load_packed
 from sinefield.strict import to_plain
@@ -28,7 +29,8 @@ def save_field(path: str | Path, field: Field, note: dict[str, Any] | None = Non
     tensors = {name: t.cpu() for name, t in field.state_dict().items() if name not in kind.unsaved}
     for name in kind.bits & tensors.keys():
         tensors[name] = pack_bits(tensors[name])
-    about = {**(note or {}), "version": __version__, "kind": field.kind, "field": to_plain(field.config)}
+    about = {**(note or {}), **origin_note(field), "version": __version__, "kind": field.kind}
+    about["field"] = to_plain(field.config)
     save_tensors(path, tensors, about)
 
 
@@ -106,7 +108,9 @@ def _load_tensors(path: Path) -> tuple[Field, dict[str, Any]]:
         if not isinstance(note.get(key), int | float | None):
             raise SinefieldError(f"{path}: its note's {key} is no number; {AGAIN}")
     settings = make_field_config(note.get("kind"), note.get("field"), str(path))
-    return _filled(kind_named(note["kind"]), settings, tensors, path), note
+    field = _filled(kind_named(note["kind"]), settings, tensors, path)
+    take_origin(field, note, str(path))
+    return field, note
 
 
 def _filled(kind: Kind, settings: Any, tensors: dict[str, Tensor], path: Path, complete: bool = False) -> Field:

@@ -13,6 +13,7 @@ from sinefield.config import FAMILIES, FOLDERS, KINDS, Config, locate, make_conf
 from sinefield.errors import SinefieldError
 from sinefield.example_files import file_of
 from sinefield.fields.base import Field, kind_named, kind_of
+from sinefield.fields.origins import origin_note, take_origin
 from sinefield.files import read_bytes, write_bytes
 from sinefield.strict import to_plain
 
@@ -23,6 +24,7 @@ READING = ("downscale", 1), ("background", "white"), ("holdout", 8), ("held_out"
 def to_packed(field: Field, quantisers: Mapping[str, Quantiser], note: dict[str, Any]) -> Packed:
     """A field with its parameters as the quantisers have them."""
     coded = {name: quantiser.coded() for name, quantiser in quantisers.items()}
+    note = {**note, **origin_note(field)}
     return Packed(field.kind, to_plain(field.config), tensors=coded, note=note, **kind_of(field).parts(field))
 
 
@@ -54,6 +56,7 @@ def from_packed(packed: Packed, where: str) -> tuple[Field, dict[str, Any]]:
         for name, parameter in field.named_parameters():
             parameter.copy_(torch.from_numpy(packed.tensors[name].values()))
     kind.restored(field)
+    take_origin(field, packed.note, where)
     return field.eval().requires_grad_(False), packed.note
 
 

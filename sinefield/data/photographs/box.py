@@ -30,8 +30,8 @@ OUTWARDS = 0.25
 """Share of cameras with the middle of all before them, at most, where they look outwards."""
 POINTS_HELD, POINTS_ROOMY = 0.9, 3.0
 """Share of the sparse points that a rule's box must hold, and how many times longer than theirs it may be."""
-LOOKED_AT = 2000
-"""Sparse points that are checked against the cameras."""
+LOOKED_AT, LOOKING = 2000, 200
+"""Sparse points that are checked against the cameras; and so many of these, roughly."""
 
 
 class Found(NamedTuple):
@@ -112,7 +112,8 @@ def by_points(
     if box is None:
         return None, f"{len(points)} sparse points are too few to place the box by"
     some = points[:: max(len(points) // LOOKED_AT, 1)]
-    seen = in_view(c2w, tangents, some)[0].any(0).mean()
+    few = slice(None, None, max(len(c2w) // LOOKING, 1))
+    seen = in_view(c2w[few], tangents[few], some)[0].any(0).mean()
     if seen < 0.5:
         return None, f"only {seen:.0%} of the sparse points are in view of a camera: the box is not placed by them"
     found = Found(box, f"by {len(points):,} sparse points", False)
@@ -180,4 +181,6 @@ def _standing(c2w: np.ndarray, rule: np.ndarray | None) -> Found | None:
 
 
 def _told(box: Sequence[float]) -> str:
-    return "[" + ", ".join(f"{value:.4g}" for value in box) + "]"
+    low, high = np.reshape(box, (2, 3))
+    digits = 4 + max(int(np.log10(max(np.abs(box).max() / (high - low).max(), 1))), 0)  # those that differ, far away
+    return "[" + ", ".join(f"{value:.{digits}g}" for value in box) + "]"

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+
 from sinefield.cameras.cameras import Cameras, joined
 from sinefield.data.photographs.image_files import read_header
 from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.origin import recentred
 from sinefield.data.photographs.transforms import Frame
 from sinefield.data.photographs.views import frame_cameras
 from sinefield.errors import SinefieldError
@@ -31,9 +35,11 @@ class Capture:
     source: str
 
 
-def load_capture(path: str, downscale: int = 1, holdout: int = 8) -> Capture:
+def load_capture(
+    path: str, downscale: int = 1, holdout: int = 8, origin: Float[np.ndarray, "3"] | None = None
+) -> Capture:
     """The cameras of a data set, its images not decoded; arguments and errors as `load_posed` has them."""
-    listing = read_listing(path, holdout=holdout, downscale=downscale)
+    listing = recentred(read_listing(path, holdout=holdout, downscale=downscale), origin)
     frames = listing.frames["train"]
     if not frames:
         raise SinefieldError(f"{listing.source}: no training view has an image file; add the image files")

@@ -25,6 +25,7 @@ from sinefield.data.photographs.image_files import (
     straight,
 )
 from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.origin import recentred
 from sinefield.data.photographs.transforms import SPLITS, Frame, Listing, check_box
 from sinefield.data.photographs.views import Views, load_views
 from sinefield.errors import SinefieldError
@@ -44,6 +45,7 @@ class PosedScene:
         bounds: (near, far) depths along the viewing axes between which the scene lies, world units, where known.
         core: (6,) the part of `aabb` that a contraction should leave as it is.
         notes: lines for people on what was guessed or is not used.
+        origin: what was taken off all positions, so that single precision holds them; world units.
     """
 
     train: Views | None
@@ -56,6 +58,19 @@ class PosedScene:
     bounds: tuple[float, float] | None = None
     core: Float[Tensor, "6"] | None = None
     notes: tuple[str, ...] = ()
+    origin: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    def seen_from(self, origin: Float[np.ndarray, "3"]) -> "PosedScene":
+        """The same scene with another offset taken off, that of a field."""
+        if (shift := np.asarray(self.origin) - origin).any():
+            by = torch.from_numpy(shift).float()
+            views = [view and view.moved(by) for view in (self.train, self.val, self.test)]
+            boxes = [box if box is None else box + by.repeat(2) for box in (self.aabb, self.core)]
+            train, val, test = views
+            return replace(
+                self, train=train, val=val, test=test, aabb=boxes[0], core=boxes[1], origin=tuple(origin.tolist())
+            )
+        return self
 
     @property
     def training_views(self) -> Views:
@@ -76,11 +91,13 @@ def load_posed(
     aabb: Sequence[float | int] | None = None,
     holdout: int = 8,
     splits: Sequence[str] = SPLITS,
+    origin: Float[np.ndarray, "3"] | None = None,
 ) -> PosedScene:
     """Load a Blender (NeRF-synthetic), instant-ngp, nerfstudio, LLFF or DTU/IDR dataset, or images with a COLMAP model.
 
     Frames whose image file is missing are skipped and counted. Where the data name no test views, every `holdout`-th by
-    sorted file name is one, as LLFF does. Camera poses stay in the data's own world units.
+    sorted file name is one, as LLFF does. Camera poses stay in the data's own world units; of a scene far from the
+    origin an offset is taken off in double precision (`PosedScene.origin`).
 
     Arguments:
         path: the folder, or the transforms JSON, poses_bounds.npy, cameras_sphere.npz or COLMAP model in it.
@@ -89,6 +106,7 @@ def load_posed(
         aabb: xmin ymin zmin xmax ymax zmax in world units; else the data's own, see the reader of each kind.
         holdout: see above; 0 keeps every view for training.
         splits: which of train, val, test to load.
+        origin: the offset to take off, that of a field say; when None one that suits the scene, mostly zero.
 
     Raises:
         SinefieldError: a missing, malformed, truncated or unsupported file; image sizes that disagree; a path out of
@@ -97,8 +115,13 @@ def load_posed(
     if downscale != int(downscale) or downscale < 1:
         check_downscale(downscale, MAX_SIDE, MAX_SIDE)
     listing = read_listing(path, splits, holdout, downscale)
-    listing = placed(listing, straight) if aabb is None else listing
-    box = listing.aabb if aabb is None else check_box([float(value) for value in aabb], "aabb")
+    if aabb is None:
+        listing = placed(listing, straight)
+    else:
+        box = check_box([float(value) for value in aabb], "aabb").tolist()
+        listing = replace(listing, aabb=box, core=None, rule=None)
+    listing = recentred(listing, origin)
+    box = listing.aabb
     if box is None:
         raise SinefieldError(f"{listing.source}: has too few sparse points to place the scene's box; give data.aabb")
     downscale //= listing.reduction
@@ -130,7 +153,8 @@ def load_posed(
         unposed=listing.unposed,
         bounds=listing.bounds,
         notes=(*listing.notes, *lens_notes([each.cameras for each in loaded])),
-        core=torch.as_tensor(np.asarray(box if aabb is not None else listing.core or box), dtype=torch.float32),
+        origin=listing.origin,
+        core=torch.as_tensor(np.asarray(listing.core or box), dtype=torch.float32),
     )
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sinefield.config import RadianceConfig, load_config
 from sinefield.data.photographs.image_files import decoders, read_header, read_pixels
 from sinefield.data.photographs.images import uprighted
 from sinefield.data.photographs.lens_models import model_of
+from sinefield.data.photographs.origin import offset_note, offset_of
 from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.shared import FORWARD, SPREAD, image_folders
 from sinefield.data.photographs.transforms import Frame, Listing, check_box
@@ -94,6 +96,7 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         "box": box,
         "near_far": listing.bounds,
         "sparse_points": None if listing.points is None else len(listing.points),
+        "offset": offset.tolist() if (offset := offset_of(replace(listing, aabb=box))).any() else None,
         "cameras_from": positions.min(0).tolist(),
         "cameras_to": positions.max(0).tolist(),
     }
@@ -105,7 +108,7 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
         hints.append(f"less sharp than half the others' median: {', '.join(listed[:5])}{more}; leave them out")
     span = float(np.linalg.norm(np.ptp(positions, 0)))
-    near = listing.bounds[0] if listing.bounds else float(np.abs(positions).max())
+    near = listing.bounds[0] if listing.bounds else _distance(positions, box)
     if len(frames) > 1 and span <= SPREAD * near:
         hints.append("all cameras stand in one spot; no depth can be learned from them")
     if box is None:
@@ -126,6 +129,12 @@ def view_degrees(projection: int, numbers: list[float], size: tuple[int, int]) -
     seen, _ = directions(ends, torch.tensor([distortion], dtype=torch.float64), projection)
     away = torch.atan2(seen[:, :2].norm(dim=1), -seen[:, 2]) * 360 / torch.pi
     return float(away[0]), float(away[1])
+
+
+def _distance(positions: np.ndarray, box: list[float] | None) -> float:
+    """From the middle of the cameras to that of the box, or where there is none to the origin."""
+    middle = np.zeros(3) if box is None else np.reshape(box, (2, 3)).mean(0)
+    return float(np.linalg.norm(positions.mean(0) - middle))
 
 
 def sharpness(frames: list[Frame], sizes: list[tuple[int, int]]) -> dict[str, float]:
@@ -203,7 +212,8 @@ def as_text(report: dict[str, Any]) -> str:
     """The findings, one line each."""
 
     def numbers(values) -> str:
-        return " ".join(f"{value:.4g}" for value in values)
+        digits = 10 if report["offset"] else 4
+        return " ".join(f"{value:.{digits}g}" for value in values)
 
     views = ", ".join(f"{n} {split}" for split, n in report["views"].items())
     missing = f"{report['without_image']} poses without image, {report['without_pose']} images without pose"
@@ -222,6 +232,8 @@ def as_text(report: dict[str, Any]) -> str:
         f"lens     {lens}",
         f"cameras  from {numbers(report['cameras_from'])} to {numbers(report['cameras_to'])}",
     ]
+    if report["offset"]:
+        lines.append(f"offset   {offset_note(np.array(report['offset']))}")
     if report["box"]:
         n = sum(report["views"].values())
         lines += [

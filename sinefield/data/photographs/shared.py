@@ -15,6 +15,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 # Cameras nearer to each other than this share of the nearest depth see no parallax: 0.3 pixels at a focal length of
 # 3000.
 SPREAD = 1e-4
+# Where no depth is known, cameras nearer than this share of their distance to the origin differ by rounding alone.
+ROUNDING = 1e-9
 # Cameras whose axes lie closer than 60° to their mean axis all look one way.
 FORWARD = 0.5
 
@@ -71,8 +73,8 @@ def check_bounds(near: float, far: float, where: str) -> None:
 def check_spread(positions: Float[np.ndarray, "n 3"], near: float | None, source: Path) -> None:
     """Refuse two or more cameras that all stand in one spot, (n, 3) world units: no depth can be learned from them."""
     spread = float(np.ptp(positions, 0).max())
-    scale = float(np.abs(positions).max()) if near is None else near
-    if len(positions) > 1 and spread <= SPREAD * scale:
+    least = ROUNDING * float(np.abs(positions).max()) if near is None else SPREAD * near
+    if len(positions) > 1 and spread <= least:
         raise SinefieldError(f"{source}: all {len(positions)} cameras stand in one spot; reconstruct the poses again")
 
 

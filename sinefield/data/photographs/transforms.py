@@ -93,6 +93,7 @@ class Listing:
         rule: what `aabb` follows, for people, where that is a rule of the pose file's makers; None where it was
             measured, or found by `box.placed`.
         beyond: the photographs show more than what lies in a box that was so found.
+        origin: what was taken off all positions; see `origin.recentred`.
     """
 
     source: Path
@@ -107,6 +108,7 @@ class Listing:
     notes: tuple[str, ...] = ()
     rule: str | None = None
     beyond: bool = False
+    origin: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 def has_transforms(folder: Path) -> bool:

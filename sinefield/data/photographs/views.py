@@ -6,12 +6,12 @@ import os
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -52,6 +52,10 @@ class Views:
         each = chosen.repeat_interleave(counts)
         parts = {key: value[each] for key in PER_PIXEL if (value := getattr(self, key)) is not None}
         return Views(cameras=self.cameras[chosen], names=names, **parts)
+
+    def moved(self, by: Float[Tensor, "3"]) -> "Views":
+        """The same views from cameras that stand elsewhere."""
+        return replace(self, cameras=self.cameras.moved(by))
 
     @property
     def images(self) -> UInt8[Tensor, "n h w c"]:

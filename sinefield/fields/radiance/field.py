@@ -38,6 +38,8 @@ class RadianceField(Field):
     Attributes:
         frame: (15,) `camera`, as `ForwardFrame` is stored, then the near plane's distance from a ray's origin (`NEAR`).
         background: (3,) sRGB that evaluation and video composite on.
+        origin: (3,) float64, what was taken off the positions of its data: world coordinates are those of the data less
+            it. Kept in the notes of files; kinds, cameras from outside and exports put it back.
         view: (11,) the orbit that shows the scene as its photographs did; see `cameras.orbits.Orbit`.
     """
 
@@ -52,6 +54,7 @@ class RadianceField(Field):
     def __init__(self, config: RadianceFieldConfig, aabb: Float[Tensor, "6"]) -> None:
         super().__init__()
         self.config = config
+        self.origin = np.zeros(3)
         self.grid = OccupancyGrid(aabb, config.grid, config.grid_levels, config.cone_angle)
         self.encoding = position_encoding(config)
         self.directions = SphericalHarmonics()

@@ -18,6 +18,7 @@ from sinefield.data.photographs.image_files import MAX_SIDE
 from sinefield.data.photographs.images import PosedScene
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
+from sinefield.fields.origins import origin_note
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.radiance.mesh import extract_radiance, vertex_colours
 from sinefield.fields.radiance.painter import RadiancePainter
@@ -55,7 +56,7 @@ class RadianceKind(Kind):
         return "\n".join(f"note: {note}" for note in data.notes) or None
 
     def task(self, config: RadianceConfig, data: PosedScene, field: RadianceField | None = None) -> RadianceTask:
-        return RadianceTask(config, data, field)
+        return RadianceTask(config, data if field is None else data.seen_from(field.origin), field)
 
     def blank(self, settings: RadianceFieldConfig, placed: dict[str, Tensor]) -> RadianceField:
         return make_radiance_field(settings, placed["grid.aabb"])
@@ -95,14 +96,19 @@ class RadianceKind(Kind):
     def report(
         self, field: RadianceField, config: RadianceConfig, data: PosedScene, pictures: Path | None
     ) -> dict[str, Any]:
-        return score_radiance(field, config, data, pictures)
+        return score_radiance(field, config, data.seen_from(field.origin), pictures)
 
     def quality(self, field: RadianceField, data: PosedScene) -> float:
-        return mean_psnr(field, data.scored_views)
+        return mean_psnr(field, data.seen_from(field.origin).scored_views)
 
     def judge(self, data: PosedScene, apart: bool) -> tuple[PosedScene, Callable[[RadianceField], float]]:
         refined, judging = divide(data, apart)
-        return refined, lambda field: mean_psnr(field, judging, JUDGED_VIEWS)
+
+        def judged(field: RadianceField) -> float:
+            views = judging.moved(torch.from_numpy(np.asarray(data.origin) - field.origin).float())
+            return mean_psnr(field, views, JUDGED_VIEWS)
+
+        return refined, judged
 
     def edit_training(self, training: RadianceTrainingConfig) -> RadianceTrainingConfig:
         return replace(training, marcher="auto", fit_poses=False, fit_exposure=False)
@@ -115,7 +121,9 @@ class RadianceKind(Kind):
 
     def settle_edit(self, task: RadianceTask, before: Tensor, data: PosedScene) -> np.ndarray | None:
         """Keep the base's grid where the pictures are as good with it: an edit that moves nothing need not say so."""
-        field, views, cells = task.field, data.val or data.training_views, None
+        field, cells = task.field, None
+        data = data.seen_from(field.origin)
+        views = data.val or data.training_views
         learned = field.grid.binaries.clone()
         own = mean_psnr(field, views, JUDGED_VIEWS)
         field.take_cells(before)
@@ -126,7 +134,9 @@ class RadianceKind(Kind):
         return cells
 
     def extent(self, field: RadianceField) -> tuple[dict[str, Any], str]:
-        box = field.aabb.tolist()
+        box = (field.aabb.double().cpu() + torch.from_numpy(field.origin).repeat(2)).tolist()
+        if field.origin.any():
+            return {"aabb": box, **origin_note(field)}, "box " + " ".join(f"{v:.12g}" for v in box)
         return {"aabb": box}, "box " + " ".join(f"{v:.5g}" for v in box)
 
     def surface(
@@ -137,12 +147,14 @@ class RadianceKind(Kind):
         dense: bool = False,
         crop: Float[np.ndarray, "6"] | None = None,
     ) -> Mesh:
-        return extract_radiance(field, resolution, level, dense, crop)
+        crop = None if crop is None else crop - np.tile(field.origin, 2)
+        vertices, faces, about = extract_radiance(field, resolution, level, dense, crop)
+        return vertices.astype(np.float64) + field.origin, faces, about
 
     def vertex_colours(
         self, field: RadianceField, vertices: np.ndarray, normals: np.ndarray
     ) -> UInt8[np.ndarray, "v 3"]:
-        return vertex_colours(field, vertices, normals)
+        return vertex_colours(field, vertices - field.origin, normals)
 
     def colour_at(
         self, field: RadianceField, points: np.ndarray, directions: np.ndarray | None
@@ -153,7 +165,8 @@ class RadianceKind(Kind):
         if len(points) != len(directions) or not (length > 0).all():
             counts = f"{len(points)} points and {len(directions)} directions"
             raise SinefieldError(f"{counts}; give one direction, not zero, to each point")
-        place, along = (torch.from_numpy(a).float().to(field.aabb.device) for a in (points, directions / length))
+        near = points - field.origin
+        place, along = (torch.from_numpy(a).float().to(field.aabb.device) for a in (near, directions / length))
         with torch.no_grad():
             return field(field.place(place), along)[0].double().cpu().numpy()
 
@@ -163,7 +176,7 @@ class RadianceKind(Kind):
     def true_distance(self, field: RadianceField) -> TrueDistance:
         if not isinstance(field, SurfaceField):
             self._cannot("has a signed distance only where field.density is distance")
-        return TrueDistance(partial(_signed, field), field.aabb.double().cpu().numpy())
+        return TrueDistance(partial(_signed, field), field.aabb.double().cpu().numpy() + np.tile(field.origin, 2))
 
     def painter(self, field: RadianceField) -> RadiancePainter:
         return RadiancePainter(field)
@@ -171,7 +184,7 @@ class RadianceKind(Kind):
 
 def _signed(field: SurfaceField, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
     with torch.no_grad():
-        return field.distance(torch.from_numpy(points).float()).double().cpu().numpy()
+        return field.distance(torch.from_numpy(points - field.origin).float()).double().cpu().numpy()
 
 
 register_kind(RadianceKind())

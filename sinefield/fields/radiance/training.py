@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,12 +67,14 @@ def make_field(config: RadianceConfig, scene: PosedScene) -> RadianceField:
         frame = forward_frame(cameras, plane)
         field = RadianceField(config.field, ndc_box(cameras, frame))
         field.frame.copy_(torch.cat([frame.numbers, torch.tensor([plane])]))
+        field.origin = np.array(scene.origin)
         return field
     box = scene.core if space == "contracted" and scene.core is not None else scene.aabb
     if space == "box" and levels > 1:  # the data's box is all there is; the grid refines its middle
         centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2 / 2 ** (levels - 1)
         box = torch.cat([centre - half, centre + half])
     field = make_radiance_field(config.field, box)
+    field.origin = np.array(scene.origin)
     if near is None:
         near = MARGIN * scene.bounds[0] if space == "contracted" and scene.bounds else 0.0
     field.frame[NEAR] = near

@@ -23,7 +23,7 @@ from sinefield.cameras.cameras import LARGEST, Cameras, check_downscale
 from sinefield.data.photographs.listing import read_listing
 from sinefield.data.photographs.transforms import SPLITS, Frame, Listing, check_box
 from sinefield.errors import SinefieldError
-from sinefield.files import TEMPORARY, cache_folder, read_bytes, require_file, write_error
+from sinefield.files import TEMPORARY, cache_folder, open_file, read_bytes, write_error
 
 # Formats a camera or renderer writes; Pillow's others include some that start external programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -184,8 +184,19 @@ def on_background(
 def reference(
     images: UInt8[Tensor, "*n c"], background: Sequence[float | int] | Float[Tensor, "*#n 3"] = WHITE
 ) -> UInt8[Tensor, "*n 3"]:
-    """The 8-bit images that predictions are scored against: composited, then rounded to 8 bits."""
-    return (on_background(images, background) * 255).round().clamp(0, 255).to(torch.uint8)
+    """The 8-bit images that predictions are scored against: composited in bands, to save memory, and rounded to 8 bits.
+    Opaque images are returned as they are."""
+    if images.shape[-1] == 3:
+        return images
+    flat = images.reshape(-1, 4)
+    over = torch.as_tensor(background, dtype=torch.float32, device=images.device)
+    over = over if over.ndim == 1 else over.expand(*images.shape[:-1], 3).reshape(-1, 3)
+    out = torch.empty(len(flat), 3, dtype=torch.uint8, device=images.device)
+    for first in range(0, len(flat), BAND // 4):
+        band = slice(first, first + BAND // 4)
+        colours = on_background(flat[band], over if over.ndim == 1 else over[band])
+        out[band] = (colours * 255).round().clamp(0, 255).to(torch.uint8)
+    return out.view(*images.shape[:-1], 3)
 
 
 def load_views(
@@ -260,10 +271,11 @@ def frame_cameras(frames: list[Frame], size: tuple[int, int], downscale: int) ->
 
 def read_header(frame: Frame) -> tuple[tuple[int, int], bool]:
     """((w, h), has alpha) of a frame's image, without decoding it; its size must be sane and the declared one."""
-    require_file(frame.file, "image")
     try:
-        with Image.open(frame.file, formats=FORMATS) as image:
+        with open_file(frame.file, MAX_BYTES, "image") as stream, Image.open(stream, formats=FORMATS) as image:
             (width, height), alpha = image.size, image.has_transparency_data
+    except SinefieldError:
+        raise
     except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
         raise unreadable(frame, error) from error
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
@@ -299,9 +311,8 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
     Turned by its EXIF orientation where it is not of the given size without, or no size is given.
     """
     try:
-        data = read_bytes(
-            frame.file, MAX_BYTES, "image"
-        )  # from a file, Pillow would ask for as many bytes as a chunk claims to have
+        # From a file, Pillow would ask for as many bytes as a chunk claims to have.
+        data = read_bytes(frame.file, MAX_BYTES, "image")
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             check_scans(frame.file, image, data)
             image.load()
@@ -392,7 +403,7 @@ def uprighted(listing: Listing) -> Listing:
         if declared is None or frame.reduction > 1 or declared[0] == declared[1]:
             return False
         try:
-            with Image.open(frame.file, formats=FORMATS) as image:
+            with open_file(frame.file, MAX_BYTES) as stream, Image.open(stream, formats=FORMATS) as image:
                 size = image.size
         except Exception:  # whoever reads it next says what is wrong
             return False
@@ -412,7 +423,7 @@ def uprighted(listing: Listing) -> Listing:
 def _says_turned(frame: Frame) -> bool:
     """Whether an image, of a kind whose head tells without decoding, has an EXIF orientation other than upright."""
     try:
-        with Image.open(frame.file, formats=("JPEG", "TIFF")) as image:
+        with open_file(frame.file, MAX_BYTES) as stream, Image.open(stream, formats=("JPEG", "TIFF")) as image:
             return image.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
     except Exception:  # another kind, or whoever reads it next says what is wrong
         return False

@@ -1,28 +1,34 @@
 """Reading whole files, and writing them so that a crash leaves the old one or the new one, never half of either."""
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
 import tempfile
 import weakref
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from sinefield.errors import SinefieldError
 
 TEMPORARY = ".tmp-"
 """What the names of files that are being written begin with; a process that is killed leaves them."""
+MAX_POSES = 256 << 20
+"""Bytes of a file of numpy's that holds poses: two million of them."""
 SPARSE = 64 << 20
 """Bytes from which on a file that takes less than a 64th of its size on the disk is refused."""
 
 
 @contextmanager
 def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix); on success fsync and rename it to `path`.
+    """Yield a temporary path beside `path` (same suffix); on success sync it, rename it to `path`, sync the folder.
 
-    On any exception the temporary file is removed and `path` is left as it was.
+    On any exception the temporary file is removed and `path` is left as it was. What a killed process left of the same
+    file is removed first; a file that another process is writing is not.
 
     Raises:
         SinefieldError: the folder cannot be made or written, the disk is full, `path` is a folder,
@@ -30,12 +36,16 @@ def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     check_output(path, overwrite)
-    temporary = None
+    temporary, held = None, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
-        os.close(descriptor)
-        temporary = Path(name)
+        clear_leftovers(path)
+        while held is None:
+            descriptor, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
+            os.close(descriptor)
+            temporary = Path(name)
+            held = _hold(temporary)
+        assert temporary is not None
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
@@ -43,18 +53,22 @@ def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if held is not None:
+            os.close(held)
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a new folder to fill; on success it becomes `path`, in place of what was there.
+    """Yield a new folder to fill; on success it is synced and becomes `path`, in place of what was there.
 
-    On any exception what was made is removed and `path` is left as it was.
+    On any exception what was made is removed and `path` is left as it was. What a killed process left is removed first;
+    had it already moved the old folder away, that is moved back.
 
     Raises:
         SinefieldError: the folder cannot be made or written, or the disk is full.
@@ -62,11 +76,21 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path).resolve()  # a link stays a link: what it points to is replaced
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as scratch:
+        clear_leftovers(path)
+        with ExitStack() as stack:
+            held = None
+            while held is None:
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=_prefix(path), dir=path.parent))
+                held = _hold(Path(scratch))
+            stack.callback(os.close, held)
             new, old = Path(scratch) / "new", Path(scratch) / "old"
             new.mkdir()  # with the user's permissions; the scratch folder's own are private
             yield new
+            for file in new.rglob("*"):
+                _sync(file)
+            _sync_folder(new)
             swap(new, path, old)
+            _sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
 
@@ -81,6 +105,72 @@ def swap(new: Path, out: Path, old: Path) -> None:
         if old.exists() and not out.exists():
             old.rename(out)
         raise
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what killed processes left of their writing of `path`.
+
+    Only what has the name that this very output's have, and is not locked: whoever writes holds a lock, which ends with
+    its process. Links are left alone. A folder's old content, which a process was killed between moving away and
+    replacing, is moved back where nothing stands in its place.
+    """
+    for left in path.parent.glob(f"{_prefix(path)}*"):
+        if left.is_symlink() or (held := _hold(left)) is None:
+            continue
+        try:
+            if left.is_dir():
+                if (left / "old").exists() and not os.path.lexists(path):
+                    (left / "old").rename(path)
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        except OSError:  # somebody else's permissions; it hinders nobody
+            pass
+        finally:
+            os.close(held)
+
+
+def _prefix(path: Path) -> str:
+    """Of the temporary names of one output."""
+    return f"{TEMPORARY}{zlib.crc32(os.fsencode(path.name)):08x}-"
+
+
+def _hold(path: Path) -> int | None:
+    """A descriptor of a file or folder with a lock that nobody else has; None where somebody has, or it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+            return descriptor
+    except FileNotFoundError:  # cleared away before it was locked
+        pass
+    except BlockingIOError:
+        pass
+    except OSError:  # a file system without locks
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _sync(path: Path) -> None:
+    if not path.is_symlink():
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Have a renaming on the disk. Folders that cannot be synced, as on some network disks, are left."""
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF):
+            raise
 
 
 def check_output(path: str | Path, overwrite: bool = True) -> None:
@@ -132,16 +222,29 @@ def read_bytes(path: str | Path, limit: int, what: str = "file") -> bytes:
         SinefieldError: missing, unreadable, empty, larger than `limit`, almost only holes, or no regular file: a pipe
             or a device is refused without waiting for it.
     """
+    with open_file(path, limit, what) as stream:
+        try:
+            return stream.read(os.fstat(stream.fileno()).st_size)
+        except OSError as error:
+            raise SinefieldError(f"{path}: cannot be read ({error.strerror or error}); check the {what}") from error
+
+
+@contextmanager
+def open_file(path: str | Path, limit: int, what: str = "file") -> Iterator[BufferedReader]:
+    """The same file opened to be read, for whoever wants its beginning alone; every file that is read is opened here.
+
+    Raises:
+        SinefieldError: as `read_bytes`.
+    """
     path = require_file(path, what)
     try:
         # Between the look and the opening the name may have become a pipe's: opened so, it is not waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            found = os.fstat(descriptor)
-            _check_opened(path, found, limit, what)
-            return stream.read(found.st_size)
+        stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except OSError as error:
         raise SinefieldError(f"{path}: cannot be read ({error.strerror or error}); check the {what}") from error
+    with stream:
+        _check_opened(path, os.fstat(stream.fileno()), limit, what)
+        yield stream
 
 
 def read_text(path: str | Path, limit: int, what: str = "file", errors: str = "strict") -> str:

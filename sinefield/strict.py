@@ -3,9 +3,10 @@
 import dataclasses
 import difflib
 import math
+import re
 import types
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -17,7 +18,13 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only: no tags, no aliases (they can grow without bound), no key twice."""
+    """Plain data only: no tags, no aliases (they can grow without bound), no key twice.
+
+    Words are read as YAML 1.2 does. By 1.1, `1:2:3` is 3,723, `010` is 8, `no` is false and `2024-01-01` a day: here
+    these are texts, and refused where a number is wanted.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
@@ -36,6 +43,17 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             keys.add(key)
         return super().construct_mapping(node, deep)
+
+
+_SIGN, _DIGITS = "[-+]?", "(0|[1-9][0-9]*)"
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", f"{_SIGN}{_DIGITS}", list("-+0123456789")),
+    ("float", rf"{_SIGN}({_DIGITS}(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+0123456789.")),
+    ("float", rf"{_SIGN}\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})\\Z"), _first)
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
@@ -126,7 +144,7 @@ def _convert(value: Any, kind: Any, where: str, key: str) -> Any:
             raise SinefieldError(f"{name} is {shown(value)}; should be a list like [1, 2]")
         return [_convert(v, arguments[0], where, f"{key}[{i}]") for i, v in enumerate(value)]
     if kind is float:
-        value = _number(value)  # YAML 1.1 reads 1e-3 as text
+        value = _number(value)
         if not isinstance(value, float) or not math.isfinite(value):
             raise SinefieldError(f"{name} is {shown(value)}; should be a number")
         return value
@@ -141,11 +159,12 @@ def _convert(value: Any, kind: Any, where: str, key: str) -> Any:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, bool):
+    """A whole number as a float, where one holds it; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int):
         return value
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
         return value
 
 

@@ -4,6 +4,7 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -140,6 +141,8 @@ def _die_at_save(which: int, how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def dying_fsync(descriptor: int) -> None:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a folder
+            return fsync(descriptor)
         count[0] += 1
         if count[0] == which and how != "after":
             if how == "half":

@@ -1,4 +1,4 @@
-"""What the viewer's server takes of whoever reaches it, on viser alone. Who may: test_view_door.py."""
+"""What the viewer's server takes from whoever reaches it, on viser alone: paths, messages. Who may: test_view_door."""
 
 import http.client
 import logging

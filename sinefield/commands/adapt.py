@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinefield.commands.arguments import add_out, add_quantiser, add_run, add_seed, scene_settings
+from sinefield.commands.arguments import add_out, add_quantiser, add_run, add_seed, number, scene_settings, whole
 from sinefield.commands.command import Answer, Command
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "the base: run folder or .sine file")
     parser.add_argument("scene", help="scene file (YAML) of the changed scene; its data, training and seed count")
     add_out(parser, "packed adapter; default runs/<name of the scene file>.adapter.sine", optional=True)
-    parser.add_argument("--max-bytes", type=int, help="the best adapter that fits into so many bytes (3000)")
-    parser.add_argument("--bits", type=int, help="or every factor at so many bits an entry, 1 to 8")
+    parser.add_argument("--max-bytes", type=whole, help="the best adapter that fits into so many bytes (3000)")
+    parser.add_argument("--bits", type=whole, help="or every factor at so many bits an entry, 1 to 8")
     add_quantiser(parser)
-    parser.add_argument("--rank", type=int, help="of the adapter, lowered where a layer is smaller")
-    parser.add_argument("--omega", type=float, help="ω of its sine; 0 for plain LoRA")
-    parser.add_argument("--alpha", type=float, help="its scale is alpha/rank")
+    parser.add_argument("--rank", type=whole, help="of the adapter, lowered where a layer is smaller")
+    parser.add_argument("--omega", type=number, help="ω of its sine; 0 for plain LoRA")
+    parser.add_argument("--alpha", type=number, help="its scale is alpha/rank")
     layers = "patterns of the layers that get one, as in 'trunk.*,head.*' (all)"
     parser.add_argument("--layers", default="*", help=layers)
     add_seed(parser, "adapter")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_out
+from sinefield.commands.arguments import add_out, whole
 from sinefield.commands.command import Answer, Command, Parser
 
 EITHER = "adapter: .safetensors or .sine"
@@ -13,7 +13,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     pack = actions.add_parser("pack", help="quantise an adapter into one small file", allow_abbrev=False)
     pack.add_argument("adapter", help="adapter: .safetensors")
     add_out(pack, "packed adapter: .sine")
-    pack.add_argument("--bits", type=int, required=True, help="bits an entry before entropy coding, 1 to 8")
+    pack.add_argument("--bits", type=whole, required=True, help="bits an entry before entropy coding, 1 to 8")
     pack.add_argument("--quantiser", default="kmeans", help="kmeans or uniform (kmeans)")
     info = actions.add_parser("info", help="list an adapter's layers, ranks and sizes", allow_abbrev=False)
     info.add_argument("adapter", help=EITHER)

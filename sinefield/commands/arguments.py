@@ -1,12 +1,37 @@
 """Arguments that several commands share, each declared once, and settings given as --group.name VALUE."""
 
 import argparse
+import math
+import re
 from typing import Any
 
 from sinefield.errors import SinefieldError
+from sinefield.strict import shown
 
 MESH_FILE = "mesh file: .ply .obj .off .stl .glb .usdz .3mf"
 UNITS, AXES = ("m", "cm", "mm", "in", "ft"), ("y", "z")
+
+
+def whole(text: str) -> int:
+    """A whole number of the command line, for argparse; `int` alone takes `1_0`, other scripts' digits, any length.
+
+    >>> whole("-12")
+    -12
+    """
+    if not re.fullmatch("[-+]?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number of at most 18 digits")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A finite number of the command line, for argparse.
+
+    >>> number("1e-3")
+    0.001
+    """
+    if not re.fullmatch(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", text) or not math.isfinite(float(text)):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a finite number")
+    return float(text)
 
 
 def add_run(parser: argparse.ArgumentParser, help: str = "run folder or .sine file") -> None:
@@ -49,9 +74,9 @@ def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
 def add_surface(parser: argparse.ArgumentParser, resolution: int, box: str, density: str = "") -> None:
     """How a surface is extracted: --resolution, --level, --largest."""
     help_ = f"samples along the longest side of the {box} ({resolution})"
-    parser.add_argument("--resolution", type=int, default=resolution, help=help_)
+    parser.add_argument("--resolution", type=whole, default=resolution, help=help_)
     help_ = f"level of the surface; default 0 of a distance, 0.5 of an occupancy{density}"
-    parser.add_argument("--level", type=float, help=help_)
+    parser.add_argument("--level", type=number, help=help_)
     parser.add_argument("--largest", action="store_true", help="keep the largest connected piece only")
 
 

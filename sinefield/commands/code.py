@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_edits, add_out, add_run
+from sinefield.commands.arguments import add_edits, add_out, add_run, whole
 from sinefield.commands.command import Answer, Command
 
 
@@ -10,7 +10,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_out(parser, "C99 header .h, model .onnx, or grid of distances .npz")
     parser.add_argument("--name", help="what the header's names begin with; default the file's name")
-    parser.add_argument("--resolution", type=int, default=64, help="samples of a grid along its longest side (64)")
+    parser.add_argument("--resolution", type=whole, default=64, help="samples of a grid along its longest side (64)")
     add_edits(parser)
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_out
+from sinefield.commands.arguments import add_out, whole
 from sinefield.commands.command import Answer, Command
 
 
@@ -15,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_count(parser: argparse.ArgumentParser) -> None:
     """--count of `frames` and `capture`."""
-    parser.add_argument("--count", type=int, default=60, help="frames to take of a video (60)")
+    parser.add_argument("--count", type=whole, default=60, help="frames to take of a video (60)")
 
 
 def run(options: argparse.Namespace) -> Answer:

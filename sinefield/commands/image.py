@@ -2,14 +2,14 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_edits, add_out, add_run
+from sinefield.commands.arguments import add_edits, add_out, add_run, whole
 from sinefield.commands.command import Answer, Command
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_out(parser, "picture: .png")
-    parser.add_argument("--width", type=int, help="pixels; default that of the data; the height follows")
+    parser.add_argument("--width", type=whole, help="pixels; default that of the data; the height follows")
     add_edits(parser)
 
 

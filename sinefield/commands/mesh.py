@@ -13,7 +13,9 @@ from sinefield.commands.arguments import (
     frame_options,
     mesh_notes,
     mesh_text,
+    number,
     surface_options,
+    whole,
 )
 from sinefield.commands.command import Answer, Command
 
@@ -24,11 +26,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_out(parser, MESH_FILE)
     add_surface(parser, 256, "box", ", of a density what the field suggests")
-    parser.add_argument("--crop", type=float, nargs=6, metavar=BOX, help="keep what lies in this box, input units")
-    parser.add_argument("--faces", type=int, help="decimate to about so many triangles at most")
+    parser.add_argument("--crop", type=number, nargs=6, metavar=BOX, help="keep what lies in this box, input units")
+    parser.add_argument("--faces", type=whole, help="decimate to about so many triangles at most")
     parser.add_argument("--no-colours", action="store_true", help="leave the field's colours out")
     parser.add_argument(
-        "--texture", type=int, metavar="PIXELS", help="colours as a picture of this side over the mesh: .glb or .obj"
+        "--texture", type=whole, metavar="PIXELS", help="colours as a picture of this side over the mesh: .glb or .obj"
     )
     parser.add_argument(
         "--dense", action="store_true", help="evaluate every point of the grid, not only near the surface"

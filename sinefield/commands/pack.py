@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_data, add_out, add_quantiser, add_run
+from sinefield.commands.arguments import add_data, add_out, add_quantiser, add_run, number, whole
 from sinefield.commands.command import Answer, Command
 
 NOTES = """
@@ -13,12 +13,12 @@ without --bits, --max-bytes and --min-quality: the smallest field that costs at 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "run folder")
     add_out(parser, "packed file: .sine")
-    parser.add_argument("--bits", type=int, help="every matrix at so many bits an entry, 1 to 8")
-    parser.add_argument("--max-bytes", type=int, help="the best field that fits into so many bytes")
-    parser.add_argument("--min-quality", type=float, help="the smallest field with this IoU or PSNR")
+    parser.add_argument("--bits", type=whole, help="every matrix at so many bits an entry, 1 to 8")
+    parser.add_argument("--max-bytes", type=whole, help="the best field that fits into so many bytes")
+    parser.add_argument("--min-quality", type=number, help="the smallest field with this IoU or PSNR")
     add_quantiser(parser)
-    parser.add_argument("--seconds", type=float, default=120, help="training with rounded weights; 0 for none (120)")
-    parser.add_argument("--steps", type=int, help="the same in steps, which repeat to the bit")
+    parser.add_argument("--seconds", type=number, default=120, help="training with rounded weights; 0 for none (120)")
+    parser.add_argument("--steps", type=whole, help="the same in steps, which repeat to the bit")
     add_data(parser, "where the run's mesh, photographs or image are, if they moved")
 
 

@@ -1,11 +1,13 @@
 """sinefield poses."""
 
 import argparse
+import re
 from typing import Any
 
-from sinefield.commands.arguments import add_out
+from sinefield.commands.arguments import add_out, whole
 from sinefield.commands.command import Answer, Command
 from sinefield.errors import SinefieldError
+from sinefield.strict import shown
 
 NOTES = """
 
@@ -27,7 +29,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     help_ = "pairs to compare: exhaustive, sequential (neighbours by name), or auto: exhaustive up to 150 photographs"
     parser.add_argument("--matching", default="auto", help=f"{help_} that are no frames of a video")
     parser.add_argument("--program", help="pycolmap, or colmap, the program; default what is installed")
-    parser.add_argument("--threads", type=int, help="threads; default all cores")
+    parser.add_argument("--threads", type=whole, help="threads; default all cores")
 
 
 def search_options(options: argparse.Namespace) -> Any:
@@ -35,8 +37,8 @@ def search_options(options: argparse.Namespace) -> Any:
     from sinefield.data.photographs.poses import Search
 
     seed = str(options.seed or 0)
-    if not seed.isdecimal():
-        raise SinefieldError(f"--seed {seed}: a whole number from 0")
+    if not re.fullmatch("[0-9]{1,9}", seed):
+        raise SinefieldError(f"--seed {shown(seed)}: a whole number from 0, of at most 9 digits")
     return Search(options.quality, options.matching, options.program, options.threads, int(seed))
 
 

@@ -2,8 +2,9 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, split_list
+from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, number, split_list, whole
 from sinefield.commands.command import Answer, Command
+from sinefield.errors import SinefieldError
 
 PATH = (
     "orbit; through the training cameras' places an ellipse, or before what they face a spiral; cameras, see "
@@ -34,20 +35,23 @@ def _add_flight(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path", help=PATH)
     parser.add_argument("--cameras", help=cameras)
     parser.add_argument("--beside", action="store_true", help=beside)
-    parser.add_argument("--frames", type=int, help="frames in all (90)")
-    parser.add_argument("--fps", type=float, help="frames a second (30; 2 with --beside; a FILE.json's own)")
-    parser.add_argument("--width", type=int, help=SIDE)
-    parser.add_argument("--height", type=int, help=SIDE)
-    parser.add_argument("--elevation", type=float, help=elevation)
+    parser.add_argument("--frames", type=whole, help="frames in all (90)")
+    parser.add_argument("--fps", type=number, help="frames a second (30; 2 with --beside; a FILE.json's own)")
+    parser.add_argument("--width", type=whole, help=SIDE)
+    parser.add_argument("--height", type=whole, help=SIDE)
+    parser.add_argument("--elevation", type=number, help=elevation)
 
 
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.export.flight import Flight
     from sinefield.export.video import export_video
 
+    cameras = split_list(options.cameras)
+    if options.cameras is not None and not cameras:
+        raise SinefieldError(f"--cameras {options.cameras}: names no camera; give numbers or names like 0,5,frame_12")
     flight = Flight(
         path=options.path,
-        cameras=split_list(options.cameras),
+        cameras=cameras,
         frames=options.frames,
         fps=options.fps,
         size=(options.width, options.height),

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_edits, add_run
+from sinefield.commands.arguments import add_edits, add_run, whole
 from sinefield.commands.command import Answer, Command
 
 HOST = "address to listen on; 0.0.0.0 lets other machines in (127.0.0.1)"
@@ -11,7 +11,7 @@ NAME = "a name by which browsers reach this machine, beside its addresses and it
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "run folder, in training or finished, or .sine file")
-    parser.add_argument("--port", type=int, default=8080, help="port of the page; 0 for any free one (8080)")
+    parser.add_argument("--port", type=whole, default=8080, help="port of the page; 0 for any free one (8080)")
     parser.add_argument("--host", default="127.0.0.1", help=HOST)
     parser.add_argument("--name", action="append", default=[], help=NAME)
     parser.add_argument("--no-browser", action="store_true", help="print the address only")

@@ -15,7 +15,7 @@ from sinefield.data.photographs.image_files import read_header, read_pixels
 from sinefield.data.photographs.transforms import Frame
 from sinefield.data.photographs.views import room_for
 from sinefield.errors import SinefieldError
-from sinefield.files import read_bytes
+from sinefield.files import read_bytes, read_text
 
 CIFAR_SIDE, CIFAR_CLASSES = 32, 10
 CIFAR_ROW = 1 + 3 * CIFAR_SIDE**2  # a label, then red, green and blue
@@ -98,8 +98,8 @@ def _cifar(folder: Path, side: int) -> LabelledImages:
 
 def _cifar_names(path: Path) -> tuple[str, ...]:
     try:
-        names = tuple(path.read_text().split())
-    except (OSError, UnicodeDecodeError):
+        names = tuple(read_text(path, 1 << 16, "list of names").split())
+    except SinefieldError:
         names = ()
     return names if len(names) == CIFAR_CLASSES else tuple(map(str, range(CIFAR_CLASSES)))
 

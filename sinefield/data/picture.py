@@ -33,4 +33,7 @@ def load_image(path: str | Path, downscale: int = 1, background: str = "white") 
         _, has_alpha = read_header(frame)
         pixels = read_pixels(frame, None, has_alpha)
     check_downscale(downscale, pixels.shape[1], pixels.shape[0])
-    return reference(torch.from_numpy(area_average(pixels, downscale).copy()), BACKGROUNDS[background])
+    pixels = area_average(pixels, downscale)
+    if not pixels.flags.writeable:  # Pillow's own bytes, which torch warns of
+        pixels = pixels.copy()
+    return reference(torch.from_numpy(pixels), BACKGROUNDS[background])

@@ -310,6 +310,8 @@ def check_packing(
         raise SinefieldError("--bits, --max-bytes and --min-quality exclude each other; give one")
     if bits is not None and not 1 <= bits <= 8:
         raise SinefieldError(f"--bits {bits}; 1 to 8")
+    if min_quality is not None and not math.isfinite(min_quality):
+        raise SinefieldError(f"--min-quality {min_quality}; a finite number: an IoU, or a PSNR in dB")
     if quantiser not in ("uniform", "kmeans") or (quantiser == "kmeans" and bits is None):
         raise SinefieldError(f"--quantiser {quantiser}; uniform, or kmeans with --bits")
     if not 0 <= seconds <= 86400:

@@ -35,6 +35,7 @@ LOWEST, HIGHEST = -0.3, 0.95  # sines of the cameras' elevations: mostly from ab
 SKY, GROUND, BOUNCE = 0.74, 0.54, 0.35  # light from above and below, and the part of it that comes back in a corner
 SUN, SUN_SOFTNESS = 0.46, 0.05  # strength of the sun, and its radius at distance 1
 FILL = 0.14
+MOST_VIEWS = 100_000
 LIGHT_RAYS = 18  # shadow rays a pixel towards the sky, shared out over its samples; half as many to the sun
 CHUNK = 1 << 18  # rays cast at once
 CONTENTS = {"train", "val", "test", "mesh.ply", "shape.ply", "synth.json"} | {
@@ -296,12 +297,14 @@ def _check_settings(views: dict[str, int], resolution: int, samples: int, seed: 
     if views["train"] < 1 or min(views.values()) < 0:
         counts = ", ".join(f"{count} {split}" for split, count in views.items())
         raise SinefieldError(f"views: {counts}; need at least 1 for training and none below 0")
+    if sum(views.values()) > MOST_VIEWS:
+        raise SinefieldError(f"views: {sum(views.values()):,} in all; at most {MOST_VIEWS:,}")
     if not 8 <= resolution <= 4096:
         raise SinefieldError(f"resolution {resolution}: must be between 8 and 4096 pixels")
     if not 1 <= samples <= 16:
         raise SinefieldError(f"samples {samples}: must be between 1 and 16 a side of a pixel")
-    if seed < 0:
-        raise SinefieldError(f"seed {seed}: must not be negative")
+    if not 0 <= seed < 2**63:
+        raise SinefieldError(f"seed {seed}: must be a whole number from 0 to 2^63 - 1")
     if up not in ("y", "z"):
         raise SinefieldError(f"up '{up}': must be y or z")
 

@@ -22,7 +22,7 @@ from sinefield.data.photographs.lens_models import LENS_KEYS
 from sinefield.data.photographs.shared import check_spread, image_names, npy_header
 from sinefield.data.photographs.transforms import Frame, Listing, divide, find_image
 from sinefield.errors import SinefieldError
-from sinefield.files import require_file
+from sinefield.files import MAX_POSES, open_file
 
 NAMES = ("cameras_sphere.npz", "cameras.npz")
 MAX_MEMBER = 4096  # bytes of a 4 x 4 matrix with its header: far more than any writer needs
@@ -111,10 +111,9 @@ def sphere_box(scale: Float[np.ndarray, "4 4"], path: Path) -> list[float]:
 
 def read_matrices(path: Path) -> dict[str, Float[np.ndarray, "4 4"]]:
     """The world_mat_i and scale_mat_i by name, float64, all finite; never a pickle, never more than a matrix each."""
-    require_file(path, "pose file")
     found = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path, MAX_POSES, "pose file") as stream, zipfile.ZipFile(stream) as archive:
             for member in archive.infolist():
                 kind, _, number = member.filename.removesuffix(".npy").rpartition("_")
                 if kind in ("world_mat", "scale_mat") and number.isascii() and number.isdigit():
@@ -122,8 +121,8 @@ def read_matrices(path: Path) -> dict[str, Float[np.ndarray, "4 4"]]:
                     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # as numpy writes them
                         raise ValueError(f"{name} is compressed in an unusual way")
                     # What the archive says of sizes is not believed: no more is ever unpacked.
-                    with archive.open(member) as stream:
-                        found[name] = _matrix(stream.read(MAX_MEMBER + 1), f"{path}, {name}")
+                    with archive.open(member) as inner:
+                        found[name] = _matrix(inner.read(MAX_MEMBER + 1), f"{path}, {name}")
     except SinefieldError:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:

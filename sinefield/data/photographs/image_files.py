@@ -9,7 +9,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from sinefield.data.photographs.transforms import Frame
 from sinefield.errors import SinefieldError
-from sinefield.files import read_bytes, require_file
+from sinefield.files import open_file, read_bytes
 
 # Formats a camera or renderer writes; Pillow's others include some that start external programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -24,10 +24,11 @@ EXIF_ORIENTATION = 0x0112
 
 def read_header(frame: Frame) -> tuple[tuple[int, int], bool]:
     """((w, h), has alpha) of a frame's image, without decoding it; its size must be sane and the declared one."""
-    require_file(frame.file, "image")
     try:
-        with Image.open(frame.file, formats=FORMATS) as image:
+        with open_file(frame.file, MAX_BYTES, "image") as stream, Image.open(stream, formats=FORMATS) as image:
             (width, height), alpha = image.size, image.has_transparency_data
+    except SinefieldError:
+        raise
     except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
         raise unreadable(frame, error) from error
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
@@ -63,9 +64,8 @@ def read_pixels(frame: Frame, size: tuple[int, int] | None, has_alpha: bool) -> 
     Turned by its EXIF orientation where it is not of the given size without, or no size is given.
     """
     try:
-        data = read_bytes(
-            frame.file, MAX_BYTES, "image"
-        )  # from a file, Pillow would ask for as many bytes as a chunk claims to have
+        # From a file, Pillow would ask for as many bytes as a chunk claims to have.
+        data = read_bytes(frame.file, MAX_BYTES, "image")
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             check_scans(frame.file, image, data)
             image.load()

@@ -17,8 +17,10 @@ from sinefield.cameras.cameras import LARGEST, check_downscale
 from sinefield.cameras.pixel_rays import lens_notes
 from sinefield.data.photographs.box import placed
 from sinefield.data.photographs.image_files import (
+    BAND,
     EXIF_ORIENTATION,
     FORMATS,
+    MAX_BYTES,
     MAX_SIDE,
     oriented_size,
     read_header,
@@ -29,6 +31,7 @@ from sinefield.data.photographs.origin import recentred
 from sinefield.data.photographs.transforms import SPLITS, Frame, Listing, check_box
 from sinefield.data.photographs.views import Views, load_views
 from sinefield.errors import SinefieldError
+from sinefield.files import open_file
 
 WHITE = (1.0, 1.0, 1.0)
 
@@ -180,8 +183,19 @@ def on_background(
 def reference(
     images: UInt8[Tensor, "*n c"], background: Sequence[float | int] | Float[Tensor, "*#n 3"] = WHITE
 ) -> UInt8[Tensor, "*n 3"]:
-    """The 8-bit images that predictions are scored against: composited, then rounded to 8 bits."""
-    return (on_background(images, background) * 255).round().clamp(0, 255).to(torch.uint8)
+    """The 8-bit images that predictions are scored against: composited in bands, to save memory, and rounded to 8 bits.
+    Opaque images are returned as they are."""
+    if images.shape[-1] == 3:
+        return images
+    flat = images.reshape(-1, 4)
+    over = torch.as_tensor(background, dtype=torch.float32, device=images.device)
+    over = over if over.ndim == 1 else over.expand(*images.shape[:-1], 3).reshape(-1, 3)
+    out = torch.empty(len(flat), 3, dtype=torch.uint8, device=images.device)
+    for first in range(0, len(flat), BAND // 4):
+        band = slice(first, first + BAND // 4)
+        colours = on_background(flat[band], over if over.ndim == 1 else over[band])
+        out[band] = (colours * 255).round().clamp(0, 255).to(torch.uint8)
+    return out.view(*images.shape[:-1], 3)
 
 
 def uprighted(listing: Listing) -> Listing:
@@ -193,7 +207,7 @@ def uprighted(listing: Listing) -> Listing:
         if declared is None or frame.reduction > 1 or declared[0] == declared[1]:
             return False
         try:
-            with Image.open(frame.file, formats=FORMATS) as image:
+            with open_file(frame.file, MAX_BYTES) as stream, Image.open(stream, formats=FORMATS) as image:
                 size = image.size
         except Exception:  # whoever reads it next says what is wrong
             return False
@@ -213,7 +227,7 @@ def uprighted(listing: Listing) -> Listing:
 def _says_turned(frame: Frame) -> bool:
     """Whether an image, of a kind whose head tells without decoding, has an EXIF orientation other than upright."""
     try:
-        with Image.open(frame.file, formats=("JPEG", "TIFF")) as image:
+        with open_file(frame.file, MAX_BYTES) as stream, Image.open(stream, formats=("JPEG", "TIFF")) as image:
             return image.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
     except Exception:  # another kind, or whoever reads it next says what is wrong
         return False

@@ -5,6 +5,7 @@ length in pixels of the full images), then the nearest and farthest depth. Sourc
 format, github.com/Fyusion/LLFF.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sinefield.data.photographs.shared import (
 )
 from sinefield.data.photographs.transforms import Frame, Listing, divide, find_image
 from sinefield.errors import SinefieldError
-from sinefield.files import require_file
+from sinefield.files import MAX_POSES, open_file
 
 
 def read_llff(path: Path, splits: Sequence[str], holdout: int, downscale: int) -> Listing:
@@ -79,16 +80,15 @@ def read_llff(path: Path, splits: Sequence[str], holdout: int, downscale: int) -
 
 def read_rows(path: Path) -> Float[np.ndarray, "n 17"]:
     """The (n, 17) float64 numbers of poses_bounds.npy, all finite; never a pickle, never more than the file holds."""
-    require_file(path, "pose file")
     advice = "provide LLFF's poses_bounds.npy"
-    with path.open("rb") as stream:
+    with open_file(path, MAX_POSES, "pose file") as stream:
         try:
             shape, by_columns, dtype = npy_header(stream)
         except Exception as error:  # damaged headers make numpy's parser raise nearly anything
             raise SinefieldError(f"{path}: is not a readable .npy file ({str(error)[:60]}); {advice}") from error
         if dtype.kind != "f" or len(shape) != 2 or shape[1] != 17 or shape[0] < 1:
             raise SinefieldError(f"{path}: holds {dtype} of shape {shape}; expected (N, 17) floats; {advice}")
-        claimed, there = shape[0] * 17 * dtype.itemsize, path.stat().st_size - stream.tell()
+        claimed, there = shape[0] * 17 * dtype.itemsize, os.fstat(stream.fileno()).st_size - stream.tell()
         if claimed != there:
             raise SinefieldError(f"{path}: claims {claimed} bytes of numbers but has {there}; {advice}")
         rows = np.frombuffer(stream.read(claimed), dtype).reshape(shape, order="F" if by_columns else "C")

@@ -3,15 +3,18 @@
 import shutil
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
 
-from sinefield.data.photographs.image_files import EXIF_ORIENTATION, FORMATS, MAX_PIXELS, MAX_SIDE
+from sinefield.data.photographs.image_files import EXIF_ORIENTATION, FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SIDE
 from sinefield.data.photographs.shared import image_folders, image_names
 from sinefield.errors import SinefieldError
+from sinefield.files import open_file
 
 HEIC = (".heic", ".heif")
 HEIC_FORMATS = ("HEIF",)
@@ -151,7 +154,7 @@ def upright(file: Path, degrees: int, mask: bool = False) -> tuple[Image.Image, 
     The rest of its EXIF stays: the focal length is a good start for the lens.
     """
     try:
-        with warnings.catch_warnings(), Image.open(file, formats=(*FORMATS, *HEIC_FORMATS)) as image:
+        with warnings.catch_warnings(), _opened(file) as image:
             warnings.simplefilter("ignore")
             turned = ImageOps.exif_transpose(image)
             exif, profile = turned.getexif(), image.info.get("icc_profile")
@@ -162,6 +165,12 @@ def upright(file: Path, degrees: int, mask: bool = False) -> tuple[Image.Image, 
     if degrees:
         turned = turned.transpose({90: Image.Transpose.ROTATE_90}[degrees])
     return turned, {} if mask else {"exif": exif, "icc_profile": profile}
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    with open_file(file, MAX_BYTES, "image") as stream, Image.open(stream, formats=(*FORMATS, *HEIC_FORMATS)) as image:
+        yield image
 
 
 def register_heic(file: Path) -> None:
@@ -178,7 +187,7 @@ def register_heic(file: Path) -> None:
 def _header(file: Path) -> tuple[tuple[int, int], int]:
     """((w, h) when upright, EXIF orientation) of an image, not decoded."""
     try:
-        with warnings.catch_warnings(), Image.open(file, formats=(*FORMATS, *HEIC_FORMATS)) as image:
+        with warnings.catch_warnings(), _opened(file) as image:
             warnings.simplefilter("ignore")
             (width, height), orientation = image.size, image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception as error:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from sinefield.errors import SinefieldError
+from sinefield.files import read_bytes
 
 MAX_FACES = 20_000_000
 MAX_POINTS = 50_000_000
@@ -71,8 +72,8 @@ class Source:
             file = (folder / steps).resolve()
             if not file.is_relative_to(folder) or not file.is_file() or file.stat().st_size > limit:
                 return None
-            return file.read_bytes()
-        except (OSError, ValueError):  # a name that no file can have
+            return read_bytes(file, limit, "file beside")
+        except (OSError, ValueError, SinefieldError):  # a name that no file can have; nothing to be read
             return None
 
 

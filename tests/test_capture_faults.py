@@ -100,7 +100,7 @@ def test_lists_that_match_nothing_say_so(tmp_path):
     assert "scores are of training views" in scene.notes[0]
 
 
-def test_masks_and_depths_that_are_not_used_are_named(tmp_path, capsys):
+def test_masks_are_used_and_missing_depths_are_named(tmp_path, capsys):
     meta = capture(tmp_path)
     (tmp_path / "masks").mkdir()
     for index, frame in enumerate(meta["frames"]):
@@ -108,7 +108,8 @@ def test_masks_and_depths_that_are_not_used_are_named(tmp_path, capsys):
         Image.new("L", (SIDE, SIDE)).save(tmp_path / "masks" / f"{index}.png")
     assert main(["inspect", str(write(tmp_path, meta))]) == 0
     told = capsys.readouterr().out
-    assert "5 frames name masks (mask_path), which are not used\n" in told
+    pixels = 5 * SIDE * SIDE
+    assert "5 masks: black pixels are ignored" in told and f"{pixels:,} of {pixels:,} pixels (100.0%)" in told
     assert "5 of the files are missing, 'depths/0.png' the first" in told
 
 

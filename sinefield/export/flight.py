@@ -15,6 +15,7 @@ from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, throu
 from sinefield.config import Config, RadianceDataConfig
 from sinefield.data.photographs.capture_cameras import choose_cameras, load_capture
 from sinefield.data.photographs.images import load_posed
+from sinefield.data.photographs.masks import Covering
 from sinefield.data.photographs.views import Views
 from sinefield.errors import SinefieldError
 from sinefield.example_files import is_sine
@@ -151,7 +152,8 @@ def _along_cameras(data: RadianceDataConfig, trained: Any, flight: Flight) -> Ca
 def _photographs(data: RadianceDataConfig, trained: Any) -> Views:
     """The views held out, else those for validation, else those trained on."""
     # The box does not matter here; the field's own spares data without one the question.
-    scene = load_posed(data.path, data.downscale, data.aabb or trained.aabb.tolist(), data.holdout)
+    covering = Covering(data.masks, data.alpha)
+    scene = load_posed(data.path, data.downscale, data.aabb or trained.aabb.tolist(), data.holdout, covering=covering)
     return next(views for views in (scene.test, scene.val, scene.train) if views is not None)
 
 

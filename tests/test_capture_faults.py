@@ -172,3 +172,26 @@ def test_cameras_that_no_image_has_may_be_of_any_model(tmp_path, other):
     (tmp_path / "sparse" / "0" / "images.txt").write_text(images.replace("1 004.png", "2 004.png"))
     with pytest.raises(SinefieldError, match=r"camera model .* is not supported"):
         load_posed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("cameras.xml", "Metashape"),
+        ("poses.csv", "RealityCapture"),
+        ("keyframes/cameras/1.json", "Polycam"),
+        ("EXR_RGBD/rgb/0.jpg", "Record3D"),
+        ("meta_data.json", "sdfstudio"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(tmp_path, file, says):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("x")
+    (tmp_path / "metadata").write_text("{}")
+    for path in (tmp_path, *([tmp_path / file] if "/" not in file else [])):
+        with pytest.raises(SinefieldError, match=f"{says}.* is not read; ") as caught:
+            load_posed(path)
+        assert "\n" not in str(caught.value)
+    # What is read goes first.
+    write(tmp_path, capture(tmp_path))
+    assert len(load_posed(tmp_path, holdout=0).training_views) == 5

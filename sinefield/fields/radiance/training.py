@@ -93,7 +93,8 @@ class RadianceTask(Task):
         self.device = training_device(config.training.device)
         marcher(self.device, config.training.marcher)  # refuses what does not work before anything is done
         views = scene.training_views
-        self.rays = PixelRays(views.cameras.to(self.device))
+        self.cameras = views.cameras.to(self.device)
+        self.rays = PixelRays(self.cameras)
         self.pixels = views.pixels.to(self.device)
         self.distances = self._distances(views)
         self.scored = scene.scored_views

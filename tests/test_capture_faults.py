@@ -100,7 +100,7 @@ def test_lists_that_match_nothing_say_so(tmp_path):
     assert "scores are of training views" in scene.notes[0]
 
 
-def test_masks_and_depths_that_are_not_used_are_named(tmp_path, capsys):
+def test_masks_are_used_and_missing_depths_are_named(tmp_path, capsys):
     meta = capture(tmp_path)
     (tmp_path / "masks").mkdir()
     for index, frame in enumerate(meta["frames"]):
@@ -108,7 +108,8 @@ def test_masks_and_depths_that_are_not_used_are_named(tmp_path, capsys):
         Image.new("L", (SIDE, SIDE)).save(tmp_path / "masks" / f"{index}.png")
     assert main(["inspect", str(write(tmp_path, meta))]) == 0
     told = capsys.readouterr().out
-    assert "5 frames name masks (mask_path), which are not used\n" in told
+    pixels = 5 * SIDE * SIDE
+    assert "5 masks: black pixels are ignored" in told and f"{pixels:,} of {pixels:,} pixels (100.0%)" in told
     assert "5 of the files are missing, 'depths/0.png' the first" in told
 
 
@@ -171,3 +172,26 @@ def test_cameras_that_no_image_has_may_be_of_any_model(tmp_path, other):
     (tmp_path / "sparse" / "0" / "images.txt").write_text(images.replace("1 004.png", "2 004.png"))
     with pytest.raises(SinefieldError, match=r"camera model .* is not supported"):
         load_posed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("cameras.xml", "Metashape"),
+        ("poses.csv", "RealityCapture"),
+        ("keyframes/cameras/1.json", "Polycam"),
+        ("EXR_RGBD/rgb/0.jpg", "Record3D"),
+        ("meta_data.json", "sdfstudio"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(tmp_path, file, says):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("x")
+    (tmp_path / "metadata").write_text("{}")
+    for path in (tmp_path, *([tmp_path / file] if "/" not in file else [])):
+        with pytest.raises(SinefieldError, match=f"{says}.* is not read; ") as caught:
+            load_posed(path)
+        assert "\n" not in str(caught.value)
+    # What is read goes first.
+    write(tmp_path, capture(tmp_path))
+    assert len(load_posed(tmp_path, holdout=0).training_views) == 5

@@ -58,7 +58,7 @@ def test_the_step_s_gradients_are_those_of_the_whole_graph(tmp_path):
     task.n_rays, task.config.training.chunk = 2048 // 16, 10**9
     task.field.zero_grad()
     draws = torch.Generator().manual_seed(5)
-    view, o, d, target, background, _ = task._draw(draws)
+    view, o, d, target, background, *_ = task._draw(draws)
     o, d = task.fit.rays(view, o, d)
     jitter = torch.rand(len(o), generator=draws)
     samples = task.field.sampling(o.detach(), d.detach(), task.step_size, jitter, 2 * 2048)

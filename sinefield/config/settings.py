@@ -273,6 +273,8 @@ class RadianceDataConfig:
     aabb: list[float] | None = None  # box as [xmin, ymin, zmin, xmax, ymax, zmax]; from the data when absent
     holdout: int = 8  # where the data names no test views, every n-th is one
     near: float | None = None  # distance from a camera before which it sees nothing; from the data's depths when absent
+    masks: Literal["ignore", "object", "unused"] = "ignore"  # what black in masks is: left out; background; nothing
+    alpha: Literal["object", "ignore"] = "object"  # what is not opaque: background; left out
 
     def __post_init__(self) -> None:
         _check(self.downscale >= 1, f"downscale is {self.downscale}; should be at least 1")
@@ -349,10 +351,12 @@ class RadianceTrainingConfig(TrainingConfig):
     fit_exposure: bool = False  # learn how bright and tinted each training photograph is
     fit_lr: float = 3e-4  # Adam's rate for what is learned about the photographs: radians, share of the box, gains
     marcher: Literal["auto", "numba", "nerfacc", "triton", "reference"] = "auto"  # what cuts rays into samples
+    depth_weight: float = 0.0  # of depth images: weight of the mean square error of distances, in longest box sides
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self.eikonal >= 0, f"eikonal is {self.eikonal}; 0 or more")
+        _check(self.depth_weight >= 0, f"depth_weight is {self.depth_weight}; 0 or more")
         _check(self.curvature >= 0, f"curvature is {self.curvature}; 0 or more")
         _check(1 <= self.coarse <= 64, f"coarse is {self.coarse}; 1 (samples are as long as the field's) to 64")
 

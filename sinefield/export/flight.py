@@ -15,6 +15,7 @@ from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, throu
 from sinefield.config import Config, RadianceDataConfig
 from sinefield.data.photographs.capture_cameras import choose_cameras, load_capture
 from sinefield.data.photographs.images import load_posed
+from sinefield.data.photographs.masks import Covering
 from sinefield.data.photographs.views import Views
 from sinefield.errors import SinefieldError
 from sinefield.example_files import is_sine
@@ -155,7 +156,8 @@ def _photographs(data: RadianceDataConfig, trained: Any) -> Views:
     """The views held out, else those for validation, else those trained on."""
     # The box does not matter here; the field's own spares data without one the question.
     box = data.aabb or (trained.aabb.double().cpu().numpy() + np.tile(trained.origin, 2)).tolist()
-    scene = load_posed(data.path, data.downscale, box, data.holdout, origin=trained.origin)
+    covering = Covering(data.masks, data.alpha)
+    scene = load_posed(data.path, data.downscale, box, data.holdout, origin=trained.origin, covering=covering)
     return next(views for views in (scene.test, scene.val, scene.train) if views is not None)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from sinefield.cameras.cameras import LARGEST
 from sinefield.data.photographs.colmap_files import READERS, Image, file_of
+from sinefield.data.photographs.masks import find_mask
 from sinefield.data.photographs.shared import (
     check_bounds,
     check_spread,
@@ -76,7 +77,8 @@ def read_colmap(path: Path, splits: Sequence[str], holdout: int, downscale: int)
         if name is None or (file := find_image(pictures, name, where)) is None:
             continue
         lens = model.lenses[image.camera]
-        frames.append(Frame(file.relative_to(root).as_posix(), file, image.c2w, lens, where, reduction))
+        cover = find_mask(root / "masks", image.name)
+        frames.append(Frame(file.relative_to(root).as_posix(), file, image.c2w, lens, where, reduction, cover=cover))
     positions = np.stack([image.c2w[:, 3] for image in model.images.values()])
     box, bounds, points = measure(model)
     check_spread(positions, bounds and bounds[0], folder)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from sinefield.cameras.cameras import LARGEST, check_downscale
 from sinefield.cameras.pixel_rays import lens_notes
 from sinefield.data.photographs.box import placed
+from sinefield.data.photographs.depths import depth_note
 from sinefield.data.photographs.image_files import (
     BAND,
     EXIF_ORIENTATION,
@@ -27,13 +28,15 @@ from sinefield.data.photographs.image_files import (
     straight,
 )
 from sinefield.data.photographs.listing import read_listing
+from sinefield.data.photographs.masks import Covering, covered, ignored_note
 from sinefield.data.photographs.origin import recentred
 from sinefield.data.photographs.transforms import SPLITS, Frame, Listing, check_box
-from sinefield.data.photographs.views import Views, load_views
+from sinefield.data.photographs.views import Reading, Views, load_views
 from sinefield.errors import SinefieldError
 from sinefield.files import open_file
 
 WHITE = (1.0, 1.0, 1.0)
+IGNORING = Covering()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,8 @@ def load_posed(
     holdout: int = 8,
     splits: Sequence[str] = SPLITS,
     origin: Float[np.ndarray, "3"] | None = None,
+    covering: Covering = IGNORING,
+    depths: bool = False,
 ) -> PosedScene:
     """Load a Blender (NeRF-synthetic), instant-ngp, nerfstudio, LLFF or DTU/IDR dataset, or images with a COLMAP model.
 
@@ -110,10 +115,12 @@ def load_posed(
         holdout: see above; 0 keeps every view for training.
         splits: which of train, val, test to load.
         origin: the offset to take off, that of a field say; when None one that suits the scene, mostly zero.
+        covering: what masks and alpha stand for.
+        depths: read the training views' depth images.
 
     Raises:
-        SinefieldError: a missing, malformed, truncated or unsupported file; image sizes that disagree; a path out of
-            the data folder; a pose that is no rigid motion; no usable frame.
+        SinefieldError: a missing, malformed, truncated or unsupported file; a path out of the data folder; a pose that
+            is no rigid motion; no usable frame.
     """
     if downscale != int(downscale) or downscale < 1:
         check_downscale(downscale, MAX_SIDE, MAX_SIDE)
@@ -138,24 +145,31 @@ def load_posed(
     with warnings.catch_warnings():
         # Sizes are checked here, by our own limit; and Pillow's remarks on odd metadata are not the user's business.
         warnings.simplefilter("ignore")
-        listing = uprighted(listing)
+        listing = covered(uprighted(listing), covering)
         headers = {split: [read_header(f) for f in frames] for split, frames in listing.frames.items()}
         has_alpha = any(alpha for header in headers.values() for _, alpha in header)
+        reading = Reading(downscale, has_alpha, has_alpha and covering.alpha == "ignore")
         hidden = total <= 20 or not sys.stderr.isatty()
         with tqdm(total=total, desc="images", unit="", leave=False, disable=hidden) as progress:
             views = {
-                split: load_views(frames, headers[split], downscale, has_alpha, progress) if frames else None
+                split: load_views(
+                    frames, headers[split], replace(reading, depths=depths and split == "train"), progress
+                )
+                if frames
+                else None
                 for split, frames in listing.frames.items()
             }
     loaded = [each for each in views.values() if each is not None]
+    kept = [None if each.kept is None else each.kept.numpy() for each in loaded]
+    told = ignored_note(kept, [len(each.pixels) for each in loaded])
     return PosedScene(
         *(views.get(split) for split in SPLITS),
         aabb=torch.as_tensor(np.asarray(box), dtype=torch.float32),
         skipped=listing.skipped,
-        has_alpha=has_alpha,
+        has_alpha=has_alpha and not reading.alpha_ignored,
         unposed=listing.unposed,
         bounds=listing.bounds,
-        notes=(*listing.notes, *lens_notes([each.cameras for each in loaded])),
+        notes=(*listing.notes, *lens_notes([each.cameras for each in loaded]), *told, *depth_note(listing, depths)),
         origin=listing.origin,
         core=torch.as_tensor(np.asarray(listing.core or box), dtype=torch.float32),
     )

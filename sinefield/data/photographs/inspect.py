@@ -16,9 +16,11 @@ from tqdm import tqdm
 from sinefield.cameras.lenses import directions
 from sinefield.cameras.pixel_rays import lens_notes
 from sinefield.config import RadianceConfig, load_config
+from sinefield.data.photographs.depths import depth_note
 from sinefield.data.photographs.image_files import decoders, read_header, read_pixels
 from sinefield.data.photographs.images import uprighted
 from sinefield.data.photographs.lens_models import model_of
+from sinefield.data.photographs.masks import Covering, covered, ignored_note, read_kept
 from sinefield.data.photographs.origin import offset_note, offset_of
 from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.shared import FORWARD, SPREAD, image_folders
@@ -47,7 +49,7 @@ def inspect(path: str | Path, out: str | Path | None = None, overwrite: bool = F
     Raises:
         SinefieldError: what `load_posed` refuses; a scene file of a shape; `out` exists or has an unknown suffix.
     """
-    path, box, holdout = Path(path), None, 8
+    path, box, holdout, covering = Path(path), None, 8, Covering()
     if out is not None:
         if Path(out).suffix.lower() not in PICTURES:
             raise SinefieldError(f"{out}: unknown kind of picture; choose from {', '.join(PICTURES)}")
@@ -56,12 +58,14 @@ def inspect(path: str | Path, out: str | Path | None = None, overwrite: bool = F
         config = load_config(path)
         if not isinstance(config, RadianceConfig):
             raise SinefieldError(f"{path}: is a scene of kind {config.kind}; only photographs can be inspected")
+        covering = Covering(config.data.masks, config.data.alpha)
         path, box, holdout, downscale = (
             Path(config.data.path), config.data.aabb, config.data.holdout, config.data.downscale
         )  # fmt: skip
     else:  # the largest images there are
         downscale = next((min(k) for root in (path, *path.parents[:2]) if (k := image_folders(root))), 1)
-    listing = uprighted(read_placed(path, holdout=holdout, downscale=downscale, boxed=box is not None))
+    placed = read_placed(path, holdout=holdout, downscale=downscale, boxed=box is not None)
+    listing = covered(uprighted(placed), covering)
     box = listing.aabb if box is None else check_box(box, "aabb").tolist()
     report = describe(listing, box, downscale)
     if out is not None:
@@ -118,8 +122,19 @@ def describe(listing: Listing, box: list[float] | None, downscale: int) -> dict[
         inside = len(frames) if listing.beyond else found["cameras_inside_box"]
         report |= found | {"suggested_space": suggested_space(c2w, inside, listing.bounds)}
         hints += more
-    notes = [*listing.notes, *lens_notes([frame_cameras(frames, sizes, 1)])]
+    notes = [*listing.notes, *lens_notes([frame_cameras(frames, sizes, 1)]), *ignored_pixels(frames, sizes)]
+    notes += depth_note(listing, False)
     return report | {"notes": notes, "hints": hints}
+
+
+def ignored_pixels(frames: list[Frame], sizes: list[tuple[int, int]]) -> tuple[str, ...]:
+    """How many pixels masks leave out."""
+    if not any(frame.cover for frame in frames):
+        return ()
+    pairs = zip(frames, sizes, strict=True)
+    return ignored_note(
+        (read_kept(f, size, 1) for f, size in pairs if f.cover), (width * height for width, height in sizes)
+    )
 
 
 def view_degrees(projection: int, numbers: list[float], size: tuple[int, int]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from sinefield.data.photographs.colmap import find_models, read_colmap
 from sinefield.data.photographs.dtu import find_cameras, read_dtu
 from sinefield.data.photographs.llff import read_llff
+from sinefield.data.photographs.other_formats import recognised
 from sinefield.data.photographs.shared import image_folders
 from sinefield.data.photographs.transforms import SPLITS, Listing, has_transforms, read_transforms
 from sinefield.errors import SinefieldError
@@ -32,6 +33,8 @@ def read_listing(path: str | Path, splits: Sequence[str] = SPLITS, holdout: int 
     path = Path(path)
     if not path.is_dir():
         require_file(path, "data folder or pose file")
+        if told := recognised(path):
+            raise SinefieldError(told)
         if path.suffix == ".npy":
             return read_llff(path, splits, holdout, downscale)
         if path.suffix == ".npz":
@@ -47,6 +50,8 @@ def read_listing(path: str | Path, splits: Sequence[str] = SPLITS, holdout: int 
         return read_dtu(cameras, splits, holdout)
     if find_models(path):
         return read_colmap(path, splits, holdout, downscale)
+    if told := recognised(path):
+        raise SinefieldError(told)
     problem = f"{path}: has neither transforms*.json nor poses_bounds.npy nor cameras_sphere.npz nor a COLMAP model"
     if folders := image_folders(path):
         images = folders[min(folders)]

@@ -21,6 +21,7 @@ from sinefield.json_text import from_json
 
 MAX_BYTES = 256 << 20
 SPLITS = ("train", "val", "test")
+DEPTH = ("depth", "depth_file_path")
 EXTENSIONS = (".png", ".jpg", ".jpeg")  # tried in turn where a file_path has none, as Blender's do
 ENDINGS = (*EXTENSIONS, ".tif", ".tiff", ".webp", ".bmp")
 Stems = dict[Path, dict[str, list[str]]]
@@ -41,6 +42,8 @@ class Frame:
             that rounding adds or takes.
         mask: an image of the same size whose brightness is the view's alpha.
         upright: the poses belong to the image as its EXIF orientation turns it.
+        cover: an image of the same shape, black where the view is to be ignored.
+        depth: a depth image, and `depth_unit`: how many world units its 1 is.
     """
 
     name: str
@@ -51,6 +54,9 @@ class Frame:
     reduction: int = 1
     mask: Path | None = None
     upright: bool = False
+    cover: Path | None = None
+    depth: Path | None = None
+    depth_unit: float = 1e-3
 
     def declared_size(self) -> tuple[int, int] | None:
         """(w, h) in pixels before any reduction, if the file says."""
@@ -196,7 +202,7 @@ def read_frames(meta: dict[str, Any], source: Path) -> tuple[list[Frame], int, t
             continue
         name = file.relative_to(folder).as_posix()
         lens = {key: entry.get(key, meta.get(key)) for key in LENS_KEYS}
-        frames.append(Frame(name, file, read_pose(entry, where), lens, where))
+        frames.append(Frame(name, file, read_pose(entry, where), lens, where, **companions(entry, meta, folder, where)))
     if lost and not moved:
         raise SinefieldError(lost[0])
     notes = []
@@ -206,27 +212,44 @@ def read_frames(meta: dict[str, Any], source: Path) -> tuple[list[Frame], int, t
     if guessed:
         told = f"'{guessed[0][0][:80]}' as {guessed[0][1][:80]}"
         notes.append(f"{len(guessed)} images were found under another name or ending: {told}")
-    return frames, len(meta["frames"]) - len(frames), (*notes, *unused(meta, folder))
+    return frames, len(meta["frames"]) - len(frames), (*notes, *lost_companions(meta, folder))
 
 
-def unused(meta: dict[str, Any], folder: Path) -> list[str]:
-    """Notes on masks and depths that frames name."""
+def companions(entry: dict[str, Any], meta: dict[str, Any], folder: Path, where: str) -> dict[str, Any]:
+    """A frame's mask and depth, those that are there, and the unit of the latter; for `Frame`."""
+    unit = number({**meta, **entry}, "depth_unit_scale_factor", where)
+    if unit is not None and unit <= 0:
+        raise SinefieldError(f"{where}: depth_unit_scale_factor {unit:g}; it must be positive")
+    found = {name: _companion(folder, entry.get(key)) for name, key in (("cover", "mask_path"), DEPTH)}
+    return {**found, **({} if unit is None else {"depth_unit": unit})}
+
+
+def lost_companions(meta: dict[str, Any], folder: Path) -> list[str]:
+    """Notes on masks and depths that frames name and that are missing."""
     notes = []
     for key, what in (("mask_path", "masks"), ("depth_file_path", "depths")):
         named = [entry[key] for entry in meta["frames"] if isinstance(entry.get(key), str) and entry[key].strip()]
-        if named:
-            gone = [name for name in named if not _is_there(folder, name)]
-            missing = f"; {len(gone)} of the files are missing, {gone[0][:80]!r} the first" if gone else ""
-            notes.append(f"{len(named)} frames name {what} ({key}), which are not used{missing}")
+        if gone := [name for name in named if _companion(folder, name) is None]:
+            notes.append(
+                f"{len(named)} frames name {what} ({key}); {len(gone)} of the files are missing, {gone[0][:80]!r} the "
+                "first"
+            )
     return notes
 
 
-def _is_there(folder: Path, name: str) -> bool:
+def _companion(folder: Path, name: Any) -> Path | None:
+    """A file beside the images, by its path or its last parts; None where there is none."""
     try:
         clean, outside = clean_name(name, "")
-        return not outside and (folder / clean).is_file()
-    except (SinefieldError, OSError, ValueError):
-        return False
+        parts = [part for part in PurePosixPath(clean).parts if part not in ("/", "..") and not part.endswith(":")]
+        tails = ["/".join(parts[first:]) for first in range(len(parts))] if outside else [clean]
+        for tail in tails:
+            file = folder / tail
+            if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
+                return file
+    except (SinefieldError, OSError, ValueError, RuntimeError):
+        pass
+    return None
 
 
 def clean_name(value: Any, where: str) -> tuple[str, bool]:

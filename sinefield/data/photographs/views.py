@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from sinefield.cameras.cameras import Cameras
 from sinefield.cameras.pixel_rays import pixel_starts, seen_pixels
+from sinefield.data.photographs.depths import read_distances
 from sinefield.data.photographs.image_files import area_average, decoders, read_pixels
+from sinefield.data.photographs.masks import read_kept
 from sinefield.data.photographs.transforms import Frame
 from sinefield.errors import SinefieldError
 from sinefield.files import TEMPORARY, cache_folder, write_error
@@ -35,12 +37,15 @@ class Views:
         cameras: n cameras.
         names: n image files relative to the data folder.
         kept: (p,) which pixels count, in training and in scores; None where all do.
+        distances: (p,) how far along its ray each pixel's surface is, world units, NaN where unknown; None where no
+            depths were read.
     """
 
     pixels: UInt8[Tensor, "p c"]
     cameras: Cameras
     names: list[str]
     kept: Bool[Tensor, "p"] | None = None
+    distances: Float[Tensor, "p"] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -86,7 +91,7 @@ class Views:
         return pixel_starts(self.cameras).tolist()
 
 
-PER_PIXEL = ("pixels", "kept")
+PER_PIXEL = ("pixels", "kept", "distances")
 """Attributes of `Views` with an entry for each pixel."""
 
 
@@ -102,18 +107,42 @@ def kept_numbers(kept: Bool[Tensor, "p"], source: str) -> Int[Tensor, "k"]:
     return numbers.int() if len(kept) < 2**31 else numbers
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How images are read: averaged over downscale² blocks, with alpha or without; pixels that are not opaque ignored
+    instead; with depths."""
+
+    downscale: int
+    has_alpha: bool
+    alpha_ignored: bool = False
+    depths: bool = False
+
+
 def load_views(
-    frames: list[Frame], headers: list[tuple[tuple[int, int], bool]], downscale: int, has_alpha: bool, progress: tqdm
+    frames: list[Frame], headers: list[tuple[tuple[int, int], bool]], reading: Reading, progress: tqdm
 ) -> Views:
     """Decode one split's images into one array, two at a time, and gather their cameras."""
     sizes = [size for size, _ in headers]
-    cameras = frame_cameras(frames, sizes, downscale)
+    cameras = frame_cameras(frames, sizes, reading.downscale)
     starts = pixel_starts(cameras).tolist()
-    pixels = room_for((starts[-1], 4 if has_alpha else 3), len(frames))
+    channels = 4 if reading.has_alpha and not reading.alpha_ignored else 3
+    pixels = room_for((starts[-1], channels), len(frames))
+    seen = seen_pixels(cameras)
+    covers = reading.alpha_ignored or any(frame.cover for frame in frames)
+    kept = seen if seen is not None or not covers else torch.ones(starts[-1], dtype=torch.bool)
+    depths = reading.depths and any(frame.depth for frame in frames)
+    distances = torch.full((starts[-1],), math.nan) if depths else None
 
     def decode(index: int) -> None:
-        image = area_average(read_pixels(frames[index], sizes[index], has_alpha), downscale)
-        pixels[starts[index] : starts[index + 1]] = image.reshape(-1, pixels.shape[1])
+        frame, size, part = frames[index], sizes[index], slice(starts[index], starts[index + 1])
+        image = area_average(read_pixels(frame, size, reading.has_alpha), reading.downscale)
+        pixels[part] = image[..., :channels].reshape(-1, channels)
+        if kept is not None and reading.alpha_ignored:
+            kept[part] &= torch.from_numpy(image[..., 3].reshape(-1) == 255)
+        if kept is not None and frame.cover is not None:
+            kept[part] &= torch.from_numpy(read_kept(frame, size, reading.downscale).reshape(-1))
+        if distances is not None and frame.depth is not None:
+            distances[part] = read_distances(frame, size, reading.downscale, cameras, index)
         progress.update()
 
     with ThreadPoolExecutor(min(map(decoders, sizes))) as pool:
@@ -123,7 +152,8 @@ def load_views(
                 job.result()
         finally:
             pool.shutdown(cancel_futures=True)
-    return Views(torch.from_numpy(pixels), cameras, [frame.name for frame in frames], seen_pixels(cameras))
+    kept = None if kept is None or bool(kept.all()) else kept
+    return Views(torch.from_numpy(pixels), cameras, [frame.name for frame in frames], kept, distances)
 
 
 def room_for(shape: tuple[int, ...], images: int | None = None) -> np.ndarray:

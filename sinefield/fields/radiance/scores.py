@@ -50,6 +50,7 @@ def score_radiance(
     # One view at a time: hundreds of large ones would not fit.
     truths = (reference(views.image(i), field.background) for i in range(len(views)))
     scores = score_views(rendered(), truths, None if views.kept is None else map(views.kept_of, range(len(views))))
+    ignored = 0 if views.kept is None else int((~views.kept).sum())
     rows = [
         {"view": name, "psnr": None if p is None else finite(p), "ssim": s}
         for name, p, s in zip(views.names, scores["psnr_per_view"], scores["ssim_per_view"], strict=True)
@@ -62,6 +63,7 @@ def score_radiance(
         "split": split,
         "views": len(views),
         "skipped": scene.skipped,
+        "ignored_pixels": ignored,
         "background": config.data.background,
         "downscale": config.data.downscale,
         "per_view": rows,
@@ -70,6 +72,7 @@ def score_radiance(
             for n, what in (
                 (scene.skipped, "frames have no image file and were skipped"),
                 (scene.unposed, "images have no pose and were left out"),
+                (ignored, f"of {len(views.pixels)} pixels are ignored: masked, or the lens shows nothing there"),
             )
             if n
         ]

@@ -11,6 +11,7 @@ from sinefield.cameras.orbits import usual_orbit
 from sinefield.cameras.pixel_rays import PixelRays
 from sinefield.config import RadianceConfig
 from sinefield.data.photographs.images import PosedScene, load_posed, on_background, reference
+from sinefield.data.photographs.masks import Covering
 from sinefield.data.photographs.views import Views, kept_numbers
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, kept, step_generator
@@ -45,7 +46,8 @@ def lengthened(progress: float, coarse: float) -> float:
 def load_scene(config: RadianceConfig, splits: tuple[str, ...] = ("train", "val", "test")) -> PosedScene:
     """The photographs that a config names."""
     data = config.data
-    scene = load_posed(data.path, data.downscale, data.aabb, data.holdout, splits)
+    covering, depths = Covering(data.masks, data.alpha), config.training.depth_weight > 0
+    scene = load_posed(data.path, data.downscale, data.aabb, data.holdout, splits, covering=covering, depths=depths)
     if "train" in splits and len(scene.training_views) == 0:
         raise SinefieldError(f"{data.path}: no training image can be used; provide the image files")
     return scene
@@ -94,8 +96,10 @@ class RadianceTask(Task):
         self.device = training_device(config.training.device)
         marcher(self.device, config.training.marcher)  # refuses what does not work before anything is done
         views = scene.training_views
-        self.rays = PixelRays(views.cameras.to(self.device))
+        self.cameras = views.cameras.to(self.device)
+        self.rays = PixelRays(self.cameras)
         self.pixels = views.pixels.to(self.device)
+        self.distances = self._distances(views)
         self.scored = scene.scored_views
         self.names = views.names
         self.n_rays = config.training.batch // 16
@@ -117,12 +121,28 @@ class RadianceTask(Task):
         if config.training.fit_poses and config.field.encoding == "hash":
             raise SinefieldError("training.fit_poses needs field.encoding frequency: hash grids are not smooth enough")
         length = float((scene.aabb[3:] - scene.aabb[:3]).max())
+        self.length = length
         self.fit = ViewFit(len(views), length, *fits).to(self.device) if any(fits) else None
         # Asked for before the box is on a GPU.
         self.step_size, self.near_plane = self.field.render_step_size, self.field.near_plane
         self.field.to(self.device)
         surface = isinstance(self.field, SurfaceField)
         self.regularity = Regularity(self.field, config) if surface else None
+
+    def _distances(self, views: Views) -> Tensor | None:
+        """How far each pixel's surface is, where depths are to be learned from."""
+        if self.config.training.depth_weight == 0:
+            return None
+        if self.config.field.space == "ndc":
+            raise SinefieldError(
+                "training.depth_weight needs distances of the world, which ndc has not; use contracted"
+            )
+        if views.distances is None or not bool(views.distances.isfinite().any()):
+            raise SinefieldError(
+                f"{self.config.data.path}: training.depth_weight is set, but no training view has depths "
+                "(depth_file_path); add them or set it to 0"
+            )
+        return views.distances.to(self.device)
 
     def _start_from_hull(self, views: Views) -> None:
         grid = self.field.grid
@@ -174,7 +194,7 @@ class RadianceTask(Task):
         if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):
                 field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
-        view, *camera_rays, target, background, clear = self._draw(generator)
+        view, *camera_rays, target, background, clear, distances = self._draw(generator)
         fitted = self._fitted(view, *camera_rays)
         # Each chunk's backward ends at these; what led to them is gone through once, after the last.
         rays_o, rays_d = _leaf(fitted[0]), _leaf(fitted[1])
@@ -194,7 +214,9 @@ class RadianceTask(Task):
             for first, part in samples.split(training.chunk or chunk_for(self.config.field.width, self.device)):
                 rays = slice(first, first + part.n_rays)
                 given = rays_o[rays], rays_d[rays], part
-                if gain is None:
+                if distances is not None:
+                    error = self._with_depth(given, background[rays], target[rays], distances[rays], gain, rays)
+                elif gain is None:
                     error = field.squared_error(*given, background[rays], target[rays])
                 else:
                     error = (field.shade(*given).over(background[rays]) * gain[rays] - target[rays]).square().sum()
@@ -206,6 +228,19 @@ class RadianceTask(Task):
                 loss += self.regularity.backward(samples.points(*asked), generator)
         self._pass_on(fitted, (rays_o, rays_d, gain))
         return loss
+
+    def _with_depth(
+        self, given: tuple[Tensor, Tensor, Samples], background: Tensor, target: Tensor, distances: Tensor,
+        gain: Tensor | None, rays: slice,
+    ) -> Tensor:  # fmt: skip
+        """Squared error of colours, and three times that of distances, weighed, since it is of one channel.
+
+        The distance of a ray is Σ w t: what lets light through is too near.
+        """
+        pixels, known = self.field.shade(*given), distances.isfinite()
+        colours = pixels.over(background) if gain is None else pixels.over(background) * gain[rays]
+        away = torch.where(known, pixels.depths.to(distances.dtype) - distances, 0.0) / self.length
+        return (colours - target).square().sum() + 3 * self.config.training.depth_weight * away.square().sum()
 
     def _step_size(self) -> float:
         """Length of a sample now: long ones at first, so that a batch sees more rays, then ever finer ones."""
@@ -225,9 +260,11 @@ class RadianceTask(Task):
         if pairs:
             torch.autograd.backward(*zip(*pairs, strict=True))
 
-    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """The views of random pixels of random images, rays through them, reference colours and backgrounds, and how
-        far the rays meet nothing, where that is known."""
+    def _draw(
+        self, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The views of random pixels of random images, rays through them, reference colours and backgrounds, how far
+        the rays meet nothing, where that is known, and how far they meet a surface, where that is learned."""
         some = self.pixels if self.drawn is None else self.drawn
         chosen = torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)
         clear = None
@@ -239,7 +276,8 @@ class RadianceTask(Task):
             background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)
         else:
             background = self.field.background.expand(self.n_rays, 3)
-        return view, rays_o, rays_d, on_background(self.pixels[chosen], background), background, clear
+        distances = None if self.distances is None else self.distances[chosen]
+        return view, rays_o, rays_d, on_background(self.pixels[chosen], background), background, clear, distances
 
     def learned_beside(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Small corrections of the photographs' poses and exposures."""

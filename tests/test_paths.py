@@ -138,7 +138,7 @@ def test_cameras_are_chosen_by_number_and_name():
 def test_a_capture_is_read_without_decoding(tmp_path, monkeypatch):
     np.save(tmp_path / "poses_bounds.npy", llff_rows(captured(9)))
     write_images(tmp_path / "images", names(9))
-    monkeypatch.setattr("sinefield.data.photographs.images.read_pixels", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("sinefield.data.photographs.views.read_pixels", lambda *_: pytest.fail("decoded"))
     capture = load_capture(str(tmp_path))
     assert len(capture.cameras) == len(capture.names) and capture.others and 0 < capture.bounds[0] < capture.bounds[1]
 

@@ -28,6 +28,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         parser, "run folder; default runs/<name of the scene file or data>", optional=True, replaces="the run in --out"
     )
     add_seed(parser, "field")
+    help_ = "score on all held-out points even where training took less than 20 seconds, as sinefield eval does"
+    parser.add_argument("--full-scores", action="store_true", help=help_)
     parser.add_argument("--resume", action="store_true", help="go on from the run's saved state")
 
 
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> Answer:
         print(f"{options.scene}: trained as kind {config.kind}, with the settings usual for it", file=sys.stderr)
     out = options.out or str(Path("runs") / Path(locate(options.scene)).resolve().stem)
     try:
-        report = train(config, out, options.resume, options.overwrite)
+        report = train(config, out, options.resume, options.overwrite, options.full_scores)
     except Interrupted as error:
         command = resume_command(options.scene, out, settings)
         print(f"sinefield: {error}: the state is saved; resume with: {command}", file=sys.stderr)

@@ -296,7 +296,7 @@ class ImageDataConfig:
 
 
 @dataclass
-class TrainingConfig:
+class Schedule:
     """How long and by which rule. With `steps`, steps decide, whatever `seconds` says, and the same seed repeats."""
 
     seconds: float | None = 60.0  # training time, without evaluation and saving
@@ -306,7 +306,6 @@ class TrainingConfig:
     adam_lr: float = 1e-2  # Adam's rate
     warmup: float = 0.02  # share of the budget over which rates rise
     final_lr: float = 0.02  # share of the rates left at the end of the cosine
-    batch: int = 16384  # points a step
     chunk: int | None = None  # points that go through the network at once; by the width, 16 MB a layer
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # hidden layers' arithmetic; auto: bf16 where it is fast
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where torch sees a device
@@ -315,16 +314,25 @@ class TrainingConfig:
     score_seconds: float = 10.0  # time between two quick scores
 
     def __post_init__(self) -> None:
-        _positive(self, "seconds", "steps", "lr", "adam_lr", "batch", "chunk", "save_seconds", "score_seconds")
+        _positive(self, "seconds", "steps", "lr", "adam_lr", "chunk", "save_seconds", "score_seconds")
         _check(self.seconds is not None or self.steps is not None, "give training.seconds or training.steps")
         _check(0 <= self.warmup < 1, f"warmup is {self.warmup}; 0 to 1")
         _check(0 <= self.final_lr <= 1, f"final_lr is {self.final_lr}; 0 to 1")
+        _positive(self, *["batch"] * hasattr(self, "batch"))
 
 
 @dataclass
-class ShapeTrainingConfig(TrainingConfig):
+class TrainingConfig(Schedule):
+    """A schedule whose steps are of so many points, whatever the budget."""
+
+    batch: int = 16384  # points a step
+
+
+@dataclass
+class ShapeTrainingConfig(Schedule):
     """Shapes' own settings."""
 
+    batch: int | None = None  # points a step; 16,384, but fewer in trainings of less than 16 seconds: 1,024 a second
     sharpen: float = 6.0  # the band in which distances are learned ends so many times narrower than it began
     eikonal: float | None = None  # weight of (|∇d| − 1)²; none: 0.1 for a point cloud, else 0
 

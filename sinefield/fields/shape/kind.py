@@ -43,6 +43,7 @@ class ShapeKind(Kind):
     legend = "Reference, prediction, error (red is 1 % of the box diagonal or more)."
     placed = {"centre": (3,), "scale": (), "aabb": (6,)}  # noqa: RUF012
     edits = True
+    short_in_torch = True
 
     def of(self, settings: ShapeFieldConfig) -> Kind:
         return SHEET if settings.represents == "sheet" else self
@@ -82,6 +83,11 @@ class ShapeKind(Kind):
 
     def report(self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None) -> dict[str, Any]:
         return score_shape(field, data, pictures)
+
+    def quick_report(
+        self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None
+    ) -> dict[str, Any]:
+        return score_shape(field, data, pictures, quick=True)
 
     def quality(self, field: ShapeField, data: Surface) -> float:
         return heldout_iou(field, data)

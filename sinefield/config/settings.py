@@ -234,10 +234,12 @@ class ShapeDataConfig:
     path: str = ""  # OBJ, PLY, STL, OFF, GLB or XYZ
     points: int | None = None  # labelled points prepared before training; by the budget, at most 2,000,000
     near_fraction: float = 0.7  # share of them near the surface
+    part: int | None = None  # the one part of the mesh that is learned, as train --split counts them; all if absent
 
     def __post_init__(self) -> None:
         _check(self.points is None or 1000 <= self.points <= 100_000_000, f"points is {self.points}; 1,000 to 1e8")
         _check(0 <= self.near_fraction <= 1, f"near_fraction is {self.near_fraction}; 0 to 1")
+        _positive(self, "part")
 
 
 @dataclass

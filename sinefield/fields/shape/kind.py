@@ -13,6 +13,7 @@ from torch import Tensor
 from sinefield.compress.container import Packed
 from sinefield.config import ShapeConfig, ShapeFieldConfig
 from sinefield.data.surfaces.account import account, as_text
+from sinefield.data.surfaces.split import load_part
 from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
@@ -49,7 +50,8 @@ class ShapeKind(Kind):
         return SHEET if settings.represents == "sheet" else self
 
     def read(self, config: ShapeConfig) -> Surface:
-        return load_surface(config.data.path)
+        data = config.data
+        return load_surface(data.path) if data.part is None else load_part(data.path, data.part)
 
     def described(self, data: Surface) -> str:
         return as_text(account(data))

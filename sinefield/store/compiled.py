@@ -13,11 +13,10 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import sinefield
 from sinefield.errors import SinefieldError
 from sinefield.files import cache_folder, read_text, write_text
 
-_SOURCES = Path(sinefield.__file__).parent / "kernels" / "cpu"
+_SOURCES = Path(__file__).parents[1] / "kernels" / "cpu"
 MOST = 1 << 16
 """Bytes of a note; there are some dozens of kernels."""
 

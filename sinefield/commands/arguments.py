@@ -158,3 +158,11 @@ def read_settings(rest: list[str], command: str) -> dict[str, str]:
 def scene_settings(options: argparse.Namespace) -> dict[str, str]:
     """The settings given on the command line, `--seed` among them."""
     return options.settings if options.seed is None else {**options.settings, "seed": options.seed}
+
+
+def parts_text(report: dict[str, Any]) -> str:
+    """A table of the fields of a mesh's parts."""
+    from sinefield.learning.split import summary
+    from sinefield.tables import table
+
+    return table(["part", "score", "value", "params", "bytes"], summary(report))

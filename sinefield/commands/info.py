@@ -8,7 +8,12 @@ from sinefield.commands.command import Answer, Command
 
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.export.info import describe
+    from sinefield.store.parts import is_parted
 
+    if is_parted(options.run):
+        from sinefield.export.parts import describe_parts
+
+        return describe_parts(options.run)
     return describe(options.run)
 
 

@@ -18,6 +18,7 @@ from sinefield.commands.arguments import (
     whole,
 )
 from sinefield.commands.command import Answer, Command
+from sinefield.errors import SinefieldError
 
 BOX = ("XMIN", "YMIN", "ZMIN", "XMAX", "YMAX", "ZMAX")
 
@@ -41,25 +42,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.export.mesh import export_mesh
+    from sinefield.store.parts import is_parted
 
-    report = export_mesh(
-        options.run,
-        options.out,
+    given = {
         **surface_options(options),
         **frame_options(options),
-        crop=options.crop,
-        faces=options.faces,
-        colours=not options.no_colours,
-        dense=options.dense,
-        texture=options.texture,
-        adapters=options.adapter,
-        overwrite=options.overwrite,
-    )
+        "crop": options.crop,
+        "faces": options.faces,
+        "colours": not options.no_colours,
+        "dense": options.dense,
+        "overwrite": options.overwrite,
+    }
+    if is_parted(options.run):
+        from sinefield.export.parts import export_parts
+
+        if options.texture is not None or options.adapter:
+            raise SinefieldError(
+                f"{options.run}: --texture and --adapter are for one field; give them with one of the folder's runs"
+            )
+        report = export_parts(options.run, options.out, **given)
+    else:
+        report = export_mesh(options.run, options.out, texture=options.texture, adapters=options.adapter, **given)
     why = report["level_note"]
+    parts = f", {len(report['parts'])} parts" if "parts" in report else ""
     note = f"\nnote: a density mesh is an estimate; its level: {why}" if why else ""
     return report, (
         f"{options.out}: {mesh_text(report)}, level {report['level']:g}, {report['seconds']:.1f} s"
-        f"{mesh_notes(report)}{note}"
+        f"{parts}{mesh_notes(report)}{note}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_data, add_out, add_quantiser, add_run, number, whole
+from sinefield.commands.arguments import add_data, add_out, add_quantiser, add_run, number, parts_text, whole
 from sinefield.commands.command import Answer, Command
 
 NOTES = """
@@ -12,7 +12,7 @@ without --bits, --max-bytes and --min-quality: the smallest field that costs at 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "run folder")
-    add_out(parser, "packed file: .sine")
+    add_out(parser, "packed file: .sine; of a folder of parts a folder")
     parser.add_argument("--bits", type=whole, help="every matrix at so many bits an entry, 1 to 8")
     parser.add_argument("--max-bytes", type=whole, help="the best field that fits into so many bytes")
     parser.add_argument("--min-quality", type=number, help="the smallest field with this IoU or PSNR")
@@ -25,19 +25,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.learning.pack import pack
     from sinefield.metrics import SCORES
+    from sinefield.store.parts import is_parted
 
-    report = pack(
-        options.run,
-        options.out,
-        bits=options.bits,
-        max_bytes=options.max_bytes,
-        min_quality=options.min_quality,
-        quantiser=options.quantiser,
-        seconds=options.seconds,
-        steps=options.steps,
-        data=options.data,
-        overwrite=options.overwrite,
-    )
+    names = ("bits", "max_bytes", "min_quality", "quantiser", "seconds", "steps", "data", "overwrite")
+    given = {name: getattr(options, name) for name in names}
+    if is_parted(options.run):
+        from sinefield.learning.split import pack_parts
+
+        report = pack_parts(options.run, options.out, **given)
+        smaller = report["float_bytes"] / report["bytes"]
+        return report, f"{parts_text(report)}\n{options.out}: {report['bytes']:,} bytes, {smaller:.1f} times smaller"
+    report = pack(options.run, options.out, **given)
     name = next(score for score in SCORES if score + "_before" in report)
     return report, (
         f"{options.out}: {report['bytes']:,} bytes, {report['float_bytes'] / report['bytes']:.1f} times smaller; "

@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from sinefield.commands.arguments import add_out, add_seed, scene_settings
+from sinefield.commands.arguments import add_out, add_seed, parts_text, scene_settings
 from sinefield.commands.command import Answer, Command
 from sinefield.commands.scores import summary
 
@@ -28,6 +28,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         parser, "run folder; default runs/<name of the scene file or data>", optional=True, replaces="the run in --out"
     )
     add_seed(parser, "field")
+    help_ = "score on all held-out points even where training took less than 20 seconds, as sinefield eval does"
+    parser.add_argument("--full-scores", action="store_true", help=help_)
+    help_ = "fit each named part of a mesh, or each of its pieces, as a field of its own, all in one folder"
+    parser.add_argument("--split", action="store_true", help=help_)
     parser.add_argument("--resume", action="store_true", help="go on from the run's saved state")
 
 
@@ -44,13 +48,20 @@ def run(options: argparse.Namespace) -> Answer:
         config = data_config(options.scene, settings)
         print(f"{options.scene}: trained as kind {config.kind}, with the settings usual for it", file=sys.stderr)
     out = options.out or str(Path("runs") / Path(locate(options.scene)).resolve().stem)
+    fit = train
+    if options.split:
+        from sinefield.learning.split import train_parts
+
+        fit = train_parts
     try:
-        report = train(config, out, options.resume, options.overwrite)
+        report = fit(config, out, options.resume, options.overwrite, options.full_scores)
     except Interrupted as error:
-        command = resume_command(options.scene, out, settings)
+        command = resume_command(options.scene, out, settings) + " --split" * options.split
         print(f"sinefield: {error}: the state is saved; resume with: {command}", file=sys.stderr)
         sys.stdout.flush()
         raise SystemExit(128 + error.signum) from None
+    if options.split:
+        return report, f"{parts_text(report)}\n{out}: parts.json and a run of each part"
     return report, f"{summary(report)}\n{out}: config, field, scores and pictures"
 
 

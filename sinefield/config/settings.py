@@ -234,10 +234,12 @@ class ShapeDataConfig:
     path: str = ""  # OBJ, PLY, STL, OFF, GLB or XYZ
     points: int | None = None  # labelled points prepared before training; by the budget, at most 2,000,000
     near_fraction: float = 0.7  # share of them near the surface
+    part: int | None = None  # the one part of the mesh that is learned, as train --split counts them; all if absent
 
     def __post_init__(self) -> None:
         _check(self.points is None or 1000 <= self.points <= 100_000_000, f"points is {self.points}; 1,000 to 1e8")
         _check(0 <= self.near_fraction <= 1, f"near_fraction is {self.near_fraction}; 0 to 1")
+        _positive(self, "part")
 
 
 @dataclass
@@ -298,7 +300,7 @@ class ImageDataConfig:
 
 
 @dataclass
-class TrainingConfig:
+class Schedule:
     """How long and by which rule. With `steps`, steps decide, whatever `seconds` says, and the same seed repeats."""
 
     seconds: float | None = 60.0  # training time, without evaluation and saving
@@ -308,7 +310,6 @@ class TrainingConfig:
     adam_lr: float = 1e-2  # Adam's rate
     warmup: float = 0.02  # share of the budget over which rates rise
     final_lr: float = 0.02  # share of the rates left at the end of the cosine
-    batch: int = 16384  # points a step
     chunk: int | None = None  # points that go through the network at once; by the width, 16 MB a layer
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # hidden layers' arithmetic; auto: bf16 where it is fast
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where torch sees a device
@@ -318,16 +319,25 @@ class TrainingConfig:
     tensorboard: bool = False  # write scores for TensorBoard too, into RUN/tensorboard
 
     def __post_init__(self) -> None:
-        _positive(self, "seconds", "steps", "lr", "adam_lr", "batch", "chunk", "save_seconds", "score_seconds")
+        _positive(self, "seconds", "steps", "lr", "adam_lr", "chunk", "save_seconds", "score_seconds")
         _check(self.seconds is not None or self.steps is not None, "give training.seconds or training.steps")
         _check(0 <= self.warmup < 1, f"warmup is {self.warmup}; 0 to 1")
         _check(0 <= self.final_lr <= 1, f"final_lr is {self.final_lr}; 0 to 1")
+        _positive(self, *["batch"] * hasattr(self, "batch"))
 
 
 @dataclass
-class ShapeTrainingConfig(TrainingConfig):
+class TrainingConfig(Schedule):
+    """A schedule whose steps are of so many points, whatever the budget."""
+
+    batch: int = 16384  # points a step
+
+
+@dataclass
+class ShapeTrainingConfig(Schedule):
     """Shapes' own settings."""
 
+    batch: int | None = None  # points a step; 16,384, but fewer in trainings of less than 16 seconds: 1,024 a second
     sharpen: float = 6.0  # the band in which distances are learned ends so many times narrower than it began
     eikonal: float | None = None  # weight of (|∇d| − 1)²; none: 0.1 for a point cloud, else 0
 

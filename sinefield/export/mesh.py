@@ -48,10 +48,11 @@ def extract_field(
 
 def load_shown(run: str | Path, adapters: Sequence[str | Path] = ()) -> Field:
     """The field of a run or `.sine` file that has a third dimension; raises SinefieldError for others."""
-    return _load_solid(run, adapters)[0]
+    return load_solid(run, adapters)[0]
 
 
-def _load_solid(run: str | Path, adapters: Sequence[str | Path]) -> tuple[Field, dict[str, Any]]:
+def load_solid(run: str | Path, adapters: Sequence[str | Path]) -> tuple[Field, dict[str, Any]]:
+    """`load_shown`, and the field's note."""
     field, note = load_field(run, adapters)
     kind = kind_of(field)
     if kind.shows not in ("light", "surface"):
@@ -93,7 +94,7 @@ def export_mesh(
     if faces is not None:
         check_budget(faces)
     begin = time.perf_counter()
-    field, note = _load_solid(run, adapters)
+    field, note = load_solid(run, adapters)
     placing = place(frame, is_glb(out), note.get("unit"), kind_of(field).up(field))
     box = None if crop is None else np.array(crop, dtype=np.float64)
     check_box(out, field, box, placing)
@@ -120,6 +121,22 @@ def export_mesh(
         "evaluations": statistics["evaluations"],
         "seconds": round(time.perf_counter() - begin, 2),
     }
+
+
+def extracted(
+    field: Field,
+    resolution: int,
+    level: float | None,
+    largest: bool,
+    colours: bool,
+    dense: bool,
+    crop: np.ndarray | None,
+) -> tuple[NamedMesh, dict[str, Any]]:
+    """A field's surface as a mesh without a name, with its colours if asked for; and `extract`'s account."""
+    vertices, triangles, statistics = extract_field(field, resolution, level, dense, crop)
+    if largest:
+        vertices, triangles = largest_component(vertices, triangles)
+    return NamedMesh("", vertices, triangles, _colours(field, vertices, triangles) if colours else None), statistics
 
 
 def is_glb(out: str | Path) -> bool:

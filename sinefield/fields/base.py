@@ -195,6 +195,7 @@ class Kind:
         edits: whether an adapter can turn such a field into that of a changed scene.
         trains_rounded: whether packing trains on with rounded weights, or only rounds.
         has_photographs: whether its data are photographs with cameras.
+        short_in_torch: whether a training of seconds rather does without compiled kernels than wait for them.
     """
 
     name: ClassVar[str]
@@ -213,6 +214,7 @@ class Kind:
     edits: ClassVar[bool] = False
     trains_rounded: ClassVar[bool] = True
     has_photographs: ClassVar[bool] = False
+    short_in_torch: ClassVar[bool] = False
 
     def of(self, settings: Any) -> Kind:
         """What knows of fields with these settings: this, or a kind that differs from it in some answers."""
@@ -289,6 +291,10 @@ class Kind:
     def report(self, field: Any, config: Any, data: Any, pictures: Path | None) -> dict[str, Any]:
         """All scores of a field against its data, `score` among them, and its pictures where there is a folder."""
         return {self.score: self.quality(field, data)}
+
+    def quick_report(self, field: Any, config: Any, data: Any, pictures: Path | None) -> dict[str, Any]:
+        """`report` for those who want to go on: of less where that is sooner done, and then it says of how much."""
+        return self.report(field, config, data, pictures)
 
     def quality(self, field: Any, data: Any) -> float:
         """The main score as `report` has it."""

@@ -7,6 +7,7 @@ the faster ones for some devices, in order of preference. Whether one works here
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -41,6 +42,11 @@ class Implementation(NamedTuple):
     asked_for: bool = False
 
     @property
+    def compiles(self) -> bool:
+        """Whether numba compiles it when it first runs on a machine."""
+        return self.device == "cpu" and self.place != "cpu.layers:network"
+
+    @property
     def module(self) -> Any:
         return importlib.import_module("sinefield.kernels." + self.place.split(":")[0])
 
@@ -64,11 +70,13 @@ class Operation(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """An implementation's name and function, None for the definition; and why each better one is not taken."""
+    """An implementation's name and function, None for the definition; why each better one is not taken; and where
+    numba compiles it, what notes of stored kernels call it."""
 
     name: str
     function: Callable[..., Any] | None
     passed: dict[str, str]
+    stored_as: str | None = None
 
 
 RECTIFIED = frozenset({"relu", "leaky_relu"})
@@ -172,19 +180,64 @@ def choose(
     Raises:
         SinefieldError: the one that was asked for does not work here.
     """
-    return _choose(op, device.type, dtype, gradients, asked, needs)
+    found = _choose(op, device.type, dtype, gradients, asked, needs, _stored[0])
+    if found.stored_as is not None:
+        _used.add(found.stored_as)
+    if NOT_STORED in found.passed.values():
+        _missed.add(op)
+    return found
+
+
+NOT_STORED = "it is not compiled on this machine yet"
+_used: set[str] = set()
+_missed: set[str] = set()
+_stored: list[frozenset[str] | None] = [None]
+
+
+@contextmanager
+def only_stored_kernels(names: frozenset[str]) -> Iterator[set[str]]:
+    """Have nothing compiled meanwhile, for a work that is shorter than compiling: what numba has not stored on this
+    machine is passed over, the definitions in torch run in its place. For the whole process. Gives the operations that
+    have missed theirs.
+
+    Args:
+        names: what is stored, of those that `used_kernels` gives.
+    """
+    before, _stored[0] = _stored[0], names
+    _missed.clear()
+    try:
+        yield _missed
+    finally:
+        _stored[0] = before
+
+
+def used_kernels() -> frozenset[str]:
+    """The compiled kernels that this process has chosen, by the names that `only_stored_kernels` takes."""
+    return frozenset(_used)
 
 
 @cache
-def _choose(op: str, device: str, dtype: torch.dtype, gradients: int, asked: str, needs: frozenset[str]) -> Choice:
+def _choose(
+    op: str,
+    device: str,
+    dtype: torch.dtype,
+    gradients: int,
+    asked: str,
+    needs: frozenset[str],
+    stored: frozenset[str] | None,
+) -> Choice:
     passed: dict[str, str] = {}
     operation = OPERATIONS[op]
     for one in operation.known if asked != DEFINITION else ():
         if asked != one.name if asked != "auto" else one.asked_for or one.device != device:
             continue
+        name = f"{one.place} {_name(dtype)} {gradients}" if one.compiles else None
+        if stored is not None and name is not None and name not in stored:
+            passed[one.name] = NOT_STORED
+            continue
         why = why_not(one, device, dtype, gradients, needs)
         if why is None:
-            return Choice(one.name, one.function, passed)
+            return Choice(one.name, one.function, passed, name)
         passed[one.name] = why
     if asked in ("auto", DEFINITION):
         return Choice(DEFINITION, None, passed)

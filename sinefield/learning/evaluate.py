@@ -21,11 +21,12 @@ from sinefield.store.run import CURVES, Run
 from sinefield.store.sine_files import config_of, from_packed, load_packed
 
 
-def evaluate(run: Run, data: Any = None) -> dict[str, Any]:
+def evaluate(run: Run, data: Any = None, quick: bool = False) -> dict[str, Any]:
     """Score a run, write report.json, scores.csv and pictures into its folder, return the report.
 
     Args:
         data: the run's data where the caller holds them already; otherwise they are read again.
+        quick: of less where the kind has that, see `Kind.quick_report`.
 
     Returns:
         run, kind, params, bytes, seconds_evaluating, and by kind psnr, ssim, lpips, views, per_view, or psnr, ssim, or
@@ -38,9 +39,10 @@ def evaluate(run: Run, data: Any = None) -> dict[str, Any]:
     field, note = load_field(run.folder)
     if field.kind != config.kind:
         raise SinefieldError(f"{run.folder}: config.yaml says {config.kind}, the field is a {field.kind}; train again")
-    report = _report(run.folder, run.field_path, field, note, config, run.pictures, data)
+    report = _report(run.folder, run.field_path, field, note, config, run.pictures, data, quick)
     metrics = run.read_metrics()
-    if metrics:
+    # One moment is no curve, and to draw it would take as long as a short training.
+    if len(metrics) > quick:
         save_curves(run.pictures / CURVES, metrics, kind_of(config).score, kind_of(config).quick)
     write_text(run.report_path, to_json(report, indent=2) + "\n")
     write_text(run.folder / "scores.csv", _csv(report))
@@ -86,6 +88,7 @@ def _report(
     config: Config,
     pictures: Path | None,
     data: Any,
+    quick: bool = False,
 ) -> dict[str, Any]:
     begin = time.perf_counter()
     report = {
@@ -97,7 +100,8 @@ def _report(
         "params": sum(p.numel() for p in field.parameters()),
         "bytes": file.stat().st_size,
     }
-    report |= kind_of(field).report(field, config, read_data(config) if data is None else data, pictures)
+    kind, data = kind_of(field), read_data(config) if data is None else data
+    report |= (kind.quick_report if quick else kind.report)(field, config, data, pictures)
     report["seconds_evaluating"] = round(time.perf_counter() - begin, 2)
     report["machine"] = describe_machine()
     return report

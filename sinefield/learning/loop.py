@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sinefield.config import RadianceTrainingConfig, TrainingConfig
+from sinefield.config import RadianceTrainingConfig, Schedule
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, step_generator
 from sinefield.learning.board import Board
@@ -41,7 +41,7 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-def make_optimizers(task: Task, config: TrainingConfig) -> list[Optimiser]:
+def make_optimizers(task: Task, config: Schedule) -> list[Optimiser]:
     """Muon for the hidden matrices, Adam for the rest, Adam without ε for hash tables; or Adam for all."""
     matrices = task.hidden_matrices() if config.optimizer == "muon" else []
     tables = [m.table for m in task.field.modules() if isinstance(m, HashGrid)]
@@ -59,13 +59,13 @@ def make_optimizers(task: Task, config: TrainingConfig) -> list[Optimiser]:
     return optimizers
 
 
-def rate(done: float, config: TrainingConfig) -> float:
+def rate(done: float, config: Schedule) -> float:
     """Share of the full learning rate when `done` (0 to 1) of the budget is spent: linear rise, cosine fall."""
     rise = min(1.0, (done + 1e-3) / config.warmup) if config.warmup else 1.0
     return rise * (config.final_lr + (1 - config.final_lr) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0))))
 
 
-def optimise(task: Task, config: TrainingConfig, run: Run, seed: int, resume: bool = False) -> dict[str, Any]:
+def optimise(task: Task, config: Schedule, run: Run, seed: int, resume: bool = False) -> dict[str, Any]:
     """Train until the budget is spent; returns {"steps", "seconds", "loss"}.
 
     The first step is not on the clock: on a machine's first run it compiles kernels, which takes as long as hundreds.
@@ -116,7 +116,7 @@ class _Training:
     bar: tqdm
     board: Board
 
-    def __init__(self, task: Task, config: TrainingConfig, run: Run, seed: int) -> None:
+    def __init__(self, task: Task, config: Schedule, run: Run, seed: int) -> None:
         self.task, self.config, self.run, self.seed = task, config, run, seed
         self.optimizers = make_optimizers(task, config)
         self.base = [o.param_groups[0]["lr"] for o in self.optimizers]
@@ -221,7 +221,7 @@ def _lacks_memory(error: BaseException) -> bool:
     return named or "can't allocate memory" in str(error)  # how torch's CPU allocator says it
 
 
-def _bar(config: TrainingConfig, step: int, seconds: float) -> tqdm:
+def _bar(config: Schedule, step: int, seconds: float) -> tqdm:
     total, unit = config.steps or config.seconds or 0, "step" if config.steps else "s"
     form = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
     initial = step if config.steps else seconds

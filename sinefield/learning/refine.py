@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sinefield.compress.quantize import Quantiser, Uniform
 from sinefield.compress.tensors import octaves
-from sinefield.config import TrainingConfig
+from sinefield.config import Schedule
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, step_generator
 from sinefield.learning.muon import Muon
@@ -104,7 +104,7 @@ def refine(
     target: float | None,
     rate_weight: float,
     seed: int,
-    training: TrainingConfig,
+    training: Schedule,
 ) -> float:
     """Train on with rounded weights: gradients at the rounded values move what is rounded (straight-through).
 
@@ -161,7 +161,7 @@ def refine(
     return rate_weight
 
 
-def _optimizers(task: Task, quantisers: Mapping[str, Quantiser], training: TrainingConfig) -> list[Optimiser]:
+def _optimizers(task: Task, quantisers: Mapping[str, Quantiser], training: Schedule) -> list[Optimiser]:
     """Muon for the rounded hidden matrices where training had it, Adam for everything else and the steps."""
     named = dict(task.field.named_parameters())
     latents = {name: q.parameters()[0] for name, q in quantisers.items()}

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sinefield.config import Config, TrainingConfig
+from sinefield.config import Config, Schedule
 from sinefield.errors import SinefieldError
 from sinefield.kernels.choose import choose, why_not_bf16
 from sinefield.nn.hashgrid import HashGrid
@@ -38,7 +38,7 @@ def check_backend(config: Config) -> None:
     choose("network", device, torch.float16, gradients, training.backend, needs)
 
 
-def use_backend(field: nn.Module, config: TrainingConfig) -> None:
+def use_backend(field: nn.Module, config: Schedule) -> None:
     """Let networks and hash grids of a field run by what `training.backend` names; `check_backend` first."""
     if config.backend != "tinycudann":
         return

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from sinefield.errors import SinefieldError
@@ -123,6 +122,8 @@ class CastSurface:
                 f"the field has no surface: its {kind} distance to the level is {float(values.abs().min()):.4g}; "
                 "train longer"
             )
+        from scipy.ndimage import distance_transform_edt
+
         found = distance_transform_edt(~seeds.numpy(), sampling=self.cell, return_indices=True)
         away, nearest = cast("tuple[np.ndarray, np.ndarray]", found)  # two arrays, as indices are asked for
         self.seeds, self.away = seeds.numpy(), (away / self.cell).astype(np.float32)

@@ -4,13 +4,18 @@ Every solid is the zero level of a function of our own (negative inside, about a
 coloured vertex by vertex. World units; z is up.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import trimesh
 from scipy.spatial import KDTree
 from skimage.measure import marching_cubes
+
+if TYPE_CHECKING:  # half a second, which families of shapes do without
+    import trimesh
 
 Implicit = Callable[[np.ndarray], np.ndarray]  # (p, 3) points -> (p,) signed values
 Paint = Callable[[np.ndarray], np.ndarray]  # (p, 3) points -> (p, 3) colours in [0, 1]
@@ -69,6 +74,8 @@ def demo_scene(seed: int = 0) -> trimesh.Trimesh:
         1.2 of 0. Each toy stands a hair's breadth deep in the table, so components overlap: inside is where the winding
         number is at least 1.
     """
+    import trimesh
+
     rng = np.random.default_rng(seed)
     shape = demo_shape(seed).apply_scale(0.62)
     # Upright on two of its knobs, the third on top.
@@ -104,6 +111,8 @@ def _table() -> trimesh.Trimesh:
 
 
 def _ball() -> trimesh.Trimesh:
+    import trimesh
+
     def paint(p):
         turn = np.arctan2(p[:, 1], p[:, 0]) / (2 * np.pi) * 3 + 1.5
         stripes = np.stack([CORAL, AMBER, BLUE])[np.floor(turn).astype(int) % 3]
@@ -138,6 +147,8 @@ def _rings() -> trimesh.Trimesh:
 
 
 def _gear() -> trimesh.Trimesh:
+    import trimesh
+
     def implicit(p):
         r, angle = np.hypot(p[:, 0], p[:, 1]), np.arctan2(p[:, 1], p[:, 0])
         rim = r - 0.18 - 0.03 * np.tanh(2.5 * np.cos(10 * angle))
@@ -175,6 +186,8 @@ def _pill() -> trimesh.Trimesh:
 
 
 def _die() -> trimesh.Trimesh:
+    import trimesh
+
     corner = 0.05
 
     def implicit(p):
@@ -190,6 +203,8 @@ def _die() -> trimesh.Trimesh:
 
 def _solid(implicit: Implicit, reach: tuple[float, ...], step: float, paint: Paint) -> trimesh.Trimesh:
     """The coloured surface implicit = 0, which must lie within the box +-reach."""
+    import trimesh
+
     axes = [np.arange(-r - 2 * step, r + 3 * step, step) for r in reach]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     # A value of exactly 0 at a grid point would give triangles without area.

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import rq
 
 from sinefield.cameras.cameras import LARGEST, rigid
 from sinefield.data.photographs.lens_models import LENS_KEYS
@@ -82,6 +81,8 @@ def decompose(projection: Float[np.ndarray, "4 4"], where: str) -> tuple[Float[n
     Raises:
         SinefieldError: not invertible, or pixel axes that are not perpendicular.
     """
+    from scipy.linalg import rq  # takes as long to import as all of the package's readers
+
     left = projection[:3, :3]
     scale = np.abs(left).max()
     if not scale > 0 or not abs(np.linalg.det(left / scale)) > 1e-15:

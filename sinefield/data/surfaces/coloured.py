@@ -1,15 +1,19 @@
 """Meshes with their colours: of vertices, of faces, or from a texture."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import trimesh
-from trimesh.visual import DEFAULT_COLOR, ColorVisuals, TextureVisuals
 
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.data.surfaces.parts import CLAY, Paint, Part
 from sinefield.errors import SinefieldError
+
+if TYPE_CHECKING:  # half a second that shapes do without
+    import trimesh
 
 
 def load_coloured(path: str | Path) -> list[Part]:
@@ -42,6 +46,8 @@ def paint_of(part: Part) -> Paint:
 
 def with_vertex_colours(parts: Iterable[Part]) -> trimesh.Trimesh:
     """One mesh whose vertices carry the colours; where colours meet at an edge, each side has vertices of its own."""
+    import trimesh
+
     rows = []
     for part in parts:
         paint, corners = paint_of(part), corners_of(part)
@@ -64,6 +70,8 @@ def part_of(mesh: trimesh.Trimesh | Part) -> Part:
 
 
 def _corner_colours(mesh: trimesh.Trimesh) -> np.ndarray:
+    from trimesh.visual import DEFAULT_COLOR, ColorVisuals
+
     visual = mesh.visual
     if isinstance(visual, ColorVisuals) and visual.kind == "vertex":
         return visual.vertex_colors[mesh.faces, :3] / np.float32(255)
@@ -76,6 +84,8 @@ def _corner_colours(mesh: trimesh.Trimesh) -> np.ndarray:
 
 
 def _textured(mesh: trimesh.Trimesh) -> Paint | None:
+    from trimesh.visual import TextureVisuals
+
     visual = mesh.visual
     if not isinstance(visual, TextureVisuals) or visual.uv is None:
         return None

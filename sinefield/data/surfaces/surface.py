@@ -4,6 +4,8 @@ Inside is where the generalised winding number is above one half (Jacobson et al
 SIGGRAPH 2018), so that holes, overlaps and loose pieces still leave a sensible inside.
 """
 
+import atexit
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,6 +39,17 @@ NOISY = 0.7
 """Scatter of a cloud's points across its surface, over their distance, from which they are moved."""
 NAMED = 5
 """Turned pieces that are named one by one."""
+
+
+_with_trees: "weakref.WeakSet[Surface]" = weakref.WeakSet()
+
+
+@atexit.register
+def _drop_trees() -> None:
+    """libigl's bindings complain of what is still there when the interpreter has ended."""
+    for surface in _with_trees:
+        for name in ("winding_tree", "distance_tree"):
+            vars(surface).pop(name, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +111,26 @@ class Surface:
             return np.cross(b - a, c - a) / 2
         areas = planes_through(self.vertices).areas if self.point_areas is None else self.point_areas
         return areas[:, None] * self.cloud_normals()
+
+    @cached_property
+    def winding_tree(self) -> tuple[Any, Normalisation]:
+        """Of a mesh that has an inside: what answers winding numbers, and the box around the origin that it is in.
+
+        libigl sums in single precision, which loses nothing there. Building it takes as long as 60,000 answers.
+        """
+        unit, tree, faces = Normalisation.fit(self.aabb, margin=0.0), igl.FastWindingNumberBVH(), self.mesh_faces()
+        kept = faces if self.with_inside is None else faces[self.with_inside]
+        tree.init(unit.apply(self.vertices), kept.astype(np.int64))
+        _with_trees.add(self)
+        return tree, unit
+
+    @cached_property
+    def distance_tree(self) -> tuple[Any, Int[np.ndarray, "f 3"]]:
+        """Of a mesh: what answers distances, and its faces as that takes them."""
+        tree, faces = igl.AABB(), self.mesh_faces().astype(np.int64)
+        tree.init(self.vertices, faces)
+        _with_trees.add(self)
+        return tree, faces
 
     @cached_property
     def areas(self) -> Float[np.ndarray, "n"]:
@@ -265,15 +298,13 @@ def winding_number(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[
     Raises:
         SinefieldError: a point is not finite.
     """
-    # libigl sums in single precision: in a box around the origin that loses nothing.
+    if surface.faces is not None:
+        if surface.with_inside is not None and not surface.with_inside.any():
+            return np.zeros(len(points))
+        tree, placed = surface.winding_tree
+        return _chunked(lambda q: tree.winding_number(placed.apply(q)), surface, points)
     unit = Normalisation.fit(surface.aabb, margin=0.0)
     vertices = unit.apply(surface.vertices)
-    if surface.faces is not None:
-        faces = surface.faces if surface.with_inside is None else surface.faces[surface.with_inside]
-        if len(faces) == 0:
-            return np.zeros(len(points))
-        faces = faces.astype(np.int64)
-        return _chunked(lambda q: igl.fast_winding_number(vertices, faces, unit.apply(q)), surface, points)
     areas = surface.areas * unit.scale**2
     normals = surface.cloud_normals()
     return _chunked(lambda q: igl.fast_winding_number(vertices, normals, areas, unit.apply(q)), surface, points)
@@ -305,8 +336,7 @@ def signed_distance(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float
 
 def distance_to_mesh(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
     """Exact distance from points (n, 3) to a mesh, input units, never negative; raises as `signed_distance` does."""
-    tree, faces = igl.AABB(), surface.mesh_faces().astype(np.int64)
-    tree.init(surface.vertices, faces)
+    tree, faces = surface.distance_tree
     squared = _chunked(lambda q: tree.squared_distance(surface.vertices, faces, q)[0], surface, points)
     return np.sqrt(squared)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from sinefield.compress.container import Packed
 from sinefield.config import ShapeConfig, ShapeFieldConfig
 from sinefield.data.surfaces.account import account, as_text
+from sinefield.data.surfaces.split import load_part
 from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
@@ -43,12 +44,14 @@ class ShapeKind(Kind):
     legend = "Reference, prediction, error (red is 1 % of the box diagonal or more)."
     placed = {"centre": (3,), "scale": (), "aabb": (6,)}  # noqa: RUF012
     edits = True
+    short_in_torch = True
 
     def of(self, settings: ShapeFieldConfig) -> Kind:
         return SHEET if settings.represents == "sheet" else self
 
     def read(self, config: ShapeConfig) -> Surface:
-        return load_surface(config.data.path)
+        data = config.data
+        return load_surface(data.path) if data.part is None else load_part(data.path, data.part)
 
     def described(self, data: Surface) -> str:
         return as_text(account(data))
@@ -82,6 +85,11 @@ class ShapeKind(Kind):
 
     def report(self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None) -> dict[str, Any]:
         return score_shape(field, data, pictures)
+
+    def quick_report(
+        self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None
+    ) -> dict[str, Any]:
+        return score_shape(field, data, pictures, quick=True)
 
     def quality(self, field: ShapeField, data: Surface) -> float:
         return heldout_iou(field, data)

@@ -30,9 +30,11 @@ from sinefield.nn.point_error import error_sum, errors
 from sinefield.nn.weights import materialised
 
 CLOUD_EIKONAL = 0.1
-DRAWN, POINTS_A_SECOND, FEWEST, MOST = 8, 50_000, 150_000, 2_000_000
+DRAWN, POINTS_A_SECOND, FEWEST, MOST = 8, 30_000, 60_000, 2_000_000
 """Of points that a training prepares unless told: how often each is drawn at least, how many a second of training asks
 for, and the fewest and most."""
+BATCH_A_SECOND, BATCHES = 1024, (2048, 16384)
+"""Points of a step for each second of the budget, and the fewest and most, where no setting says how many."""
 QUICK_POINTS = 30_000
 PROBED_POINTS = 16384
 SHARPENING = 0.2, 0.8
@@ -81,10 +83,24 @@ def prepared_points(config: ShapeConfig) -> int:
     if config.data.points is not None:
         return config.data.points
     if training.steps is not None:
-        wanted = training.steps * training.batch // DRAWN
+        wanted = training.steps * points_a_step(config) // DRAWN
     else:
         wanted = round(POINTS_A_SECOND * (training.seconds or 0))
     return min(max(wanted, FEWEST), MOST)
+
+
+def points_a_step(config: ShapeConfig) -> int:
+    """The batch that was asked for, or one that leaves a short training enough steps.
+
+    Small batches serve trainings of a second or two, large ones those of a minute (docs/speed.md).
+    """
+    training = config.training
+    if training.batch is not None:
+        return training.batch
+    if training.steps is not None or training.seconds is None:
+        return BATCHES[1]
+    asked = round(BATCH_A_SECOND * training.seconds) // 512 * 512
+    return min(max(asked, BATCHES[0]), BATCHES[1])
 
 
 class ShapeTask(Task):
@@ -96,7 +112,8 @@ class ShapeTask(Task):
 
     def __init__(self, config: ShapeConfig, surface: Surface, field: ShapeField | None = None) -> None:
         # An edit leaves the colours of its field as they are.
-        self.config = config = represented(config, surface) if field is not None else settled(config, surface)
+        config = represented(config, surface) if field is not None else settled(config, surface)
+        self.config = config = replace(config, training=replace(config.training, batch=points_a_step(config)))
         normalisation = Normalisation.fit(surface.aabb)
         if field is not None:
             normalisation = Normalisation(tuple(field.centre.tolist()), float(field.scale))

@@ -309,7 +309,7 @@ class Field:
             max_bytes: the best field that fits into so many bytes; or
             min_quality: the smallest of that IoU or PSNR; or with neither the smallest that costs almost nothing.
             seconds: training with rounded weights, in all.
-            steps: the same in steps, which repeat to the bit.
+            steps: the same in steps, which repeat to the bit on as many threads.
             overwrite: replace what is there.
 
         Returns:
@@ -404,7 +404,7 @@ def fit(
     Arguments:
         data: the path of a mesh or point cloud, an image, or a folder of posed photographs; a `trimesh.Trimesh`;
             points and their outward normals, both (n, 3); an image (h, w, 3 or 4), uint8 or float in [0, 1].
-        seconds, steps: how long to train; the kind's usual time with neither. Steps repeat to the bit.
+        seconds, steps: how long to train; the kind's usual time with neither. Steps repeat on as many threads.
         scene: a scene file whose settings count in place of the usual ones.
         out: a run folder to train into; a temporary one, kept as long as the field is, when None.
         settings: any setting of a scene file by its name, as in `width=64`, or `"field.width"` in a dictionary.

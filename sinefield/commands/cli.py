@@ -90,9 +90,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("sinefield: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except (
+        UnicodeEncodeError,
+        UnicodeDecodeError,
+    ) as error:  # bytes that are no text can be in names only: contents are checked by their readers
+        print(f"sinefield: a file's name is no text ({error.reason}); rename it", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is not None:  # of a file, which whoever opened it should have said
+            raise
+        return _lost_output(error)
     except MemoryError:
         print("sinefield: out of memory; lower the resolution, the batch or the number of points", file=sys.stderr)
         return 2
@@ -109,8 +116,29 @@ def _run(arguments: list[str]) -> int:
     elif rest:
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     report, text = options.chosen.run(options)
-    print(to_json(report, default=str) if options.json else text)
+    print(to_json(report, default=str) if options.json else text, flush=True)
     return 0
+
+
+def _lost_output(error: OSError) -> int:
+    """The exit code where standard output cannot be written; what is still to come is dropped."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain once more at its end
+    if isinstance(error, BrokenPipeError):
+        return 141
+    print(f"sinefield: standard output cannot be written ({error.strerror})", file=sys.stderr)
+    return 2
+
+
+def _open_streams() -> None:
+    """Have standard streams that take any name: a closed one is dropped, a character it lacks is written as \\x…"""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed by whoever started us: the next file would take its number
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+        if number:
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def entry() -> None:
@@ -118,7 +146,16 @@ def entry() -> None:
     # What is imported makes many objects and drops none: searched as often as usual, a tenth of the time that takes.
     gc.set_threshold(20_000, 20, 50)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main())
+    _open_streams()
+    try:
+        code = main()
+    except SystemExit as left:  # argparse's, after --help
+        code = left.code
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = _lost_output(error)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ Answer = tuple[dict[str, Any], str]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but an error is one line."""
+    """argparse, but an error is one line, and output that cannot be written is an error."""
+
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
         raise SinefieldError(f"{self.prog}: {message}; see {self.prog} --help")

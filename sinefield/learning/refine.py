@@ -35,7 +35,7 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{r
 
 
 class Budget(NamedTuple):
-    """How long to train with rounded weights: seconds, or steps, which repeat to the bit."""
+    """How long to train with rounded weights: seconds, or steps, which repeat to the bit on as many threads."""
 
     seconds: float = 0.0
     steps: int | None = None

@@ -67,6 +67,34 @@ def test_the_largest_reduction_that_divides_is_taken(tmp_path):
     assert np.abs(half.images[0, 0, 0].numpy() - block).max() <= 0.5 + 1e-9
 
 
+@pytest.mark.parametrize(("folder", "times"), [("images", 4), ("images_2", 4), ("images_4", 2)])
+def test_images_smaller_than_the_poses_say(tmp_path, folder, times):
+    """As people share them: 504x378 in `images`, poses for 4032x3024."""
+    rows = captures.llff_rows(captures.poses(4))
+    captures.write_images(tmp_path / folder, captures.names(4), (12, 8))
+    rows[:, 4:15:5] *= times  # height, width, focal length
+    np.save(tmp_path / "poses_bounds.npy", rows)
+    own = 1 if folder == "images" else int(folder[-1])
+    scene = load_posed(tmp_path, own, holdout=0)
+    if times == own:
+        assert not scene.notes
+    else:
+        assert "4 poses are for images of" in scene.notes[0] and f"{times} times" in scene.notes[0]
+    cameras = scene.train.cameras
+    assert (cameras.width, cameras.height) == (12, 8)
+    assert cameras.focal[0].tolist() == [10.0, 10.0] and cameras.centre[0].tolist() == [6.0, 4.0]
+
+
+def test_images_that_are_no_whole_number_of_times_smaller(tmp_path):
+    rows = captures.llff_rows(captures.poses(4))
+    captures.write_images(tmp_path / "images", captures.names(4), (12, 8))
+    rows[:, 4] *= 2.5
+    rows[:, 9] *= 2.5
+    np.save(tmp_path / "poses_bounds.npy", rows)
+    with pytest.raises(SinefieldError, match="image is 12x8, but the pose file says 30x20"):
+        load_posed(tmp_path)
+
+
 def damaged(change=None, **values):
     """A capture with its rows changed."""
 
@@ -122,7 +150,7 @@ DAMAGE = {
     "no rows": (damaged(lambda rows: rows[:0]), r"\(0, 17\)"),
     "nan pose": (entry(3, np.nan), "row 1"),
     "mirrored": (damaged(lambda rows: rows.__setitem__((1, slice(0, 11, 5)), -rows[1, 0:11:5])), "row 1.*mirrored"),
-    "two heights": (entry(4, 9), "one image size"),
+    "two heights": (entry(4, 9), "image is 12x8, but the pose file says 12x9"),
     "no focal": (entry(14, 0), "focal length 0"),
     "zero near": (entry(15, 0), "row 1: near 0, far 6"),
     "negative near": (entry(15, -1), "near -1"),

@@ -22,6 +22,17 @@ BAND = 1 << 22  # values averaged at once
 EXIF_ORIENTATION = 0x0112
 
 
+def image_size(file: Path) -> tuple[int, int]:
+    """(w, h) as the file has them, without decoding it; (1, 1) of what is no image, which its reader says."""
+    try:
+        with open_file(file, MAX_BYTES, "image") as stream, Image.open(stream, formats=FORMATS) as image:
+            return image.size
+    except SinefieldError:
+        raise
+    except Exception:
+        return 1, 1
+
+
 def read_header(frame: Frame) -> tuple[tuple[int, int], bool]:
     """((w, h), has alpha) of a frame's image, without decoding it; its size must be sane and the declared one."""
     try:

@@ -6,6 +6,7 @@ format, github.com/Fyusion/LLFF.
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sinefield.cameras.cameras import LARGEST, rigid
+from sinefield.data.photographs.image_files import image_size
 from sinefield.data.photographs.lens_models import LENS_KEYS
 from sinefield.data.photographs.shared import (
     check_bounds,
@@ -32,7 +34,8 @@ def read_llff(path: Path, splits: Sequence[str], holdout: int, downscale: int) -
     core the same at the geometric mean of the near and the far depth.
 
     Arguments:
-        path: poses_bounds.npy; its images are in the folder `images`, or `images_K`, beside it, in sorted order.
+        path: poses_bounds.npy; its images are in the folder `images`, or `images_K`, beside it, in sorted order. Where
+            they are a whole number of times smaller than it says, lenses are made smaller, with a note.
         splits: which of train, val, test to read.
         holdout: every `holdout`-th image by sorted name is a test view; 0 for none.
         downscale: how many times smaller than the full size the images are wanted.
@@ -47,35 +50,46 @@ def read_llff(path: Path, splits: Sequence[str], holdout: int, downscale: int) -
         raise SinefieldError(
             f"{path}: has {len(rows)} poses, but {folder.name} holds {len(names)} images; provide one pose an image"
         )
-    frames, matrices = [], rows[:, :15].reshape(-1, 3, 5)
+    frames, matrices, smaller = [], rows[:, :15].reshape(-1, 3, 5), Counter()
     for index, (name, matrix, (near, far)) in enumerate(zip(names, matrices, rows[:, 15:], strict=True)):
         where = f"{path}, row {index}"
         height, width, focal = matrix[:, 4]
-        if (matrix[:2, 4] != matrices[0, :2, 4]).any():
-            raise SinefieldError(
-                f"{where}: images of {width:g}x{height:g} pixels after one of {matrices[0, 1, 4]:g}x"
-                f"{matrices[0, 0, 4]:g}; one dataset must have one image size"
-            )
         check_bounds(near, far, where)
         c2w = rigid(np.stack([matrix[:, 1], -matrix[:, 0], matrix[:, 2], matrix[:, 3]], 1), where)
-        lens = dict.fromkeys(LENS_KEYS) | {"fl_x": float(focal), "w": float(width), "h": float(height)}
-        lens |= {"cx": float(width) / 2, "cy": float(height) / 2}
         file = find_image(folder, name, where)
         if file is None:
             raise SinefieldError(f"{folder / name}: is not an image file; provide one image a pose")
+        size = image_size(file)
+        if times := _reduced(size, (width, height), reduction):
+            smaller[f"{width:g}x{height:g} pixels, {times} times those of {folder.name}, {size[0]}x{size[1]}"] += 1
+            focal, width, height = focal * size[0] * reduction / width, size[0] * reduction, size[1] * reduction
+        lens = dict.fromkeys(LENS_KEYS) | {"fl_x": float(focal), "w": float(width), "h": float(height)}
+        lens |= {"cx": float(width) / 2, "cy": float(height) / 2}
         frames.append(Frame(file.relative_to(path.parent).as_posix(), file, c2w, lens, where, reduction))
-    size = frames[0].declared_size()
-    lenses = np.array([frame.intrinsics(*size)[:4] for frame in frames])
+    sizes = [frame.declared_size() or (0, 0) for frame in frames]
+    lenses = np.array([frame.intrinsics(*size)[:4] for frame, size in zip(frames, sizes, strict=True)])
     c2w = np.stack([frame.c2w for frame in frames])
     near, far = float(rows[:, 15].min()), float(rows[:, 16].max())
     check_spread(c2w[:, :, 3], near, path)
     boxes = []
     for depth in (rows[:, 16], np.sqrt(rows[:, 15] * rows[:, 16])):
-        corners = np.concatenate([frustum_corners(c2w, lenses, size, depth).reshape(-1, 3), c2w[:, :, 3]])
+        corners = np.concatenate([frustum_corners(c2w, lenses, np.array(sizes), depth).reshape(-1, 3), c2w[:, :, 3]])
         boxes.append([*corners.min(0).tolist(), *corners.max(0).tolist()])
     divided = divide({}, path, frames, holdout)
     kept = {split: divided[split] for split in splits}
-    return Listing(path, kept, boxes[0], 0, (near, far), reduction, core=boxes[1])
+    notes = tuple(
+        f"{count} poses are for images of {what}: their lenses are made smaller" for what, count in smaller.items()
+    )
+    return Listing(path, kept, boxes[0], 0, (near, far), reduction, core=boxes[1], notes=notes)
+
+
+def _reduced(size: tuple[int, int], declared: tuple[float, float], reduction: int) -> int | None:
+    """How many times smaller images are than the poses say, where that is a whole number, not the folder's own."""
+    times = round(declared[0] / size[0])
+    if times < 2 or times == reduction:
+        return None
+    exact = all(abs(side * times - whole) < times for side, whole in zip(size, declared, strict=True))
+    return times if exact else None
 
 
 def read_rows(path: Path) -> Float[np.ndarray, "n 17"]:

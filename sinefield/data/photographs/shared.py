@@ -5,7 +5,7 @@ from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.lib import format as npy
 
 from sinefield.cameras.cameras import LARGEST
@@ -81,7 +81,7 @@ def check_spread(positions: Float[np.ndarray, "n 3"], near: float | None, source
 def frustum_corners(
     c2w: Float[np.ndarray, "n 3 4"],
     lens: Float[np.ndarray, "n 4"],
-    size: tuple[int, int],
+    size: Int[np.ndarray, "n 2"],
     depth: Float[np.ndarray, "n"],
 ) -> Float[np.ndarray, "n 4 3"]:
     """The four corners of each camera's view at a depth along its axis, without distortion.
@@ -89,13 +89,13 @@ def frustum_corners(
     Arguments:
         c2w: (n, 3, 4) camera to world, OpenGL axes.
         lens: (n, 4) fx, fy, cx, cy in pixels.
-        size: (w, h) in pixels.
+        size: (n, 2) w, h in pixels.
         depth: (n,) world units.
 
     Returns:
         (n, 4, 3) world units.
     """
-    pixels = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * size
+    pixels = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * size[:, None]
     plane = (pixels - lens[:, None, 2:]) / lens[:, None, :2]
     local = np.concatenate([plane * [1, -1], np.full((*plane.shape[:2], 1), -1.0)], -1) * depth[:, None, None]
     return np.einsum("nij,nkj->nki", c2w[:, :, :3], local) + c2w[:, None, :, 3]

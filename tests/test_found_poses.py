@@ -61,12 +61,19 @@ def test_turned_photographs_stand_upright(tmp_path):
             exif = Image.Exif()
             exif[0x0112] = 6
             image.rotate(90, expand=True).save(folder / f"{index:02d}.png", exif=exif)
-    Image.new("L", textured.SIZE, 255).save(folder / "masks" / "00.png")
+    mask = np.full(textured.SIZE[::-1], 255, np.uint8)
+    mask[:, :20] = 0
+    Image.fromarray(mask).save(folder / "masks" / "00.png")
     with pytest.raises(SinefieldError, match="6 are turned by their EXIF orientation of 12 photographs; give --out"):
         find_poses(folder, ONE)
     assert find_poses(folder, ONE, tmp_path / "scene")["registered"] == 12
     place, turn = textured.misplacement(found(tmp_path / "scene"), ARC)
     assert place < 0.005 and turn < 1.0
+    # The masks lie beside the copies, where training looks for them.
+    views = load_posed(tmp_path / "scene", holdout=0).train
+    index = views.names.index("images/00.png")
+    assert np.array_equal(views.kept_of(index).numpy(), mask > 0)
+    assert views.kept_of(1 - index).all()
 
 
 def test_masks_hide(corner, tmp_path):

@@ -80,12 +80,14 @@ def find_poses(
     """Find the poses of a folder's photographs, as a COLMAP model in `sparse/0`.
 
     All photographs are taken to be of one camera, with OpenCV's k1, k2, p1, p2. Of several models the one of the most
-    photographs is kept. In a folder `masks`, NAME.png or NAME.jpg.png hides what is black from the search.
+    photographs is kept. In a folder `masks`, NAME.png or NAME.jpg.png hides what is black from the search, and
+    later from training (`data.masks`).
 
     Arguments:
         folder: holds `images`, or the photographs themselves.
         search: how; the defaults if None.
-        out: a new folder for `images` (copies, turned upright) and `sparse`; without, `sparse` goes into `folder`.
+        out: a new folder for `images` and `masks` (copies, turned upright) and `sparse`; without, `sparse` goes into
+            `folder`.
         overwrite: replace folder/sparse, or `out` if it holds poses found earlier.
 
     Returns:
@@ -115,7 +117,8 @@ def find_poses(
             else:
                 scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".poses-", dir=folder)))
                 data, images, copies = folder, photographs.folder, photographs.names
-            masks = scratch / "masks" if photographs.masks else None
+            # Beside copies masks stay, for training; beside the photographs they are already.
+            masks = (scratch if out is None else data) / "masks" if photographs.masks else None
             if masks is not None:
                 write_masks(photographs, copies, masks)
             work = scratch / "work"
@@ -179,7 +182,7 @@ def _check_home(folder: Path, photographs: Photographs, out: str | Path | None, 
         if not there.is_dir():
             raise SinefieldError(f"--out {out}: is a file; give a folder")
         if names := {path.name for path in there.iterdir()}:
-            if not find_models(there) or not names <= {"images", "sparse"}:
+            if not find_models(there) or not names <= {"images", "sparse", "masks"}:
                 raise SinefieldError(f"--out {out}: holds something else than poses found earlier; give a new folder")
             if not overwrite:
                 raise SinefieldError(f"--out {out}: has a COLMAP model already; use --overwrite to replace it")

@@ -16,7 +16,8 @@ from sinefield.cameras.cameras import orbit
 from sinefield.cameras.orbits import pinholes
 from sinefield.commands.cli import main
 from sinefield.errors import SinefieldError
-from sinefield.export import points, splats
+from sinefield.export import depth, points, splats
+from sinefield.export.mesh import load_shown
 from sinefield.export.splats import Look, fit, likeness, write_splats
 from sinefield.kernels.choose import choose
 from sinefield.render.splats import Splats, blend_reference, draw, flatten, rotations
@@ -243,3 +244,26 @@ def test_depth_maps_are_where_the_surface_is(tmp_path, capfd):
     (out / "mine.txt").write_text("mine")
     assert main(["depth", "example:knot", str(out), "--count", "4", "--overwrite"]) == 2
     assert (out / "mine.txt").exists()
+
+
+def test_what_lies_far_from_the_origin_is_written_there(tmp_path, monkeypatch):
+    """An offset of the field's data (UTM say) is put back exactly; splats hold single precision, and say so."""
+    offset = np.array([500_000.0, 4_000_000.0, 100.0])
+    field = load_shown("example:toys")
+    near = points.export_points("example:toys", tmp_path / "near.ply", 300)
+    depths = depth.export_depth("example:toys", tmp_path / "near", 3)
+    field.origin = offset
+    for module in (points, depth, splats):
+        monkeypatch.setattr(module, "load_shown", lambda *_: field)
+    far = points.export_points("example:toys", tmp_path / "far.ply", 300)
+    assert far["points"] == near["points"] == 300
+    there, here = (np.asarray(trimesh.load(tmp_path / name).vertices, float) for name in ("far.ply", "near.ply"))
+    assert np.abs(there - offset - here).max() < 1e-6
+    assert depth.export_depth("example:toys", tmp_path / "far", 3)["farthest"] == depths["farthest"]
+    poses = [
+        np.array([frame["transform_matrix"] for frame in json.loads((folder / "depths.json").read_text())["frames"]])
+        for folder in (tmp_path / "far", tmp_path / "near")
+    ]
+    assert np.abs(poses[0][:, :3, 3] - offset - poses[1][:, :3, 3]).max() < 1e-6
+    report = splats.export_splats("example:toys", tmp_path / "far.spz", 100, 0)
+    assert any("offset 500000 4000000 100 is left out" in note for note in report["notes"])

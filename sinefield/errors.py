@@ -1,5 +1,7 @@
 """The one exception that is the user's to mend."""
 
+from typing import Any
+
 LONGEST = 600
 """Characters of a message."""
 
@@ -14,3 +16,12 @@ class SinefieldError(Exception):
     def __init__(self, message: str) -> None:
         line = "".join(c if c.isprintable() else "?" for c in " ".join(str(message).split()))
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 3 :]}")
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, shortened."""
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python turns into text
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 80 else text[:77] + "..."

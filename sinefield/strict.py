@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 
 import yaml
 
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, shown
 from sinefield.files import read_text
 
 MAX_YAML_BYTES = 50_000  # a scene file has some thousand; the worst of this size takes two seconds
@@ -112,15 +112,6 @@ def nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     more = f", … ({len(known)} in all)" if len(known) > 60 else ""
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:60])}{more}"
-
-
-def shown(value: Any) -> str:
-    """A value as Python writes it, shortened."""
-    try:
-        text = repr(value)
-    except ValueError:  # more digits than Python turns into text
-        text = f"a {type(value).__name__} too large to show"
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _convert(value: Any, kind: Any, where: str, key: str) -> Any:

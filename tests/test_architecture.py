@@ -46,13 +46,15 @@ ELSEWHERE = {
     "commands/cli.py": {"os.open": 2},  # /dev/null
     "data/photographs/poses.py": {"read_text": 1},  # what its own search wrote, in its own folder
     "data/photographs/pycolmap_steps.py": {"read_text": 1, "pycolmap.Database.open": 1},  # the same
-    "data/photographs/images.py": {"mmap.mmap": 1},  # a nameless file of its own
+    "data/photographs/views.py": {"mmap.mmap": 1},  # a nameless file of its own
+    "export/points.py": {"trimesh.load": 1},  # what was just written
     "export/page.py": {"read_text": 2},  # of the package
     "export/report.py": {"read_bytes": 1},  # a video that it has just made
     "files.py": {"os.open": 3, "temporary.open": 1},  # the opener itself; what is written is synced, and its folder
     "kernels/cpu/step.py": {"read_bytes": 1},  # of the package
     "machine.py": {"read_text": 1},  # /proc/cpuinfo
     "meshing/read_back.py": {"trimesh.load_scene": 1, "zipfile.ZipFile": 1},  # what was just written
+    "store/compiled.py": {"read_bytes": 1, "read_text": 1},  # of the package, and /proc/cpuinfo
     "store/run.py": {"os.open": 1},  # a folder's lock
 }
 """Openings that are not by `files.open_file` and friends: of the program's own files."""

@@ -23,6 +23,7 @@ from sinefield.nn.weights import WeightSpec
 from sinefield.render.march import Grid, March, Samples, first_meeting_reference, march_reference
 from sinefield.render.march_nested import march_nested_reference
 from sinefield.render.ray_error import ray_error_reference
+from sinefield.render.splats import blend_reference
 from sinefield.render.volume import composite_reference
 from sinefield.transformers.attention import attention
 
@@ -270,6 +271,16 @@ def try_camera_rays(run, dtype, device, generator):
     cameras = Cameras(poses, torch.full((5, 2), 50.0), torch.full((5, 2), 20.0), torch.zeros(5, 4), 40, 40)
     local, index = torch.randn(60, 3, generator=generator), torch.randint(5, (60,), generator=generator)
     return run(local, index, cameras.c2w), cameras._leave(index, local)
+
+
+def try_splats(run, dtype, device, generator):
+    centres, opacities = torch.rand(40, 2, generator=generator) * 30, torch.rand(40, generator=generator)
+    conics = torch.rand(40, 3, generator=generator) * torch.tensor([0.5, 0.1, 0.5]) + torch.tensor([0.2, 0.0, 0.2])
+    colours = torch.rand(40, 3, generator=generator)
+    wanted = [x.to(device, dtype).requires_grad_() for x in (centres, conics, colours, opacities)]
+    reach = torch.full((40, 2), 6.0, device=device, dtype=dtype)
+    ours = gradients(run(*wanted, reach, 24, 31), *wanted)
+    return ours, gradients(blend_reference(*wanted, reach, 24, 31), *wanted)
 
 
 def try_attention(run, dtype, device, generator):

@@ -87,15 +87,24 @@ def transforms(folder, frame=None, **values):
         ({"frame": {"file_path": "\ud800.png"}}, "cannot be looked up"),
         ({"fl_x": 1e-300}, "focal length"),
         ({"fl_x": None, "camera_angle_x": 1e-300}, "focal length"),
-        ({"scale": 1e-300}, "box"),
-        ({"aabb_scale": 1e-300, "offset": 7.0}, "box"),
-        ({"offset": 1e8, "aabb_scale": 1e-3}, "box"),
+        ({"aabb": [[0, 0, 0], [0, 0, 0]]}, "box"),
     ],
 )
 def test_poses(tmp_path, values, message):
     with pytest.raises(SinefieldError, match=message) as refusal:
         load_posed(transforms(tmp_path, **values))
     one_line(refusal)
+
+
+@pytest.mark.parametrize(
+    "values", [{"scale": 1e-300}, {"aabb_scale": 1e-300, "offset": 7.0}, {"offset": 1e8, "aabb_scale": 1e-3}]
+)
+def test_a_rule_that_makes_no_box_is_not_followed(tmp_path, values):
+    """The box is then where the cameras look, and that is said."""
+    scene = load_posed(transforms(tmp_path, **values))
+    low, high = scene.aabb[:3], scene.aabb[3:]
+    assert (high > low).all() and float((high - low).max()) < 100
+    assert any("does not fit what the cameras look at; used is" in note for note in scene.notes)
 
 
 @pytest.mark.parametrize("key", ["fov", "aspect", "camera_to_world"])

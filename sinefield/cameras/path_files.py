@@ -17,10 +17,9 @@ from jaxtyping import Float
 
 from sinefield.cameras.cameras import LARGEST, Cameras, rigid
 from sinefield.cameras.orbits import pinholes
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, shown
 from sinefield.files import read_bytes
 from sinefield.json_text import from_json
-from sinefield.strict import shown
 
 MAX_BYTES = 100_000_000
 MAX_SIDE = 16384

@@ -5,8 +5,7 @@ import math
 import re
 from typing import Any
 
-from sinefield.errors import SinefieldError
-from sinefield.strict import shown
+from sinefield.errors import SinefieldError, shown
 
 MESH_FILE = "mesh file: .ply .obj .off .stl .glb .usdz .3mf"
 UNITS, AXES = ("m", "cm", "mm", "in", "ft"), ("y", "z")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_data, add_edits, add_out, add_run
+from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, whole
 from sinefield.commands.command import Answer, Command
 
 NOTES = """
@@ -14,7 +14,7 @@ NOTES = """
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_out(parser, "folder of 16-bit pictures 0000.png … and depths.json")
-    parser.add_argument("--count", type=int, default=100, help="views at most (100)")
+    parser.add_argument("--count", type=whole, default=100, help="views at most (100)")
     add_data(parser, "the photographs of a .sine file, where it does not name them")
     add_edits(parser)
 

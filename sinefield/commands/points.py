@@ -2,14 +2,14 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_data, add_edits, add_out, add_run
+from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, whole
 from sinefield.commands.command import Answer, Command
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_out(parser, "point cloud: .ply")
-    parser.add_argument("--count", type=int, default=100_000, help="points at most (100000)")
+    parser.add_argument("--count", type=whole, default=100_000, help="points at most (100000)")
     add_data(parser, "the photographs of a .sine file, where it does not name them")
     add_edits(parser)
 

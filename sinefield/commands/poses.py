@@ -6,8 +6,7 @@ from typing import Any
 
 from sinefield.commands.arguments import add_out, whole
 from sinefield.commands.command import Answer, Command
-from sinefield.errors import SinefieldError
-from sinefield.strict import shown
+from sinefield.errors import SinefieldError, shown
 
 NOTES = """
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_data, add_edits, add_out, add_run
+from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, whole
 from sinefield.commands.command import Answer, Command
 
 NOTES = """
@@ -16,9 +16,9 @@ NOTES = """
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_out(parser, "splat file: .ply or .spz")
-    parser.add_argument("--count", type=int, default=50_000, help="splats (50000)")
-    parser.add_argument("--steps", type=int, default=1_000, help="steps of the fit (1000)")
-    parser.add_argument("--degree", type=int, default=2, help="how sharply colours turn with the view, 0 to 3 (2)")
+    parser.add_argument("--count", type=whole, default=50_000, help="splats (50000)")
+    parser.add_argument("--steps", type=whole, default=1_000, help="steps of the fit (1000)")
+    parser.add_argument("--degree", type=whole, default=2, help="how sharply colours turn with the view, 0 to 3 (2)")
     add_data(parser, "the photographs of a .sine file, where it does not name them")
     add_edits(parser)
 

@@ -27,8 +27,8 @@ from sinefield.config.settings import (
     ShapeTrainingConfig,
     TrainingConfig,
 )
-from sinefield.errors import SinefieldError
-from sinefield.strict import build, load_yaml, nearest, set_dotted, shown
+from sinefield.errors import SinefieldError, shown
+from sinefield.strict import build, load_yaml, nearest, set_dotted
 
 __all__ = [
     "FAMILIES",

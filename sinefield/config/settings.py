@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from dataclasses import field as setting
 from typing import Any, Literal
 
-from sinefield.errors import SinefieldError
-from sinefield.strict import shown
+from sinefield.errors import SinefieldError, shown
 
 Activation = Literal["relu", "leaky_relu", "gaussian", "sine", "softplus"]
 WEIGHTS = ["sine", "lowrank", "dense"]

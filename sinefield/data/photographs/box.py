@@ -182,5 +182,6 @@ def _standing(c2w: np.ndarray, rule: np.ndarray | None) -> Found | None:
 
 def _told(box: Sequence[float]) -> str:
     low, high = np.reshape(box, (2, 3))
-    digits = 4 + max(int(np.log10(max(np.abs(box).max() / (high - low).max(), 1))), 0)  # those that differ, far away
+    size = max(float((high - low).max()), 1e-12 * float(np.abs(box).max()), 1e-300)
+    digits = 4 + max(int(np.log10(max(float(np.abs(box).max()) / size, 1))), 0)  # those that differ, far away
     return "[" + ", ".join(f"{value:.{digits}g}" for value in box) + "]"

@@ -1,6 +1,8 @@
 """The package can be read in one sitting a file: no long files, short functions. (.ci/run checks imports and types.)"""
 
 import ast
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -94,3 +96,25 @@ def test_openings_are_seen():
     assert sum(openings("zipfile.ZipFile(p)\nos.open(p, 0)\nwith p.open() as f: pass").values()) == 3
     for call in ("read_bytes(p, 9)", "Image.open(BytesIO(b))", "p.open('w')", "zipfile.ZipFile(stream)"):
         assert not openings(call), call
+
+
+def imported(source: str) -> Iterator[tuple[str, str]]:
+    """Module and name of everything that is imported from the package."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sinefield":
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+def test_scripts_import_what_is_there():
+    """They are run by hand and rarely: what was renamed in the package must not wait for that."""
+    scripts = sorted((FOLDER.parent / "scripts").rglob("*.py"))
+    wanted = {(script.name, *pair) for script in scripts for pair in imported(script.read_text(encoding="utf-8"))}
+    assert len(wanted) > 100
+    missing = []
+    for script, module, name in sorted(wanted):
+        if not hasattr(importlib.import_module(module), name):
+            try:
+                importlib.import_module(f"{module}.{name}")
+            except ImportError:
+                missing.append((script, module, name))
+    assert not missing

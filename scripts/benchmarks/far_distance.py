@@ -32,7 +32,8 @@ from sinefield.files import write_text
 from sinefield.learning.loop import optimise
 from sinefield.machine import describe_machine
 from sinefield.plain.distance import TrueDistance
-from sinefield.store.run import Run, load_field, save_field
+from sinefield.store.fields import load_field, save_field
+from sinefield.store.run import Run
 
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "far_distance"

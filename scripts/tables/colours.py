@@ -22,7 +22,7 @@ from sinefield.cameras.cameras import look_at
 from sinefield.config import data_folder, make_config
 from sinefield.data.made.procedural import demo_shape
 from sinefield.data.made.synthetic import render_views
-from sinefield.data.surfaces.painted import painted_parts
+from sinefield.data.surfaces.painted import painted
 from sinefield.data.surfaces.surface import load_surface
 from sinefield.export.mesh import export_mesh
 from sinefield.files import write_text
@@ -106,7 +106,7 @@ def picture(path: Path, mesh: Path) -> Image.Image:
     away = np.linalg.norm(high - low) * np.array([[0.75, 0.45, 1.3], [-0.75, 0.45, -1.3]])
     poses = look_at(torch.from_numpy((low + high) / 2 + away), torch.from_numpy((low + high) / 2), (0.0, 1.0, 0.0))
     rows = []
-    for meshes in (painted_parts(surface), trimesh.load_scene(mesh).dump(concatenate=False)):
+    for meshes in (painted(surface), trimesh.load_scene(mesh).dump(concatenate=False)):
         views = render_views(meshes, poses.numpy(), 400, 400, focal=540, samples=2, up=(0, 1, 0)).astype(float)
         rows.append(np.concatenate(list(views[..., :3] * views[..., 3:] / 255 + 255 - views[..., 3:]), axis=1))
     return Image.fromarray(np.concatenate(rows).round().astype(np.uint8))

@@ -390,9 +390,9 @@ def _mended_png(data: bytes, rng: Random) -> bytes:
 # ---- poses
 
 
-def _lists(folder: Path, extra: dict, split: str = "") -> None:
+def _lists(folder: Path, extra: dict, split: str = "", each: dict | None = None) -> None:
     frames = [
-        {"file_path": f"images/{name}", "transform_matrix": [*pose.tolist(), [0, 0, 0, 1]]}
+        {"file_path": f"images/{name}", "transform_matrix": [*pose.tolist(), [0, 0, 0, 1]]} | (each or {})
         for name, pose in zip(names(4), poses(4), strict=True)
     ]
     (folder / f"transforms{split}.json").write_text(json.dumps({"camera_angle_x": 0.8, "frames": frames} | extra))
@@ -407,12 +407,35 @@ def _transforms() -> Format:
     split = {"train_filenames": [f"images/{n}" for n in names(3)], "test_filenames": [f"images/{names(4)[3]}"]}
     boxed = {"aabb": [[-1, -1, -1], [1, 1, 1]], "offset": [0.5, 0.5, 0.5], "scale": 0.33, "camera_model": "OPENCV"}
     examples = [_folder(_pictures, partial(_lists, extra=extra)) for extra in ({}, lens | split, lens | boxed)]
+    each = {"mask_path": "masks/a.png", "depth_file_path": "depths/a.npy"}
+    fish = {
+        "ply_file_path": "points.ply",
+        "camera_model": "OPENCV_FISHEYE",
+        "k1": 0.01,
+        "k2": 0.0,
+        "k3": 0.0,
+        "k4": 0.001,
+    }
+    fish |= {"depth_unit_scale_factor": 0.5, "w": 12, "h": 8, "fl_x": 10.0, "fl_y": 10.0}
+    examples.append(_folder(_pictures, _beside, partial(_lists, extra=fish, each=each)))
     words = _words("file_path transform_matrix frames camera_angle_x fl_x w h aabb scale offset train_filenames k4 cx")
-    return Format("transforms", examples, ["transforms.json"], _read_posed, words)
+    words += _words("mask_path depth_file_path depth_unit_scale_factor ply_file_path k3 OPENCV_FISHEYE FULL_OPENCV FOV")
+    damaged = ["transforms.json", "points.ply", "masks/a.png", "depths/a.npy"]
+    return Format("transforms", examples, damaged, _read_posed, words)
+
+
+def _beside(folder: Path) -> None:
+    """Sparse points, a mask and a depth image."""
+    generator = np.random.default_rng(0)
+    trimesh.PointCloud(generator.uniform(-1, 1, (50, 3))).export(folder / "points.ply")
+    (folder / "masks").mkdir()
+    Image.fromarray(generator.integers(0, 2, (8, 12), np.uint8) * 255).save(folder / "masks" / "a.png")
+    (folder / "depths").mkdir()
+    np.save(folder / "depths" / "a.npy", generator.uniform(1, 3, (8, 12)).astype(np.float32))
 
 
 def _read_posed(folder: Path) -> None:
-    scene = load_posed(folder)
+    scene = load_posed(folder, depths=True)
     cameras = scene.train.cameras
     assert all(rays.isfinite().all() for rays in cameras.view(0)) and usual_orbit(cameras).to_vector().isfinite().all()
     assert scene.aabb.isfinite().all() and (scene.aabb[3:] > scene.aabb[:3]).all()

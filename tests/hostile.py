@@ -256,6 +256,7 @@ def _tries(form: Format, first: int, end: int, folder: Path, tally, send, second
     # What is compiled comes out of numba's own cache, a pickle, when it is first called.
     camera = Cameras(torch.eye(4)[None, :3], *torch.ones(2, 1, 2), torch.zeros(1, 4), 1, 1)
     camera.view(0)
+    form.prepare()
     data, watch = folder / "data", None
     for seed in range(first, end):
         tally[0] = seed

@@ -151,3 +151,10 @@ def test_defaults_are_those_of_the_scenes(kind):
     usual = to_plain(make_config({"kind": kind, "data": {"path": "a"}}, "usual"))
     scene["training"].pop("seconds"), usual["training"].pop("seconds")
     assert (scene["field"], scene["training"]) == (usual["field"], usual["training"])
+
+
+@pytest.mark.parametrize("name", ["sigma", "omega0", "phase", "bound"])
+@pytest.mark.parametrize("value", ["1e-320", "1e30", "0", "-1"])
+def test_factors_that_single_precision_cannot_hold(tmp_path, name, value):
+    with pytest.raises(SinefieldError, match=rf"{name} is .*; 1e-6 to 1e6"):
+        load_config(write(tmp_path, SHAPE), {f"field.{name}": value})

@@ -26,6 +26,13 @@ def _positive(config: Any, *names: str) -> None:
         _check(value is None or value > 0, f"{name} is {value}; should be above 0")
 
 
+def _usual(config: Any, *names: str) -> None:
+    """Factors with which single precision can compute; none that anybody would choose lies outside."""
+    for name in names:
+        value = getattr(config, name)
+        _check(value is None or 1e-6 <= value <= 1e6, f"{name} is {value}; 1e-6 to 1e6")
+
+
 def _one_of_omega_and_phase(config: Any) -> None:
     """ω, where it is given, replaces the usual phase. Neither, which only an explicit null can ask for, is left to the
     weight."""
@@ -66,7 +73,8 @@ class NetworkConfig:
             1 <= self.coarsest <= self.finest <= 65536,
             f"coarsest is {self.coarsest}, finest {self.finest}; 1 ≤ coarsest ≤ finest ≤ 65,536",
         )
-        _positive(self, "width", "depth", "rank", "omega", "phase", "bound", "sigma", "omega0")
+        _positive(self, "width", "depth", "rank")
+        _usual(self, "omega", "phase", "bound", "sigma", "omega0")
         _check(self.width <= 8192, f"width is {self.width}; at most 8192")
         _check(self.depth <= 64, f"depth is {self.depth}; at most 64")
         _check(
@@ -211,7 +219,8 @@ class ShapesFieldConfig:
 
     def __post_init__(self) -> None:
         _known_weights(self.weights)
-        _positive(self, "dim", "tokens", "heads", "expand", "rank", "omega", "phase", "bound", "band")
+        _positive(self, "dim", "tokens", "heads", "expand", "rank", "band")
+        _usual(self, "omega", "phase", "bound")
         _check(self.dim <= 2048, f"dim is {self.dim}; at most 2048")
         _check(
             self.dim % (2 * self.heads) == 0,

@@ -49,6 +49,7 @@ from sinefield.machine import describe_machine
 from sinefield.metrics.images import psnr
 from sinefield.nn.backend import use_backend
 from sinefield.nn.mlp import count_parameters
+from sinefield.nn.optimisers import Adam
 from sinefield.store.run import Run
 from sinefield.tables import table
 
@@ -136,7 +137,7 @@ def lego(part: str, options: argparse.Namespace) -> dict:
     task = Watched(config, scene, targets[-1], until)
     rules = nullcontext()
     if part == "recipe":
-        adam = [torch.optim.Adam(task.field.parameters(), lr=config.training.adam_lr, fused=True)]
+        adam = [Adam(task.field.parameters(), lr=config.training.adam_lr, betas=(0.9, 0.999))]
         rules = patch.multiple(loop, rate=falling_in_steps, make_optimizers=lambda task, config: adam)
     with tempfile.TemporaryDirectory() as folder, rules:
         run = Run.prepare(Path(folder) / "run", config)

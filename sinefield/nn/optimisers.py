@@ -37,10 +37,13 @@ class Optimiser:
         """Move every parameter that has a gradient."""
         raise NotImplementedError
 
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients, or make them zero."""
         for p in self._parameters():
-            p.grad = None
+            if set_to_none:
+                p.grad = None
+            elif p.grad is not None:
+                p.grad.zero_()
 
     def slots(self) -> dict[int, dict[str, Any]]:
         """The state, by the places of the parameters among those of all groups; not copied."""

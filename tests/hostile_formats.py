@@ -56,6 +56,10 @@ def _as_is(data: bytes, rng: Random) -> bytes:
     return data
 
 
+def _nothing() -> None:
+    """A named function: formats go to other processes by pickle."""
+
+
 @dataclass(frozen=True)
 class Format:
     """One kind of file.
@@ -77,7 +81,7 @@ class Format:
     words: list[bytes]
     open: Callable[[list[bytes]], list[bytes]] = _whole
     mend: Callable[[bytes, Random], bytes] = _as_is
-    prepare: Callable[[], object] = lambda: None
+    prepare: Callable[[], object] = _nothing
 
 
 def _words(text: str) -> list[bytes]:

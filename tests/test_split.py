@@ -1,6 +1,7 @@
 """Meshes of several parts: a field for each, and put together again, read back by trimesh."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from surfaces import CUBE
 from sinefield.commands.cli import main
 from sinefield.data.surfaces.split import _own_names, split_parts
 from sinefield.errors import SinefieldError
+from sinefield.export.mesh import extracted, load_shown
+from sinefield.export.parts import _finished
+from sinefield.meshing.named_mesh import NamedMesh
 from sinefield.store.parts import is_parted, place_of, read_parts
 
 FAST = ["--training.steps", "150", "--training.batch", "2048", "--data.points", "20000", "--field.width", "32"]
@@ -120,3 +124,12 @@ def test_named_nodes_are_fitted_packed_and_put_together(tmp_path, capsys):
     assert [line for line in (tmp_path / "all.obj").read_text().splitlines() if line.startswith("o ")] == [
         f"o {name}" for name in PLACES
     ]
+
+
+def test_parts_keep_their_colours_with_fewer_faces():
+    field = load_shown(Path(__file__).parent / "golden" / "shape_coloured.sine")
+    vertices, faces, _ = extracted(field, 40, None, False, False, None)
+    few = _finished(field, NamedMesh("a", vertices, faces), 0.2, True)
+    assert 4 <= len(few.faces) <= 0.21 * len(faces) and few.name == "a"
+    assert few.colours is not None and few.colours.shape == few.vertices.shape
+    assert len(np.unique(few.colours, axis=0)) > 1

@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from sinefield.errors import SinefieldError, shown
@@ -122,6 +123,11 @@ def mesh_notes(report: dict[str, Any]) -> str:
 def add_quantiser(parser: argparse.ArgumentParser) -> None:
     """--quantiser of `pack` and `adapt`."""
     parser.add_argument("--quantiser", default="uniform", help="uniform, or with --bits kmeans (uniform)")
+
+
+def with_notes(text: str, notes: Sequence[str]) -> str:
+    """A command's text, and a line for each note."""
+    return "\n".join([text, *(f"note: {note}" for note in notes)])
 
 
 def split_list(text: str | None) -> list[str]:

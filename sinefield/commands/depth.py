@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, whole
+from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, whole, with_notes
 from sinefield.commands.command import Answer, Command
 
 NOTES = """
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> Answer:
         f"{options.out}: {report['views']} depth maps, {report['nearest']:.4g} to {report['farthest']:.4g}, unit "
         f"{report['unit']:g}, {report['seconds']:.1f} s"
     )
-    return report, "\n".join([text, *(f"note: {note}" for note in report["notes"])])
+    return report, with_notes(text, report["notes"])
 
 
 COMMAND = Command(

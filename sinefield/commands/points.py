@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, whole
+from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, whole, with_notes
 from sinefield.commands.command import Answer, Command
 
 
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> Answer:
 
     report = export_points(options.run, options.out, options.count, options.data, options.overwrite, options.adapter)
     text = f"{options.out}: {report['points']:,} points with colours and normals, {report['seconds']:.1f} s"
-    return report, "\n".join([text, *(f"note: {note}" for note in report["notes"])])
+    return report, with_notes(text, report["notes"])
 
 
 COMMAND = Command(

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, whole
+from sinefield.commands.arguments import add_data, add_edits, add_out, add_run, whole, with_notes
 from sinefield.commands.command import Answer, Command
 
 NOTES = """
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> Answer:
         f"{options.out}: {report['splats']:,} splats, {report['bytes']:,} bytes, {report['psnr']:.2f} dB "
         f"against the field, {report['seconds']:.1f} s"
     )
-    return report, "\n".join([text, *(f"note: {note}" for note in report["notes"])])
+    return report, with_notes(text, report["notes"])
 
 
 COMMAND = Command(

@@ -98,14 +98,12 @@ def export_mesh(
     placing = place(frame, is_glb(out), note.get("unit"), kind_of(field).up(field))
     box = None if crop is None else np.array(crop, dtype=np.float64)
     check_box(out, field, box, placing)
-    vertices, triangles, statistics = extract_field(field, resolution, level, dense, box)
-    if largest:
-        vertices, triangles = largest_component(vertices, triangles)
+    vertices, triangles, statistics = extracted(field, resolution, level, largest, dense, box)
     if faces is not None:
         vertices, triangles = decimate(vertices, triangles, faces)
     surface = f"{statistics['level']:.6g} level of a {field.kind} field"
     if texture is None:
-        mesh = NamedMesh("", vertices, triangles, _colours(field, vertices, triangles) if colours else None)
+        mesh = NamedMesh("", vertices, triangles, surface_colours(field, vertices, triangles) if colours else None)
     else:
         mesh = textured(field, vertices, triangles, texture, out, overwrite)
     saved = save_surface(out, [mesh], placing, "the field's data", surface, overwrite)
@@ -128,15 +126,14 @@ def extracted(
     resolution: int,
     level: float | None,
     largest: bool,
-    colours: bool,
     dense: bool,
     crop: np.ndarray | None,
-) -> tuple[NamedMesh, dict[str, Any]]:
-    """A field's surface as a mesh without a name, with its colours if asked for; and `extract`'s account."""
+) -> Mesh:
+    """`extract_field`, of which the largest piece is kept if asked for."""
     vertices, triangles, statistics = extract_field(field, resolution, level, dense, crop)
     if largest:
         vertices, triangles = largest_component(vertices, triangles)
-    return NamedMesh("", vertices, triangles, _colours(field, vertices, triangles) if colours else None), statistics
+    return vertices, triangles, statistics
 
 
 def is_glb(out: str | Path) -> bool:
@@ -182,7 +179,7 @@ def save_surface(
     return read_back(out, *counts) | about_frame
 
 
-def _colours(field: Field, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray | None:
+def surface_colours(field: Field, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray | None:
     # Around the origin: far from it normals lose their last digits.
     mesh = trimesh.Trimesh(vertices - vertices.mean(axis=0), faces, process=False)
     return kind_of(field).vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))

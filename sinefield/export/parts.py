@@ -9,8 +9,8 @@ import numpy as np
 
 from sinefield.errors import SinefieldError
 from sinefield.export.info import describe
-from sinefield.export.mesh import check_box, extracted, is_glb, load_solid, save_surface
-from sinefield.fields.base import kind_of
+from sinefield.export.mesh import check_box, extracted, is_glb, load_solid, save_surface, surface_colours
+from sinefield.fields.base import Field, kind_of
 from sinefield.meshing.decimate import check_budget, decimate
 from sinefield.meshing.frame import Frame, place
 from sinefield.meshing.named_mesh import NamedMesh
@@ -56,12 +56,13 @@ def export_parts(
         if box is not None and _apart(reach, box):
             continue
         check_box(out, field, box, placing)
-        mesh, statistics = extracted(field, resolution, level, largest, colours, dense, box)
-        meshes.append(NamedMesh(name, mesh.vertices, mesh.faces, mesh.colours))
+        vertices, triangles, statistics = extracted(field, resolution, level, largest, dense, box)
+        meshes.append((field, NamedMesh(name, vertices, triangles)))
     if not meshes:
         raise SinefieldError(f"{run}: no part reaches into the box of --crop; give a box in input units")
-    if faces is not None:
-        meshes = _within(meshes, faces)
+    total = sum(len(mesh.faces) for _, mesh in meshes)
+    share = 1.0 if faces is None else faces / max(total, 1)
+    meshes = [_finished(field, mesh, share, colours) for field, mesh in meshes]
     surface = f"{statistics['level']:.6g} level of fields of kind shape, one for each part"
     saved = save_surface(out, meshes, placing, "the fields' data", surface, overwrite)
     parts = [{"name": mesh.name, "vertices": len(mesh.vertices), "faces": len(mesh.faces)} for mesh in meshes]
@@ -82,16 +83,12 @@ def _apart(a: np.ndarray, b: np.ndarray) -> bool:
     return bool((a[3:] < b[:3]).any() or (b[3:] < a[:3]).any())
 
 
-def _within(meshes: list[NamedMesh], faces: int) -> list[NamedMesh]:
-    """Decimated alike, without colours' loss: those of the vertices that stay."""
-    total = sum(len(mesh.faces) for mesh in meshes)
-    if total <= faces:
-        return meshes
-    kept = []
-    for mesh in meshes:
-        share = max(faces * len(mesh.faces) // total, 4)
-        kept.append(NamedMesh(mesh.name, *decimate(mesh.vertices, mesh.faces, share)))
-    return kept
+def _finished(field: Field, mesh: NamedMesh, share: float, colours: bool) -> NamedMesh:
+    """A part's mesh with this share of its faces at most, and the field's colours where they are asked for."""
+    vertices, faces = mesh.vertices, np.asarray(mesh.faces)
+    if share < 1:
+        vertices, faces = decimate(vertices, faces, max(int(share * len(faces)), 4))
+    return NamedMesh(mesh.name, vertices, faces, surface_colours(field, vertices, faces) if colours else None)
 
 
 def describe_parts(run: str | Path) -> tuple[dict[str, Any], str]:

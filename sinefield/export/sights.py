@@ -50,24 +50,21 @@ def sights(
     Raises:
         SinefieldError: `data` that cannot be read or do not belong; a field that no turn shows.
     """
+    note = "seen from turns around it"
     if kind_of(trained).has_photographs:
         try:
             return Sights(
                 _photographed(run, trained, count, longest, data, adapters), "seen by its photographs' cameras"
             )
-        except SinefieldError:
+        except SinefieldError as error:
             if data is not None:
                 raise
+            note = f"seen from turns at the height of its photographs, which cannot be read: {error}"
     elif data is not None:
         raise SinefieldError(f"--data: a field of kind {trained.kind} has no photographs; leave it out")
     size = _fitted(painter.orbit(1, (None, None)), longest)
     turns = painter.around(count, size)
-    note = "its photographs are not at hand (--data): seen from turns at their height" if _light(trained) else ""
-    return Sights(joined(turns), note or "seen from turns around it")
-
-
-def _light(trained: Field) -> bool:
-    return kind_of(trained).shows == "light"
+    return Sights(joined(turns), note)
 
 
 def _photographed(

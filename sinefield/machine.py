@@ -61,6 +61,25 @@ def few_objects_searched() -> Iterator[None]:
         gc.unfreeze()
 
 
+def free_memory() -> int | None:
+    """Bytes that this process may still take: what the system, or its control group, has left; None if unknown."""
+    left = []
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        left.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        folder = Path("/sys/fs/cgroup")
+        with suppress(OSError, ValueError, StopIteration):  # "max": no limit
+            most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
+            lines = (folder / limit).with_name("memory.stat").read_text().splitlines()
+            files = int(next(line for line in lines if line.startswith(f"{cached} ")).split()[1])
+            left.append(max(most - taken + files, 0))
+    return min(left, default=None)
+
+
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names in malloc.h
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from conftest import ROOT
 from PIL import Image
 from small import radiance_config
@@ -17,6 +19,8 @@ import sinefield.data.photographs.views as views
 from sinefield.cameras.cameras import orbit
 from sinefield.data.photographs.images import load_posed
 from sinefield.data.photographs.views import room_for
+from sinefield.data.surfaces import memory
+from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.errors import SinefieldError
 from sinefield.learning.evaluate import evaluate
 from sinefield.learning.train import train
@@ -139,3 +143,33 @@ def test_4000_photographs_are_not_held(tmp_path, monkeypatch):
     print(f"4,000 images: {used}; 40 images: {least}; bytes of pixels {decoded:,}")
     assert decoded > views.HELD
     assert used.own - least.own < decoded / 10
+
+
+def test_a_large_mesh_says_its_memory_first(tmp_path, monkeypatch, capsys):
+    trimesh.creation.icosphere().export(tmp_path / "ball.ply")
+    read_shape(tmp_path / "ball.ply")
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(memory, "SAID", 1 << 16)
+    read_shape(tmp_path / "ball.ply")
+    assert "GB of memory" in capsys.readouterr().err
+    monkeypatch.setattr(memory, "free_memory", lambda: 1 << 17)
+    with pytest.raises(SinefieldError, match=r"ball\.ply: .* GB are free; decimate it first"):
+        read_shape(tmp_path / "ball.ply")
+    assert not capsys.readouterr().err
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ply", "stl", "obj", "off", "glb"])
+def test_what_it_says_is_what_it_takes(kind, tmp_path):
+    """Within a factor of two, of half a million faces; what the imports take is no part of it."""
+    mesh = trimesh.creation.torus(2.0, 0.7, major_sections=500, minor_sections=500)
+    mesh.export(tmp_path / f"torus.{kind}")
+    code = "import sys; from sinefield.data.surfaces.surface import load_surface\n"
+    code += "peak = lambda: next(int(x.split()[1]) for x in open('/proc/self/status') if x.startswith('VmHWM'))\n"
+    code += "before = peak(); load_surface(sys.argv[1]); print(1024 * (peak() - before))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / f"torus.{kind}")], capture_output=True, text=True, check=True
+    )
+    said = memory.TAKEN[kind] * (tmp_path / f"torus.{kind}").stat().st_size
+    assert said / 2 < int(done.stdout) < 1.3 * said

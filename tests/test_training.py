@@ -28,6 +28,7 @@ from sinefield.export.video import export_video
 from sinefield.fields.base import step_generator
 from sinefield.fields.radiance.training import RadianceTask, load_scene
 from sinefield.fields.shape.training import ShapeTask
+from sinefield.learning import loop
 from sinefield.learning.evaluate import evaluate, evaluate_file
 from sinefield.learning.loop import Interrupted, optimise, rate
 from sinefield.learning.pack import pack
@@ -373,3 +374,23 @@ def test_pixels_that_are_never_drawn_never_have_samples(photographs):
         seen += (task.field.sampling(rays_o, rays_d, task.step_size, jitter).packed_info[:, 1] > 0) / 8
     assert float(seen[never].mean()) < 1e-3 < float(seen[~never].mean())
     assert RadianceTask(radiance_config(photographs, steps=5, hull=False), scene).drawn is None
+
+
+@pytest.mark.parametrize(("cost", "steps"), [(0.0, [*range(10, 151, 10)]), (20.0, [10, 110, 150])])
+def test_slow_scores_come_less_often(cost, steps, ball, tmp_path, monkeypatch):
+    """By a clock of its own: a step takes a second, a score `cost`; in 150 s there are 15 times 10 s, and the end."""
+    clock = [0.0]
+    step, score = ShapeTask.step, ShapeTask.quick_score
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+
+    def takes(method, seconds):
+        def timed(self, *arguments):
+            clock[0] += seconds
+            return method(self, *arguments)
+
+        return timed
+
+    monkeypatch.setattr(ShapeTask, "step", takes(step, 1.0))
+    monkeypatch.setattr(ShapeTask, "quick_score", takes(score, cost))
+    train(shape_config(ball, steps=150, save_seconds=1e9), tmp_path / "run")
+    assert [line["step"] for line in Run(tmp_path / "run").read_metrics()] == steps

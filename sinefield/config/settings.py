@@ -323,7 +323,7 @@ class Schedule:
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where torch sees a device
     backend: Literal["auto", "torch", "tinycudann"] = "auto"  # what runs the networks on cuda; auto: torch
     save_seconds: float = 30.0  # time between two saves of the resumable state
-    score_seconds: float = 10.0  # time between two quick scores
+    score_seconds: float = 10.0  # time between two quick scores; more where they are slow
     tensorboard: bool = False  # write scores for TensorBoard too, into RUN/tensorboard
 
     def __post_init__(self) -> None:

@@ -27,6 +27,10 @@ from sinefield.tensor_files import load_tensors, save_tensors
 
 LOOK_EVERY = 32
 """Steps on CUDA between two looks at the losses: a look waits for the device."""
+SCORING = 0.1
+"""Share of the time that quick scores may take: where one is slow they come less often,"""
+RAREST = 10
+"""but no more rarely than this many times `score_seconds`."""
 
 
 class NotFinite(SinefieldError):
@@ -84,16 +88,17 @@ def optimise(task: Task, config: Schedule, run: Run, seed: int, resume: bool = F
     with _signals() as stopped, few_objects_searched(), bars as bar, board as training.board:
         training.bar = bar
         bar.set_postfix_str("first step, which may compile")
-        waited = saved = scored = training.seconds  # `waited` counts the first step too: it is saved and shown as soon
+        pause, waited = config.score_seconds, training.seconds
+        saved = scored = waited  # `waited` counts the first step too: it is saved and shown as soon
         while training.done() < 1:
             waited += training.advance()
             finished, stopping = training.done() >= 1, bool(stopped)  # a later signal is met after the next step
-            scoring = finished or stopping or waited - scored >= config.score_seconds
+            scoring = finished or stopping or waited - scored >= pause
             saving = finished or stopping or waited - saved >= config.save_seconds
             if scoring or saving:
                 training.catch_up()
             if scoring:
-                training.score()
+                pause = min(max(training.score() / SCORING, config.score_seconds), RAREST * config.score_seconds)
                 scored = waited
             if saving:
                 training.save()
@@ -191,8 +196,9 @@ class _Training:
             self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
         self.unseen.clear()
 
-    def score(self) -> None:
-        """Score the field, write that down and show it."""
+    def score(self) -> float:
+        """Score the field, write that down and show it; returns the time that took, which is not on the clock."""
+        begin = time.perf_counter()
         score = self.task.quick_score()
         line = {"step": self.step, "seconds": round(self.seconds, 3), "loss": self.smooth, **score}
         self.run.append_metrics(line)
@@ -201,6 +207,7 @@ class _Training:
         speed = f", {self.step / self.seconds:.1f} steps/s" if self.seconds else ""
         self.bar.set_postfix_str(f"loss {self.smooth:.4g}, {name} {value:.4g}{speed}")
         self.task.field.set_dtype(self.dtype)
+        return time.perf_counter() - begin
 
     def save(self) -> None:
         """Write all that resuming needs."""

@@ -7,13 +7,13 @@ winding number: it is larger behind a point than before it, whatever few points 
 
 from typing import NamedTuple
 
-import igl
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import KDTree
 
+from sinefield.data.surfaces.dipoles import Dipoles, halved
 from sinefield.data.surfaces.nearest import nearest
 
 NEIGHBOURHOODS = 16, 24, 40, 64, 100
@@ -108,8 +108,9 @@ def oriented(
     if len(points) > ASKED:
         chosen = np.random.default_rng(0).choice(len(points), ASKED, replace=False)
     guide = nearest(KDTree(points[chosen]), points)[1]
+    order = halved(points)
     for _ in range(ROUNDS):
-        wrong = against_winding(points, found, areas, chosen)
+        wrong = against_winding(points, found, areas, chosen, order)
         if not wrong.any():
             break
         # A point goes with the nearest one that was asked.
@@ -142,11 +143,16 @@ def against_winding(
     normals: Float[np.ndarray, "n 3"],
     areas: Float[np.ndarray, "n"],
     asked: Int[np.ndarray, "m"],
+    order: Int[np.ndarray, "n"] | None = None,
 ) -> Bool[np.ndarray, "m"]:
-    """Which of the points asked look into the body that all together enclose: the winding number behind is smaller."""
+    """Which of the points asked look into the body that all together enclose: the winding number behind is smaller.
+
+    Arguments:
+        order: `halved` of the points, if it is known.
+    """
     centre, size = points.mean(axis=0), float(np.ptp(points, axis=0).max())
     x, a = (points - centre) / size, areas / size**2
     step = 2 * np.sqrt(a[asked] / np.pi)[:, None] * normals[asked]
     queries = np.concatenate([x[asked] - step, x[asked] + step])
-    around = np.asarray(igl.fast_winding_number(x, normals, a, queries))
+    around = Dipoles(x, normals, a, order).winding_number(queries)
     return around[: len(asked)] < around[len(asked) :]

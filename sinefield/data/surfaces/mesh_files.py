@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from sinefield.data.surfaces.memory import state_memory
 from sinefield.data.surfaces.parts import ShapeFile
 from sinefield.data.surfaces.readers.clouds import read_npy, read_npz, read_pcd
 from sinefield.data.surfaces.readers.gltf import read_gltf
@@ -54,8 +55,11 @@ def read_shape(path: str | Path) -> ShapeFile:
     its colours as paint. Points come with the normals and colours that the file has. A file whose first bytes say that
     it is of another kind than its ending is read as what it is, with a note.
 
+    What takes more than a gigabyte of memory says so first, on standard error.
+
     Raises:
-        SinefieldError: no such file, empty, of a kind that is not read, damaged, or larger than the readers take.
+        SinefieldError: no such file, empty, of a kind that is not read, damaged, larger than the readers take, or than
+            the memory that is free.
 
     Example:
         >>> import tempfile
@@ -72,6 +76,7 @@ def read_shape(path: str | Path) -> ShapeFile:
             warnings.simplefilter("ignore")  # numpy warns about what is checked, and said in one line, later
             source = Source(path, read_bytes(path, MAX_BYTES, "mesh or point cloud"))
             kind = _kind(source)
+            state_memory(source, kind)
             return READERS[kind](source)
     except SinefieldError:
         raise

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from sinefield.data.surfaces.cloud_normals import ASKED, Planes, against_winding, oriented, planes_through
 from sinefield.data.surfaces.curve import curve_order
+from sinefield.data.surfaces.dipoles import Dipoles
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.data.surfaces.mesh_repair import Repaired, repair_cloud, repair_mesh
 from sinefield.data.surfaces.nearest import nearest
@@ -123,6 +124,12 @@ class Surface:
         tree.init(unit.apply(self.vertices), kept.astype(np.int64))
         _with_trees.add(self)
         return tree, unit
+
+    @cached_property
+    def dipoles(self) -> tuple[Dipoles, Normalisation]:
+        """Of a cloud: what answers winding numbers, and the box around the origin that it is in."""
+        unit = Normalisation.fit(self.aabb, margin=0.0)
+        return Dipoles(unit.apply(self.vertices), self.cloud_normals(), self.areas * unit.scale**2), unit
 
     @cached_property
     def distance_tree(self) -> tuple[Any, Int[np.ndarray, "f 3"]]:
@@ -303,11 +310,8 @@ def winding_number(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[
             return np.zeros(len(points))
         tree, placed = surface.winding_tree
         return _chunked(lambda q: tree.winding_number(placed.apply(q)), surface, points)
-    unit = Normalisation.fit(surface.aabb, margin=0.0)
-    vertices = unit.apply(surface.vertices)
-    areas = surface.areas * unit.scale**2
-    normals = surface.cloud_normals()
-    return _chunked(lambda q: igl.fast_winding_number(vertices, normals, areas, unit.apply(q)), surface, points)
+    dipoles, placed = surface.dipoles
+    return _chunked(lambda q: dipoles.winding_number(placed.apply(q)), surface, points)
 
 
 def signed_distance(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:

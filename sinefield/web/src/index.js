@@ -1,0 +1,4 @@
+export { SineError } from "./bytes.js";
+export { orbitPose } from "./camera.js";
+export { decode } from "./container.js";
+export { loadSine } from "./field.js";

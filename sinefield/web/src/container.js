@@ -24,7 +24,7 @@ const kindIn = (reader) => {
   const number = reader.byte();
   const kind = number === 255 && reader.version > 1 ? reader.name() : KINDS[number];
   if (!kind) fail("it holds an unknown kind of field; a newer player may know it");
-  if (kind !== "adapter" && !BASE[kind]) fail(`it holds a field of the kind ${kind}, which this player cannot draw`);
+  if ((globalThis.ONLY || kind !== "adapter") && !BASE[kind]) fail(`it holds a field of the kind ${kind}, which this player cannot draw`);
   return kind;
 };
 
@@ -49,11 +49,12 @@ export function decode(bytes) {
 }
 
 const read = (reader, length) => {
-  const kind = kindIn(reader), adapter = kind === "adapter" ? adapterIn(reader) : null;
+  const kind = kindIn(reader), adapter = !globalThis.ONLY && kind === "adapter" ? adapterIn(reader) : null;
   const settings = adapter ? {} : settingsIn(kind, reader);
   const packed = { kind, settings, ...adapter, ...partsIn(kind, settings, reader) };
-  packed.note = noteIn(reader.take(reader.varint(MAX_NOTE)), reader.version);
-  const tensors = adapter ? adapterTensors(adapter) : tensorsOf(kind, settings);
+  const note = reader.take(reader.varint(MAX_NOTE));
+  packed.note = globalThis.ONLY ? {} : noteIn(note, reader.version);
+  const tensors = !globalThis.ONLY && adapter ? adapterTensors(adapter) : tensorsOf(kind, settings);
   const { grid: n, grid_levels: levels } = settings, edited = adapter?.edit?.grid;
   const shape = edited ? [edited[0], edited[1], edited[1]] : kind === "radiance" ? [levels * n, n, n] : null;
   const numbers = tensors.reduce((sum, { shape: [a, b = 1] }) => sum + a * b, 0);

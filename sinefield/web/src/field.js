@@ -7,7 +7,12 @@ import { networks } from "./network.js";
 import { RadianceField } from "./radiance.js";
 import { ShapeField } from "./shape.js";
 
-const MAKE = { shape: ShapeField, radiance: RadianceField, image: ImageField };
+// A page has the one kind that it draws, by the build's word for ONLY; what it lacks is not in its script.
+const MAKE = {
+  shape: (globalThis.ONLY ?? "shape") === "shape" ? ShapeField : null,
+  radiance: (globalThis.ONLY ?? "radiance") === "radiance" ? RadianceField : null,
+  image: (globalThis.ONLY ?? "image") === "image" ? ImageField : null,
+};
 
 /** @see sinefield.d.ts */
 export class SineField {
@@ -58,7 +63,7 @@ export const fieldOf = (packed, { plain = false } = {}) => {
 /** A `.sine` file as a field; `edits`: files of `sinefield adapt`, applied in this order. */
 export const loadSine = (bytes, { edits = [], plain = false } = {}) => {
   const packed = decode(asBytes(bytes));
-  return fieldOf(edits.length ? applyEdits(packed, edits.map((edit) => decode(asBytes(edit)))) : packed, { plain });
+  return fieldOf(edits.length && !globalThis.ONLY ? applyEdits(packed, edits.map((edit) => decode(asBytes(edit)))) : packed, { plain });
 };
 
 const asBytes = (given) => {

@@ -29,11 +29,10 @@ const ladder = (count, base, step) => {
   }
   return found;
 };
-const LENGTHS = [...ladder(28, 3, 4), [258, 0]];
-const DISTANCES = ladder(30, 1, 2);
 
 /** All of a stream, at most `limit` bytes; what follows the stream or is cut off it is refused. */
 export function inflate(bytes, limit, dictionary = new Uint8Array(0)) {
+  const LENGTHS = [...ladder(28, 3, 4), [258, 0]], DISTANCES = ladder(30, 1, 2);
   const start = dictionary.length;
   let out = new Uint8Array(start + Math.min(limit, 4 * bytes.length + 64));
   out.set(dictionary);

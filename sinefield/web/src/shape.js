@@ -8,7 +8,7 @@ const MARGIN = 0.04, CELLS = 64, REFINED = 8;
 const TETRAHEDRON = [[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]];
 export const CLAY = [0.8, 0.76, 0.72];
 const UP = [0, 1, 0], ACROSS = [-0.45, 0, 0.75];
-const SUN = unit(ACROSS.map((v, a) => v + UP[a])), FILL = unit(ACROSS.map((v, a) => 0.35 * UP[a] - v));
+const SUN = /* @__PURE__ */ unit(ACROSS.map((v, a) => v + UP[a])), FILL = /* @__PURE__ */ unit(ACROSS.map((v, a) => 0.35 * UP[a] - v));
 
 /** Brightness of a surface with this normal under the pictures' sky, sun and fill. */
 export const lightOn = (n) => 0.54 + 0.2 * (0.5 + 0.5 * dot(n, UP)) + 0.46 * Math.max(dot(n, SUN), 0) + 0.14 * Math.max(dot(n, FILL), 0);
@@ -109,14 +109,15 @@ export class ShapeField {
     const found = new Float64Array(count).fill(Infinity), high = low.map((v, a) => v + shape[a] * cell);
     let rays = [];
     for (let i = 0; i < count; i++) {
-      const o = origins.subarray(3 * i, 3 * i + 3), d = directions.subarray(3 * i, 3 * i + 3);
       let t = 0, end = Infinity;
       for (let a = 0; a < 3; a++) {
-        const by = d[a] || 1e-300, one = (low[a] - o[a]) / by, two = (high[a] - o[a]) / by;
+        const o = origins[3 * i + a], by = directions[3 * i + a] || 1e-300, one = (low[a] - o) / by, two = (high[a] - o) / by;
         t = Math.max(t, Math.min(one, two));
         end = Math.min(end, Math.max(one, two));
       }
-      if (t < end) rays.push({ i, o, d, t, end, before: NaN, value: NaN });
+      if (!(t < end)) continue;
+      const ray = { i, o: origins.subarray(3 * i, 3 * i + 3), d: directions.subarray(3 * i, 3 * i + 3), t, end, before: NaN, value: NaN };
+      if (ahead(ray, grid)) rays.push(ray);
     }
     const met = [];
     while (rays.length) {
@@ -207,21 +208,18 @@ export class ShapeField {
 
 /** Moves a ray on to where the surface may be; false where nothing is left of it. */
 const ahead = (ray, { low, cell, shape, active, blocks, block }) => {
-  const { o, d } = ray;
+  const { o, d } = ray, [nx, ny, nz] = shape;
+  const ox = (o[0] - low[0]) / cell, oy = (o[1] - low[1]) / cell, oz = (o[2] - low[2]) / cell;
+  const within = (v, n) => (v <= 0 ? 0 : v >= n ? n - 1 : Math.floor(v));
+  const wall = (at, size, place, by) => (by ? ((Math.floor(at / size) + (by > 0)) * size - place) * cell / by : Infinity);
   for (;;) {
     if (ray.t >= ray.end) return false;
-    const place = [0, 1, 2].map((a) => (o[a] + ray.t * d[a] - low[a]) / cell);
-    const at = place.map((v, a) => Math.min(Math.max(Math.floor(v), 0), shape[a] - 1));
-    const [x, y, z] = at, [, ny, nz] = shape;
+    const t = ray.t / cell, px = ox + t * d[0], py = oy + t * d[1], pz = oz + t * d[2];
+    const x = within(px, nx), y = within(py, ny), z = within(pz, nz);
     let size = 1;
-    if (!blocks[((x / block) | 0) * (ny / block) * (nz / block) + ((y / block) | 0) * (nz / block) + ((z / block) | 0)]) size = block;
+    if (!blocks[(((x / block) | 0) * (ny / block) + ((y / block) | 0)) * (nz / block) + ((z / block) | 0)]) size = block;
     else if (active[(x * ny + y) * nz + z]) return true;
-    let step = Infinity;
-    for (let a = 0; a < 3; a++) {
-      if (!d[a]) continue;
-      const wall = (Math.floor(at[a] / size) + (d[a] > 0)) * size;
-      step = Math.min(step, ((wall - place[a]) * cell) / d[a]);
-    }
+    const step = Math.min(wall(x, size, px, d[0]), wall(y, size, py, d[1]), wall(z, size, pz, d[2]));
     // A hair beyond the wall. What lies here holds no surface, so the value before it says nothing of the way.
     ray.t += Math.max(step, 0) + 1e-4 * cell;
   }

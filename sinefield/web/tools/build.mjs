@@ -34,6 +34,11 @@ const make = (entry, out, options) => {
 };
 make("src/index.js", "made/sinefield.js", { format: "esm" });
 make("src/index.js", "made/sinefield.classic.js", { format: "iife", globalName: "sinefield" });
+// A page's script has no more than its field needs.
+for (const kind of ["shape", "radiance", "image", "full"]) {
+  const define = kind === "full" ? {} : { "globalThis.ONLY": `"${kind}"` };
+  make("src/page.js", `made/page.${kind}.js`, { format: "iife", define });
+}
 if (fs.existsSync(path.join(folder, "src/three.js"))) {
   make("src/three.js", "made/three.js", { format: "esm", external: ["three", "./sinefield.js"] });
 }

@@ -107,7 +107,8 @@ export class SineFieldElement extends Base {
       this.field = loadSine(bytes, options);
       this.line.hidden = true;
       this.canvas.hidden = false;
-      const quick = quickFor(this.field, () => this.#player?.change());
+      const gl = this.getAttribute("webgl");
+      const quick = gl === "never" ? null : quickFor(this.field, () => this.#player?.change(), gl === "always");
       this.#player = new Player(this.canvas, this.field, {
         quick, drawn: (how) => this.dispatchEvent(new CustomEvent("draw", { detail: how })),
       });

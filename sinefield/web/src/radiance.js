@@ -101,6 +101,10 @@ export class RadianceField {
     }
   }
 
+  harmonics(d) {
+    return harmonics(d[0], d[1], d[2], this.wave);
+  }
+
   density(points) {
     const found = new Float32Array(points.length / 3), f = this.trunk.engine.floats;
     this.batches(points, (i, n, out, units) => {

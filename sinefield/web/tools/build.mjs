@@ -25,22 +25,31 @@ export const KERNEL =
   "${bytes.toString("base64").match(/.{1,112}/g).join('" +\n  "')}";
 `);
 
-const make = (entry, out, options) => {
-  const result = esbuild.buildSync({
+// Shaders are texts of templates after "/* glsl */": what stands there for people alone is left out.
+const shorter = {
+  name: "glsl",
+  setup: (build) => build.onLoad({ filter: /(quick|bake)\.js$/ }, ({ path: file }) => ({
+    contents: fs.readFileSync(file, "utf8").replace(/\/\* glsl \*\/ `([^`]*)`/g, (_, text) =>
+      `\`${text.replace(/\/\/.*$/gm, "").replace(/\s+/g, " ").replace(/ ?([-+*/=<>(){};,?:|&]) ?/g, "$1")}\``),
+  })),
+};
+
+const make = async (entry, out, options) => {
+  const result = await esbuild.build({
     entryPoints: [path.join(folder, entry)],
-    bundle: true, minify: true, write: false, target: "es2022", charset: "utf8", legalComments: "none", ...options,
+    bundle: true, minify: true, write: false, target: "es2022", charset: "utf8", legalComments: "none", plugins: [shorter], ...options,
   });
   put(out, result.outputFiles[0].text);
 };
-make("src/index.js", "made/sinefield.js", { format: "esm" });
-make("src/index.js", "made/sinefield.classic.js", { format: "iife", globalName: "sinefield" });
+await make("src/index.js", "made/sinefield.js", { format: "esm" });
+await make("src/index.js", "made/sinefield.classic.js", { format: "iife", globalName: "sinefield" });
 // A page's script has no more than its field needs.
 for (const kind of ["shape", "radiance", "image", "full"]) {
   const define = kind === "full" ? {} : { "globalThis.ONLY": `"${kind}"` };
-  make("src/page.js", `made/page.${kind}.js`, { format: "iife", define });
+  await make("src/page.js", `made/page.${kind}.js`, { format: "iife", define });
 }
 if (fs.existsSync(path.join(folder, "src/three.js"))) {
-  make("src/three.js", "made/three.js", { format: "esm", external: ["three", "./sinefield.js"] });
+  await make("src/three.js", "made/three.js", { format: "esm", external: ["three", "./sinefield.js"] });
 }
 if (wrong.length) {
   console.error(`not what the sources give: ${wrong.join(", ")}; run node tools/build.mjs`);

@@ -1,0 +1,127 @@
+/** What is wrong with a file, or with what is asked of a field, in one line. */
+export class SineError extends Error {
+  name: "SineError";
+}
+
+export type Points = Float32Array | Float64Array;
+/** xmin ymin zmin xmax ymax zmax. */
+export type Box = [number, number, number, number, number, number];
+
+/** A pinhole camera; OpenGL axes: x right, y up, looking along −z; pixel centres at + 0.5. */
+export interface Camera {
+  width: number;
+  height: number;
+  /** Focal length in pixels. */
+  focal: number;
+  /** Camera to world, three rows of four. */
+  pose: ArrayLike<number>;
+}
+
+/** The part of an image around `centre`, with `scale` field units a pixel; all of it where these are not given. */
+export interface ImageView {
+  width: number;
+  height: number;
+  centre?: [number, number];
+  scale?: number;
+}
+
+export interface Picture {
+  width: number;
+  height: number;
+  /** sRGB times opacity, three numbers a pixel, row by row from the top. */
+  colours: Float32Array;
+  opacities: Float32Array;
+  /** Along the ray, in the field's units; infinite where nothing is met. */
+  depths: Float32Array;
+}
+
+export interface Parameter {
+  shape: number[];
+  values: Float32Array;
+}
+
+export interface SineField {
+  readonly kind: "shape" | "radiance" | "image";
+  /** Of the object or scene; null of an image. */
+  readonly bounds: Box | null;
+  /** By name, in the network's order; the very float32 numbers that Python has. */
+  readonly params: Map<string, Parameter>;
+  readonly settings: Record<string, unknown>;
+  /** Where the field comes from, as the file says. Never put it into a page as HTML. */
+  readonly note: Record<string, unknown>;
+  /** sRGB of 0 to 1 that pictures are composited on. */
+  readonly background: [number, number, number];
+  /** Width and height of an image. */
+  readonly size?: [number, number];
+  readonly hasColours: boolean;
+  /** Whether WASM with SIMD draws it; else plain JavaScript does. */
+  readonly simd: boolean;
+  /** Of a radiance field, per unit of its space, at points x y z x y z …; the box is not enforced. */
+  density(points: Points): Float32Array;
+  /** Of a shape: signed distances (negative inside), or occupancies of 0 to 1, or distances to a sheet. */
+  sdf(points: Points): Float32Array;
+  /** sRGB of 0 to 1: of light along unit directions, of a surface, or of an image at x y x y … */
+  colour(points: Points, directions?: Points): Float32Array;
+  /** An exact picture, at once; large ones take seconds. */
+  render(camera: Camera | ImageView): Picture;
+}
+
+/**
+ * A `.sine` file as a field. `edits`: files of `sinefield adapt`, in order; `plain`: without WASM.
+ * @throws {SineError} for what is no such file, newer, damaged, of a kind that is not drawn, or too large for a page.
+ */
+export function loadSine(
+  bytes: ArrayBuffer | ArrayBufferView,
+  options?: { edits?: (ArrayBuffer | ArrayBufferView)[]; plain?: boolean },
+): SineField;
+
+/** What a file holds, without anything to draw it. */
+export function decode(bytes: Uint8Array): Record<string, unknown>;
+
+/** The pose of a camera on a circle around a centre, looking at it; angles in radians. */
+export function orbitPose(orbit: {
+  centre: ArrayLike<number>;
+  up: number[];
+  distance: number;
+  azimuth: number;
+  elevation: number;
+}): number[];
+
+export interface Mesh {
+  positions: Float32Array;
+  normals: Float32Array;
+  /** sRGB of 0 to 1, null of a shape without colours. */
+  colours: Float32Array | null;
+  indices: Uint32Array;
+}
+
+/** A shape's surface; `resolution` cells along the longest side. */
+export function meshOf(field: SineField, resolution?: number): Mesh;
+
+export interface Voxels {
+  low: number[];
+  size: number[];
+  shape: number[];
+  step: number;
+  /** RGBA bytes, x fastest: colour and log density, then the colour's slopes along x, y, z. */
+  textures: Uint8Array[];
+}
+
+/** Voxels of a radiance field in a box, in steps; `n` along the longest side of what is occupied. */
+export function bake(field: SineField, n: number): Generator<number, Voxels>;
+
+/**
+ * `<sine-field src alt poster camera-controls auto-rotate webgl="always|never">`.
+ * Events: `load` ({kind}), `error` ({message}), `draw` ("moving", "quick" or "exact").
+ */
+export interface SineFieldElement extends HTMLElement {
+  readonly field: SineField | null;
+  /** Draws a file's bytes in place of `src`. */
+  show(bytes: ArrayBuffer | ArrayBufferView, options?: { edits?: (ArrayBuffer | ArrayBufferView)[] }): void;
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    "sine-field": SineFieldElement;
+  }
+}

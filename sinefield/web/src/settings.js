@@ -1,0 +1,154 @@
+// A field's settings, and the names and shapes of the tensors that they fix.
+import { fail } from "./bytes.js";
+
+const NAMES = ("width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band " +
+  "loss features head_width head_depth grid steps encoding levels log2_table coarsest finest space grid_levels " +
+  "cone_angle density beta points dim tokens heads blocks expand attention graying epsilon skip_attention " +
+  "skip_feedforward colours colour_width colour_depth colour_frequencies").split(" ");
+const CHOICES = {
+  weights: "sine lowrank dense",
+  activation: "relu leaky_relu gaussian sine softplus",
+  represents: "distance occupancy sheet",
+  loss: "tanh l1 bce mse",
+  encoding: "frequency hash",
+  space: "box ndc contracted",
+  density: "free distance",
+  colours: "no yes",
+};
+const DECIMALS = new Set(["omega", "phase", "bound", "sigma", "omega0", "band", "cone_angle", "beta"]);
+const NETWORK = {
+  skips: [], weights: "sine", omega: null, phase: 2.5, bound: 1, sigma: 0.1, omega0: 30,
+  encoding: "frequency", levels: 12, log2_table: 15, coarsest: 16, finest: 512,
+};
+export const BASE = {
+  shape: {
+    ...NETWORK, width: 64, depth: 3, rank: 10, activation: "leaky_relu", frequencies: 5,
+    represents: "distance", band: 0.03, loss: "tanh",
+    colours: "no", colour_width: 24, colour_depth: 2, colour_frequencies: 4,
+  },
+  radiance: {
+    ...NETWORK, width: 64, depth: 4, rank: 16, phase: 0.5, bound: 4, activation: "relu", frequencies: 8,
+    features: 15, head_width: 64, head_depth: 1, grid: 64, steps: 128,
+    space: "box", grid_levels: 1, cone_angle: 0, density: "free", beta: 0.003,
+  },
+  image: {
+    ...NETWORK, width: 96, depth: 3, rank: 16, phase: 0.25, bound: 2, activation: "gaussian", sigma: 0.25,
+    frequencies: 7,
+  },
+};
+const LARGEST = 1 << 20;
+
+const valueOf = (name, reader) => {
+  if (CHOICES[name]) return reader.choice(CHOICES[name].split(" "));
+  if (DECIMALS.has(name)) return reader.number();
+  if (name !== "skips") return reader.varint(LARGEST);
+  return Array.from({ length: reader.varint(64) }, () => reader.varint(LARGEST));
+};
+
+/** The settings of a kind in `BASE`, complete. */
+export const settingsIn = (kind, reader) => {
+  const settings = { ...BASE[kind] };
+  for (let n = reader.varint(reader.left); n; n--) {
+    const number = reader.byte();
+    if (!number && reader.version > 1) {
+      fail(`setting ${reader.name()} is unknown; a newer player may know it`);
+    }
+    const name = NAMES[(number & 127) - 1];
+    if (!(name in settings)) fail(`setting ${number & 127} is unknown; a newer player may know it`);
+    settings[name] = number & 128 ? null : valueOf(name, reader);
+  }
+  return check(settings);
+};
+
+/** Settings that no network can have are refused. */
+const check = (s) => {
+  const least = { width: 1, depth: 1, rank: 1, grid: 1, grid_levels: 1, steps: 1, levels: 1, coarsest: 1, finest: 1,
+    head_width: 1, head_depth: 1, colour_width: 1, colour_depth: 1, frequencies: 0, colour_frequencies: 0, features: 0,
+    log2_table: 0 };
+  const most = { depth: 64, frequencies: 24, colour_frequencies: 24, log2_table: 24, levels: 32, head_depth: 64,
+    colour_depth: 64, grid: 512, grid_levels: 16, finest: 1 << 16, coarsest: 1 << 16 };
+  for (const [name, value] of Object.entries(s)) {
+    const lost = value === null && name !== "omega" && name !== "phase";
+    const small = name in least && !(value >= least[name]);
+    const odd = DECIMALS.has(name) && value !== null && !Number.isFinite(value);
+    const flat = ["bound", "sigma", "omega0", "band", "beta"].includes(name) && !(value > 0);
+    const words = CHOICES[name] && !CHOICES[name].split(" ").includes(value);
+    if (lost || small || odd || flat || words || value > most[name] || s.cone_angle < 0) {
+      fail(`its setting ${name} is ${value}, which this player cannot draw`);
+    }
+  }
+  if (s.skips.some((i) => i < 1 || i >= s.depth)) fail(`its skips are ${s.skips}, of ${s.depth} layers`);
+  if (s.space && s.density === "distance" && (s.space !== "box" || s.grid_levels > 1 || s.cone_angle)) {
+    fail("its density is a distance outside a box, which cannot be");
+  }
+  return s;
+};
+
+/** Cells along a side, entries and first entry of each level of a hash grid. */
+export const hashLevels = (s) => {
+  const growth = (s.finest / s.coarsest) ** (1 / Math.max(s.levels - 1, 1));
+  let first = 0;
+  return Array.from({ length: s.levels }, (_, level) => {
+    const n = Math.floor(s.coarsest * growth ** level + 1e-6);
+    if (!(n >= 1)) fail("a level of its hash grid has no cells");
+    const size = Math.min((n + 1) ** 3, 2 ** s.log2_table);
+    first += size;
+    return { n, size, first: first - size };
+  });
+};
+
+/** What a network is: its inputs, its layers, and what its matrices are stored as. */
+export const networksOf = (kind, s) => {
+  const d = kind === "image" ? 2 : 3, hash = s.encoding === "hash";
+  if (hash && (kind === "image" || s.frequencies)) fail("its hash encoding has frequencies, which cannot be");
+  const inputs = hash ? 2 * s.levels : d * (1 + 2 * s.frequencies);
+  const own = { d, inputs, octaves: hash ? 0 : s.frequencies };
+  if (kind === "radiance") {
+    const head = { ...s, width: s.head_width, depth: s.head_depth, weights: "dense", activation: "relu", skips: [] };
+    return {
+      trunk: { ...s, ...own, outputs: 1 + s.features },
+      head: { ...head, inputs: s.features + 16, outputs: 3, octaves: 0 },
+    };
+  }
+  const outputs = kind === "image" ? 3 : s.represents === "sheet" ? 2 : 1;
+  const networks = { network: { ...s, ...own, outputs } };
+  if (s.colours === "yes") {
+    networks.colour_network = {
+      ...s, d, width: s.colour_width, depth: s.colour_depth, weights: "dense", skips: [], outputs: 3,
+      inputs: d * (1 + 2 * s.colour_frequencies), octaves: s.colour_frequencies, encoding: "frequency",
+    };
+  }
+  return networks;
+};
+
+/** Columns of layer i. */
+export const columnsOf = (net, i) => (i ? net.width + (net.skips.includes(i) ? net.inputs : 0) : net.inputs);
+
+/** Names of all tensors, in their order, with shape and octaves of columns. */
+export const tensorsOf = (kind, s) => {
+  const found = [];
+  const add = (name, shape, net) => found.push({ name, shape, octaves: net ? octavesOf(net) : [] });
+  if (s.encoding === "hash") add("encoding.table", [hashLevels(s).reduce((sum, level) => sum + level.size, 0), 2]);
+  for (const [name, net] of Object.entries(networksOf(kind, s))) {
+    for (let i = 0; i <= net.depth; i++) {
+      const rows = i < net.depth ? net.width : net.outputs, columns = columnsOf(net, i), at = `${name}.weights.${i}.`;
+      if (!i || i === net.depth || net.weights === "dense") {
+        add(`${at}weight`, [rows, columns], i ? null : net);
+      } else {
+        add(`${at}u`, [rows, net.rank]);
+        add(`${at}v`, [net.rank, columns]);
+      }
+    }
+    for (let i = 0; i <= net.depth; i++) add(`${name}.biases.${i}`, [i < net.depth ? net.width : net.outputs]);
+  }
+  return found;
+};
+
+/** Columns of the first weight, an octave at a time; [] where it sees no frequencies. */
+const octavesOf = ({ d, octaves }) => {
+  if (!octaves) return [];
+  const axes = (first) => Array.from({ length: d }, (_, a) => first + a);
+  const found = [axes(0)];
+  for (let i = 0; i < octaves; i++) found.push([...axes(d + d * i), ...axes(d + d * (octaves + i))]);
+  return found;
+};

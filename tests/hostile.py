@@ -1,9 +1,12 @@
 """Damaged files by the thousand, each try in a process that is watched: crashes, hangs, memory, writes, code.
 
-`python tests/hostile.py FORMAT SEED` makes one try again, here, and shows where it fails.
+`python tests/hostile.py FORMAT SEED` makes one try again, here, and shows where it fails; `python
+tests/hostile.py FORMAT FIRST TRIES` makes many.
 """
 
+import gc
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -19,7 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hostile_formats import FORMATS, Format, examples
+from hostile_format import Format
+from hostile_formats import FORMATS, MADE, examples
 from killed import LOCK, PRELOADED
 
 from sinefield.errors import SinefieldError
@@ -27,9 +31,11 @@ from sinefield.errors import SinefieldError
 SECONDS = 10  # of the processor's time a try may take
 MEMORY = 2 << 30  # bytes more than the bare process that a try may ask for, and bytes that it may hold
 LARGEST = 1 << 16  # bytes of a damaged file
-CHUNK = 500  # tries a process
+CHUNK, MOST = 500, 2500  # tries a process, the second where there are very many: starting one takes seconds
 PATIENCE = 300  # seconds on the clock for one try, where it waits instead of working
 MESSAGE = 600  # characters of a refusal, its file's name included
+TIME, TIME_A_BYTE = 0.05, 0.001  # seconds of the processor's time that reading a file may take: docs/reliability.md
+SPACE, SPACE_A_BYTE = 64 << 20, 4096  # bytes that it may hold at most while it is read
 
 # ---- damage
 
@@ -231,6 +237,12 @@ def _last(error: BaseException) -> str:
 def place(form: Format, seed: int, folder: Path) -> None:
     """The example's folder as try number `seed` finds it: one file of it damaged."""
     rng = random.Random(f"{form.name} {seed}")
+    if form.make:
+        for file in folder.iterdir():
+            file.unlink()
+        for file, content in form.make(rng).items():
+            (folder / file).write_bytes(content)
+        return
     example = rng.choice(form.examples)
     name = rng.choice(form.damaged)
     name = name if name in example else next(n for n in form.damaged if n in example)
@@ -267,9 +279,11 @@ def _tries(form: Format, first: int, end: int, folder: Path, tally, send, second
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             watch = Watch(folder)
+            gc.collect()
+            gc.freeze()  # what the library holds is not gone through again and again, at some file's cost
         there = _listing(folder)
         signal.setitimer(signal.ITIMER_PROF, seconds)
-        outcome = attempt(form, data, watch)
+        outcome = _bounded(form, data, watch, tally) if form.bounded else attempt(form, data, watch)
         signal.setitimer(signal.ITIMER_PROF, 0)
         peak, before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10, tally[3]
         tally[3] = peak
@@ -281,6 +295,34 @@ def _tries(form: Format, first: int, end: int, folder: Path, tally, send, second
             tally[1 if outcome == "read" else 2] += 1
         else:
             send.send((seed, outcome))
+
+
+def _bounded(form: Format, data: Path, watch: Watch, tally) -> str:
+    """The outcome, or by how much reading took more than the bounds; `tally` has the largest shares of them."""
+    size = sum(file.stat().st_size for file in data.iterdir())
+    bounds = TIME + TIME_A_BYTE * size, SPACE + SPACE_A_BYTE * size
+    least = [math.inf, math.inf]
+    for _ in range(3):  # what a first use of the library costs is not the file's cost
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        held, began = _memory("VmRSS"), time.process_time()
+        outcome = attempt(form, data, watch)
+        took = time.process_time() - began, _memory("VmHWM") - held
+        least = [min(pair) for pair in zip(least, took, strict=True)]
+        if outcome not in ("read", "refused"):
+            return outcome
+        if least[0] <= bounds[0] and least[1] <= bounds[1]:
+            break
+    for at, (cost, bound) in enumerate(zip(least, bounds, strict=True)):
+        tally[4 + at] = max(tally[4 + at], round(1000 * cost / bound))
+        tally[6 + at] = max(tally[6 + at], round(cost * (1000 if at == 0 else 1)))
+    if least[0] > bounds[0] or least[1] > bounds[1]:
+        return f"{size} bytes take {least[0] * 1000:.0f} ms and {least[1] >> 20} MiB, above the bounds"
+    return outcome
+
+
+def _memory(what: str) -> int:
+    """Bytes that this process holds (VmRSS), or held at most (VmHWM)."""
+    return int(re.findall(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())[0]) << 10
 
 
 def _listing(folder: Path) -> frozenset[str]:
@@ -298,10 +340,15 @@ class Outcome:
     read: int = 0
     refused: int = 0
     peak: int = 0  # bytes
+    costs: list[int] = field(default_factory=lambda: [0] * 4)  # thousandths of both bounds; milliseconds, bytes
     found: list[tuple[int, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
         head = f"{self.name}: {self.read} read, {self.refused} refused, {len(self.found)} wrong, {self.peak >> 20} MiB"
+        if any(self.costs):
+            time, memory, milliseconds, held = self.costs
+            head += f"; at most {time / 10:g} % of the time a file may take and {memory / 10:g} % of the memory"
+            head += f" ({milliseconds} ms, {held / (1 << 20):.1f} MiB)"
         return "\n".join([head, *(f"  seed {seed}: {what}" for seed, what in sorted(self.found)[:20])])
 
 
@@ -312,13 +359,15 @@ def run(form: Format, tries: int, first: int = 0, seconds: float = SECONDS) -> O
     context.set_forkserver_preload(PRELOADED)
     root = Path(tempfile.mkdtemp(prefix="hostile-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 
+    each = max(CHUNK, min(MOST, tries // 8))
+
     def chunk(start: int) -> None:
-        end = min(start + CHUNK, first + tries)
+        end = min(start + each, first + tries)
         while start < end:
             folder = Path(tempfile.mkdtemp(dir=root))
             (folder / "data").mkdir()
             (folder / "secret.png").write_bytes(b"not yours")
-            tally, (receive, send) = context.Array("q", [start, 0, 0, 0], lock=False), context.Pipe(False)
+            tally, (receive, send) = context.Array("q", [start, *[0] * 7], lock=False), context.Pipe(False)
             process = context.Process(target=_tries, args=(form, start, end, folder, tally, send, seconds))
             with LOCK:
                 process.start()
@@ -337,6 +386,7 @@ def run(form: Format, tries: int, first: int = 0, seconds: float = SECONDS) -> O
             outcome.read += tally[1]
             outcome.refused += tally[2]
             outcome.peak = max(outcome.peak, tally[3])
+            outcome.costs = [max(pair) for pair in zip(outcome.costs, tally[4:], strict=True)]
             shutil.rmtree(folder, ignore_errors=True)
             start = tally[0] + 1
             if process.exitcode:
@@ -345,7 +395,7 @@ def run(form: Format, tries: int, first: int = 0, seconds: float = SECONDS) -> O
 
     try:
         with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 8)) as pool:
-            list(pool.map(chunk, range(first, first + tries, CHUNK)))
+            list(pool.map(chunk, range(first, first + tries, each)))
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return outcome
@@ -372,5 +422,5 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit(f"{__doc__}\nformats: {' '.join(FORMATS)}")
+        sys.exit(f"{__doc__}\nformats: {' '.join(FORMATS | MADE)}")
     main(sys.argv[1:])

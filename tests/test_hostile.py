@@ -2,11 +2,14 @@
 
 import os
 import signal
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hostile import run
-from hostile_formats import FORMATS, Format, examples
+from hostile_format import Format
+from hostile_formats import FORMATS, MADE, examples
 
 from sinefield.errors import SinefieldError
 
@@ -14,7 +17,7 @@ pytestmark = pytest.mark.slow
 TRIES = 5000
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", FORMATS | MADE)
 def test_damaged_files(name):
     outcome = run(examples(name), TRIES)
     print(outcome)
@@ -52,6 +55,16 @@ def allocate(folder):
     np.ones(3 << 30, np.uint8)
 
 
+def take_time(folder):
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+
+
+def take_memory(folder):
+    np.ones(100 << 20, np.uint8)
+
+
 def allocate_in_secret(folder):
     try:
         np.ones(3 << 30, np.uint8)
@@ -83,6 +96,19 @@ def test_the_harness_sees(trap):
     outcome = run(form, 3, first=7, seconds=0.5)
     assert sorted(seed for seed, _ in outcome.found) == [7, 8, 9]
     assert all(TRAPS[trap] in what for _, what in outcome.found), str(outcome)
+
+
+@pytest.mark.parametrize("trap", [take_time, take_memory], ids=lambda trap: trap.__name__)
+def test_the_harness_sees_what_is_above_the_written_bounds(trap):
+    """A hundred bytes may take 150 ms and 64.4 MiB; neither is a finding where no bounds are asked for."""
+    form = Format("bounds", [{"a.txt": bytes(100)}], ["a.txt"], Armed(trap), [], make=a_hundred_bytes)
+    assert not run(form, 2).found
+    outcome = run(replace(form, bounded=True), 2)
+    assert [what.split(", ")[1] for _, what in outcome.found] == ["above the bounds"] * 2, str(outcome)
+
+
+def a_hundred_bytes(chance):
+    return {"a.txt": bytes(100)}
 
 
 class Armed:

@@ -151,7 +151,7 @@ def _targets(settings: dict[str, Any], tensors: dict[str, Tensor], where: str) -
     for name, shape in shapes.items():
         tensor = tensors[name]
         if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-            size = "×".join(map(str, tensor.shape))
+            size = "×".join(map(str, tensor.shape[:8])) + "×…" * (tensor.dim() > 8)
             raise SinefieldError(f"{where}: {name} is {size} of {tensor.dtype}; should be {'×'.join(map(str, shape))}")
         if not torch.isfinite(tensor).all():
             raise SinefieldError(f"{where}: {name} has entries that are not finite; train the adapter again")

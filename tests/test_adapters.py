@@ -18,8 +18,9 @@ from torch import nn
 
 from sinefield import adapters
 from sinefield.adapters import AdapterSpec
+from sinefield.adapters.deltas import ROWS
 from sinefield.adapters.file import describe_adapter, load_adapter, load_packed, merge_files, pack_adapter
-from sinefield.adapters.layers import ROWS, Adapted
+from sinefield.adapters.layers import Adapted
 from sinefield.commands.cli import main
 from sinefield.compress.adapter_table import ADAPTER_KINDS, table_out, tensor_shapes
 from sinefield.compress.container import decode
@@ -222,7 +223,10 @@ def test_attach_chooses_by_name_and_reports():
     }
     everything = adapters.attach(nn.ModuleList([Block()]), "*", AdapterSpec(rank=2))
     assert everything.targets == ["0.q_proj", "0.v_proj", "0.attention.out_proj"]
-    assert everything.passed_over == {"0.norm": "LayerNorm", "0.tokens": "Embedding"}
+    assert everything.passed_over == {
+        **{"0.norm": "LayerNorm", "0.tokens": "Embedding"},
+        "0.attention.in_proj_weight": "MultiheadAttention",
+    }
 
 
 def test_attention_reads_the_effective_weight():

@@ -11,10 +11,12 @@ from torch import nn
 peft = pytest.importorskip("peft", reason="PEFT is absent; pip install 'sinefield[adapters]'")
 pytest.importorskip("transformers")
 
+from peft.utils.hotswap import hotswap_adapter  # noqa: E402
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 from sinefield import adapters  # noqa: E402
 from sinefield.adapters import AdapterSpec  # noqa: E402
+from sinefield.adapters.file import pack_adapter  # noqa: E402
 from sinefield.adapters.peft import SineLoraConfig  # noqa: E402
 from sinefield.errors import SinefieldError  # noqa: E402
 
@@ -158,3 +160,143 @@ def test_other_variants_are_refused_by_peft(net):
         peft.get_peft_model(
             net, SineLoraConfig(target_modules=["q"], alora_invocation_tokens=[1], task_type="CAUSAL_LM")
         )
+
+
+class Wide(Net):
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.line, self.volume = nn.Embedding(5, 4), nn.Conv1d(4, 4, 1), nn.Conv3d(4, 4, 1)
+        self.attention = nn.MultiheadAttention(4, 2)
+
+
+@pytest.mark.parametrize("target", ["tokens", "line", "volume", "attention"])
+def test_layers_without_a_sine_are_refused(target):
+    """PEFT's own layers would be plain LoRA, saved as SINELORA."""
+    with pytest.raises(SinefieldError, match="takes no sine adapter"):
+        peft.get_peft_model(Wide(), SineLoraConfig(r=2, target_modules=[target]))
+    assert peft.get_peft_model(Wide(), peft.LoraConfig(r=2, target_modules=[target]))
+
+
+def test_target_parameters_are_refused():
+    with pytest.raises(SinefieldError, match="takes no target_parameters"):
+        SineLoraConfig(target_modules=[], target_parameters=["experts.gate_up_proj"])
+
+
+def test_factors_are_not_added_up(both):
+    _, _, theirs = both
+    theirs.add_adapter("other", SineLoraConfig(r=3, lora_alpha=5, omega=20.0, target_modules=TARGETS))
+    with pytest.raises(SinefieldError, match="a sum of sines is no sine of a sum"):
+        theirs.add_weighted_adapter(["default", "other"], [0.5, 0.5], "sum", combination_type="linear")
+    plain = peft.get_peft_model(Net(), peft.LoraConfig(r=3, target_modules=["q"]))
+    plain.add_weighted_adapter(["default"], [1.0], "again", combination_type="linear")
+
+
+def test_swapping_under_another_omega_is_refused(both, tmp_path):
+    net, _, theirs = both
+    other = peft.get_peft_model(
+        copy.deepcopy(net), SineLoraConfig(r=3, lora_alpha=5, omega=7.0, target_modules=TARGETS)
+    )
+    for name, model in (("same", theirs), ("other", other)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.save_pretrained(tmp_path / name)
+    with pytest.raises(ValueError, match=r"for omega, 7\.0 != 20\.0"):
+        hotswap_adapter(other, tmp_path / "same", "default", torch_device="cpu")
+    x = torch.randn(7, 12)
+    again = peft.PeftModel.from_pretrained(copy.deepcopy(net), tmp_path / "same")
+    wanted = again(x)
+    nn.init.normal_(again.base_model.model.q.lora_B["default"].weight)
+    assert not torch.allclose(again(x), wanted, atol=0.1)
+    hotswap_adapter(again, tmp_path / "same", "default", torch_device="cpu")
+    assert torch.allclose(again(x), wanted, atol=1e-6)
+
+
+class Tripled(nn.Linear):
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+class Rounded(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(x, (8 * self.weight).round() / 8, self.bias)
+
+
+@pytest.mark.parametrize("kind", [Tripled, Rounded])
+def test_a_base_with_its_own_forward(kind):
+    torch.manual_seed(0)
+    net, x = nn.Sequential(kind(6, 5)), torch.randn(4, 6)
+    wanted = net(x)
+    model = peft.get_peft_model(net, SineLoraConfig(r=2, omega=9.0, target_modules=["0"]))
+    assert torch.allclose(model(x), wanted, atol=1e-6)
+    nn.init.normal_(model.base_model.model[0].lora_B["default"].weight)
+    with pytest.raises(SinefieldError, match="does more with its weight"):
+        model.merge_adapter()
+    assert not torch.allclose(model(x), wanted, atol=0.1)
+
+
+SAVED = {
+    "sine": (lambda: SineLoraConfig(r=3, lora_alpha=5, omega=20.0, target_modules=["q", "conv"]), ["q", "conv"]),
+    "lora": (lambda: peft.LoraConfig(r=3, lora_alpha=5, use_rslora=True, target_modules=["q", "conv"]), ["q", "conv"]),
+    "dora": (lambda: peft.LoraConfig(r=3, use_dora=True, alpha_pattern={"q": 7}, target_modules=["q"]), ["q"]),
+    "sine on Conv1D": (lambda: SineLoraConfig(r=3, omega=20.0, target_modules=["c"]), ["c"]),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_what_peft_saved_is_read_packed_and_merged(net, name, tmp_path):
+    make, layers = SAVED[name]
+    theirs = peft.get_peft_model(copy.deepcopy(net), make())
+    with torch.no_grad():
+        for key, p in theirs.named_parameters():
+            if "lora_" in key:
+                p.add_(0.2 * torch.randn_like(p))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs.save_pretrained(tmp_path / "saved")
+    x = torch.randn(7, 12)
+    adapters.restore(ours := copy.deepcopy(net), tmp_path / "saved")
+    assert sorted(adapters.adapted_layers(ours)) == sorted(layers)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+    file = tmp_path / "saved" / "adapter_model.safetensors"
+    assert pack_adapter(file, tmp_path / "a.sine", 8)["delta_error"] < 0.1
+    adapters.restore(packed := copy.deepcopy(net), tmp_path / "a.sine")
+    assert torch.allclose(packed(x), theirs(x), atol=0.5) and not torch.equal(packed(x), net(x))
+
+
+def test_what_of_peft_cannot_be_read_is_said(both, tmp_path):
+    _, _, theirs = both
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    for change, words in [
+        ({"peft_type": "LOHA"}, "is of the kind LOHA"),
+        ({"bias": "all"}, "bias is 'all', which changes more than deltas do"),
+        ({"modules_to_save": ["head"]}, "modules_to_save is"),
+        ({"omega": None}, "has an omega"),
+        ({"lora_alpha": "a"}, "no alpha that is a number"),
+    ]:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
+        with pytest.raises(SinefieldError, match=words) as caught:
+            adapters.load_adapter(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_transformers_own_add_adapter():
+    """It asks for a PEFT of its time; where it is there, our configuration goes through it too."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils.peft_utils import check_peft_version
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=11, **sizes))
+    tokens = torch.tensor([[1, 2, 3]])
+    wanted = model(tokens).logits
+    config = SineLoraConfig(r=2, omega=20.0, target_modules=["q_proj"])
+    try:
+        check_peft_version(min_version="0.22.0")
+    except (ValueError, ImportError):
+        with pytest.raises((ValueError, ImportError), match="PEFT"):
+            model.add_adapter(config)
+        return
+    model.add_adapter(config)
+    assert torch.allclose(model(tokens).logits, wanted, atol=1e-5)

@@ -25,7 +25,8 @@ import field_edits
 import torch
 from torch import nn
 
-from sinefield.adapters.layers import Adapted, AdapterSpec
+from sinefield.adapters.deltas import AdapterSpec
+from sinefield.adapters.layers import Adapted
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
 from sinefield.tables import table

@@ -19,8 +19,8 @@ import torch
 import trimesh
 from tqdm import tqdm
 
+from sinefield.adapters.deltas import AdapterSpec
 from sinefield.adapters.fields import fingerprint
-from sinefield.adapters.layers import AdapterSpec
 from sinefield.compress.container import Packed
 from sinefield.config import ShapeConfig, data_folder, load_config
 from sinefield.data.surfaces.surface import load_surface

@@ -12,8 +12,9 @@ from sinefield.adapters.attach import (
     train_only,
     unmerge,
 )
+from sinefield.adapters.deltas import Adapter, AdapterSpec
 from sinefield.adapters.file import load_adapter, restore, save_adapter
-from sinefield.adapters.layers import Adapted, Adapter, AdapterSpec
+from sinefield.adapters.layers import Adapted
 
 __all__ = [
     "Adapted",

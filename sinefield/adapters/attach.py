@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from sinefield.adapters.layers import Adapted, Adapter, AdapterSpec
+from sinefield.adapters.deltas import Adapter, AdapterSpec
+from sinefield.adapters.layers import Adapted
 from sinefield.adapters.layouts import supports
 from sinefield.errors import SinefieldError
 from sinefield.strict import nearest
@@ -19,7 +20,9 @@ class Attached:
     Attributes:
         name: of the adapter.
         targets: names of the layers it is on.
-        passed_over: modules that a pattern matched but that cannot be adapted, with their type.
+        passed_over: modules that a pattern matched but that cannot be adapted, with their type; also single
+            parameters of matrices' shape (the `in_proj_weight` of attention, the experts of a mixture) with their
+            module's.
         trainable, total: numbers that train, and all of the model's.
     """
 
@@ -50,7 +53,8 @@ def attach(
 ) -> Attached:
     """Put an adapter on every layer of `model` that a pattern chooses, and make it all that trains.
 
-    The model's layers are replaced by `Adapted` ones in place; what it computes does not change yet.
+    The model's layers are replaced by `Adapted` ones in place; what it computes does not change yet. Names are those
+    of the model itself, whatever wraps it (torch.compile, DistributedDataParallel).
 
     Arguments:
         targets: patterns with * and ?; each is held against a layer's whole dotted name and against its ends, so that
@@ -65,12 +69,16 @@ def attach(
     patterns = [targets] if isinstance(targets, str) else list(targets)
     chosen, passed_over = _match(model, patterns, list(exclude))
     attach_each(model, dict.fromkeys(chosen, spec), name, bf16_gradient)
+    train_only(model, [name])
     trainable, total = count(model)
     return Attached(name, chosen, trainable, total, passed_over)
 
 
 def attach_each(model: nn.Module, specs: dict[str, AdapterSpec], name: str, bf16_gradient: bool = False) -> None:
-    """The same with a spec for each layer by its exact name; nothing is changed where one does not fit."""
+    """Put an adapter on layers by their exact names, each with its spec, and make it the active one.
+
+    Nothing is changed where one does not fit. What trains besides the new adapter stays as it was.
+    """
     layers = layers_by_name(model)
     wrapped: dict[int, Adapted] = {}
     made: dict[int, Adapter] = {}
@@ -87,7 +95,6 @@ def attach_each(model: nn.Module, specs: dict[str, AdapterSpec], name: str, bf16
         wrapped[key].adapters[name] = adapter
     _replace(model, wrapped)
     set_active(model, [name])
-    train_only(model, [name])
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Adapted]:
@@ -137,9 +144,22 @@ def count(model: nn.Module) -> tuple[int, int]:
 
 
 def merge(model: nn.Module) -> None:
-    """Put the active adapters into the weights: the speed of the base model. `unmerge` gives the bits back."""
-    for layer in adapted_layers(model).values():
-        layer.merge()
+    """Put the active adapters into the weights: the speed of the base model. `unmerge` gives the bits back.
+
+    Raises:
+        SinefieldError: a layer takes no other weight (quantised, offloaded, computed from others, or used otherwise
+            than to multiply by); the model is then as it was.
+    """
+    done: list[Adapted] = []
+    for target, layer in adapted_layers(model).items():
+        try:
+            if not layer.merged:
+                layer.merge()
+                done.append(layer)
+        except SinefieldError as error:
+            for merged in done:
+                merged.unmerge()
+            raise SinefieldError(f"{target}: {error}") from error
 
 
 def unmerge(model: nn.Module) -> None:
@@ -175,14 +195,37 @@ def _require(name: str, known: list[str]) -> None:
 
 
 def layers_by_name(model: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
-    """All modules by dotted name, each as often as it occurs; what is within an adapted layer is not shown."""
+    """All modules by dotted name, each as often as it occurs; what is within an adapted layer is not shown.
+
+    Wrappers have no name: a model that is compiled, or trained on several devices, has the names it has without.
+    """
     found: dict[str, nn.Module] = {}
-    for name, child in model._modules.items():
-        if child is not None:
+    model = _unwrapped(model)
+    for name, given in model._modules.items():
+        if given is not None:
+            child = _unwrapped(given)
             found[prefix + name] = child
             if not isinstance(child, Adapted):
                 found |= layers_by_name(child, f"{prefix}{name}.")
     return found
+
+
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+}
+"""Torch's classes that hold a model and compute what it does, and under which name they hold it."""
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while (name := _WRAPPERS.get(type(module).__name__)) in module._modules and type(module).__module__.startswith(
+        "torch."
+    ):
+        module = module.get_submodule(str(name))
+    return module
 
 
 def _match(model: nn.Module, patterns: list[str], exclude: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -194,6 +237,11 @@ def _match(model: nn.Module, patterns: list[str], exclude: list[str]) -> tuple[l
         found = [(n, m) for n, m in layers if _fits(n, pattern) and not any(_fits(n, e) for e in exclude)]
         able = [n for n, m in found if isinstance(m, Adapted) or supports(m)]
         unable = {n: type(m).__name__ for n, m in found if n not in able and not m._modules}
+        for n, m in layers:
+            whole = n in dict(found) and bool(m._modules)  # a matched module that is no leaf: its own matrices
+            for part, parameter in () if n in unable or n in able else m._parameters.items():
+                if parameter is not None and parameter.dim() > 1 and (whole or _fits(f"{n}.{part}", pattern)):
+                    unable[f"{n}.{part}"] = type(m).__name__
         if not able:
             ends = sorted({n.rpartition(".")[2] for n, m in layers if isinstance(m, Adapted) or supports(m)})
             why = f"only {', '.join(sorted(set(unable.values())))}" if unable else "no layer"
@@ -215,5 +263,9 @@ def _replace(model: nn.Module, new: Mapping[int, nn.Module]) -> None:
         if isinstance(module, Adapted):
             continue
         for name, child in module._modules.items():
-            if id(child) in new:
-                module._modules[name] = new[id(child)]
+            if child is None:
+                continue
+            # A single layer that is compiled calls what it was made of: then the wrapper goes too.
+            inner = child if id(child) in new else _unwrapped(child)
+            if id(inner) in new:
+                module._modules[name] = new[id(inner)]

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sinefield.adapters.deltas import AdapterSpec
 from sinefield.adapters.fields import adapt_field, adapted_weights, field_layers, fingerprint, settle
 from sinefield.adapters.file import load_packed
-from sinefield.adapters.layers import AdapterSpec
 from sinefield.compress.container import Packed
 from sinefield.compress.quantize import Quantiser
 from sinefield.errors import SinefieldError

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sinefield.adapters.layers import Adapter, AdapterSpec, delta
+from sinefield.adapters.deltas import Adapter, AdapterSpec, delta
 from sinefield.errors import SinefieldError
 from sinefield.nn.mlp import MLP
 from sinefield.nn.weights import Dense, Weight

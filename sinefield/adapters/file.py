@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sinefield.adapters.attach import Attached, adapted_layers, attach_each, count, layers_by_name
-from sinefield.adapters.layers import Adapted, AdapterSpec, effective
+from sinefield.adapters.deltas import AdapterSpec, effective
+from sinefield.adapters.layers import Adapted
 from sinefield.adapters.layouts import layout_of, supports
+from sinefield.adapters.peft_files import is_peft, load_peft
+from sinefield.adapters.targets import Target
 from sinefield.compress.adapter_table import tensor_shapes
 from sinefield.compress.container import MAX_FILE, Packed, decode, encode
 from sinefield.compress.quantize import Codebook, Uniform
@@ -29,36 +32,6 @@ from sinefield.tensor_files import load_tensors, save_tensors
 SUFFIX = ".sine"
 QUANTISERS = ("kmeans", "uniform")
 LARGEST = 60_000  # a codebook's entries are float16
-
-
-@dataclass
-class Target:
-    """What an adapter has for one layer: `a` (rank, columns), `b` (rows, rank), `magnitude` (rows,) or None.
-
-    `rows` × `columns` is the layer's (out, in) matrix; `transposed` says that the layer holds it as (in, out).
-    """
-
-    spec: AdapterSpec
-    transposed: bool
-    a: Tensor
-    b: Tensor
-    magnitude: Tensor | None = None
-
-    @property
-    def rows(self) -> int:
-        return len(self.b)
-
-    @property
-    def columns(self) -> int:
-        return self.a.shape[1]
-
-    def tensors(self) -> dict[str, Tensor]:
-        found = {"a": self.a, "b": self.b, "magnitude": self.magnitude}
-        return {name: t for name, t in found.items() if t is not None}
-
-    def settings(self) -> dict[str, Any]:
-        sizes = {"transposed": self.transposed, "rows": self.rows, "columns": self.columns}
-        return {**dataclasses.asdict(self.spec), **sizes}
 
 
 @dataclass
@@ -110,7 +83,7 @@ def save_adapter(
 
 
 def load_adapter(path: str | Path) -> dict[str, Target]:
-    """Read an adapter by layer, from safetensors or `.sine`.
+    """Read an adapter by layer, from safetensors, `.sine`, or what PEFT saved (the folder or its safetensors).
 
     Raises:
         SinefieldError: the file is missing, damaged, no adapter, or holds other tensors than it should.
@@ -119,6 +92,9 @@ def load_adapter(path: str | Path) -> dict[str, Target]:
         packed = load_packed(path)
         values = {name: torch.from_numpy(coded.values()) for name, coded in packed.tensors.items()}
         return _targets(packed.settings, values, str(path))
+    if is_peft(path):
+        settings, values = load_peft(path)
+        return _targets(settings, values, str(path))
     tensors, note = load_tensors(path, "saved adapter")
     rows = note.get("targets") if isinstance(note, dict) and note.get("adapter") == 1 else None
     if not isinstance(rows, dict) or not rows:
@@ -168,7 +144,8 @@ def _targets(settings: dict[str, Any], tensors: dict[str, Tensor], where: str) -
 
 
 def restore(model: nn.Module, adapter: str | Path | dict[str, Target], name: str = "default") -> Attached:
-    """Put a saved adapter on a model and make it the active one, to use or to train on.
+    """Put a saved adapter on a model and make it the active one, to use or to train on: what else of the model trains
+    stays as it was, see `train_only`.
 
     Arguments:
         adapter: file, or what `load_adapter` gave.
@@ -189,7 +166,7 @@ def restore(model: nn.Module, adapter: str | Path | dict[str, Target], name: str
         layer: Any = layers[target]
         layer = layer.base if isinstance(layer, Adapted) else layer
         layout = layout_of(layer)
-        rows, columns = layout.matrix(layer.weight).shape
+        rows, columns = layout.size(layer)
         if (rows, columns) != (saved.rows, saved.columns) or layout.transposed != saved.transposed:
             raise SinefieldError(
                 f"{where}: {target} is for a {_size(saved.rows, saved.columns, saved.transposed)} matrix, the model's "

@@ -16,6 +16,10 @@ class Layout:
     factored = True
     """Whether x Aᵀ Bᵀ can be computed in place of x (B A)ᵀ."""
 
+    def size(self, layer: Any) -> tuple[int, int]:
+        """(out, in) of the matrix, whatever form the weight is stored in."""
+        return layer.out_features, layer.in_features
+
     def matrix(self, weight: Tensor) -> Tensor:
         """The weight as a view (out, in)."""
         return weight
@@ -42,6 +46,9 @@ class Transposed(Layout):
 
     transposed = True
 
+    def size(self, layer: Any) -> tuple[int, int]:
+        return layer.weight.shape[1], layer.weight.shape[0]
+
     def matrix(self, weight: Tensor) -> Tensor:
         return weight.T
 
@@ -59,6 +66,9 @@ class Convolution(Layout):
         self.kernel = tuple(layer.weight.shape[1:])
         self.mode = layer.padding_mode
         self.border = layer._reversed_padding_repeated_twice
+
+    def size(self, layer: Any) -> tuple[int, int]:
+        return layer.weight.shape[0], layer.weight[0].numel()
 
     def matrix(self, weight: Tensor) -> Tensor:
         return weight.flatten(1)
@@ -99,13 +109,22 @@ class Convolution(Layout):
         return (grad if grad.dim() == 4 else grad[None]).sum((0, 2, 3))
 
 
-def is_transposed(layer: nn.Module) -> bool:
-    """Whether it is Hugging Face's `Conv1D`, told without importing transformers."""
-    return any(t.__name__ == "Conv1D" and t.__module__ == "transformers.pytorch_utils" for t in type(layer).__mro__)
+def usual_class(layer: nn.Module) -> Any:
+    """That of torch's `Linear` and `Conv2d` or Hugging Face's `Conv1D` which a layer is or comes from, or None.
+
+    Conv1D is told without importing transformers.
+    """
+    for kind in type(layer).__mro__:
+        if kind in (nn.Linear, nn.Conv2d) or (kind.__name__, kind.__module__) == (
+            "Conv1D",
+            "transformers.pytorch_utils",
+        ):
+            return kind
+    return None
 
 
 def supports(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear | nn.Conv2d) or is_transposed(layer)
+    return usual_class(layer) is not None
 
 
 def layout_of(layer: nn.Module) -> Layout:
@@ -118,6 +137,6 @@ def layout_of(layer: nn.Module) -> Layout:
         return Layout()
     if isinstance(layer, nn.Conv2d):
         return Convolution(layer)
-    if is_transposed(layer):
+    if supports(layer):
         return Transposed()
     raise SinefieldError(f"a {type(layer).__name__} cannot be adapted; nn.Linear, nn.Conv2d and Conv1D can")

@@ -5,12 +5,14 @@ merging are used; what changes is the delta. docs/adapters.md says what PEFT lea
 """
 
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from sinefield.adapters.layers import AdapterSpec, Part, delta, folded
+from sinefield.adapters.bases import adapted_output, merged_weight, plain, readable
+from sinefield.adapters.deltas import AdapterSpec, Part, delta
 from sinefield.adapters.layouts import layout_of
 from sinefield.errors import SinefieldError
 
@@ -18,6 +20,8 @@ try:
     from peft import LoraConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.tuners import lora
+    from peft.utils.hotswap import CONFIG_KEYS_TO_CHECK
+    from peft.utils.peft_types import PeftType
     from transformers.pytorch_utils import Conv1D
 except ImportError as _error:
     raise SinefieldError(f"PEFT is not installed ({_error}); pip install 'sinefield[adapters]'") from _error
@@ -39,15 +43,23 @@ class SineLoraConfig(LoraConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         AdapterSpec("sine", self.r, self.lora_alpha, self.omega)  # its checks
-        for name, usual in (("use_dora", False), ("lora_dropout", 0.0), ("lora_bias", False)):
-            if getattr(self, name) != usual:
+        usually = {"use_dora": False, "lora_dropout": 0.0, "lora_bias": False, "target_parameters": None}
+        for name, usual in usually.items():
+            if getattr(self, name, usual) not in (usual, []):
                 raise SinefieldError(f"SineLoraConfig takes no {name}; leave it at {usual} or use sinefield.adapters")
         if self.init_lora_weights not in (True, False):
             raise SinefieldError(f"SineLoraConfig: init_lora_weights is {self.init_lora_weights!r}; True or False")
-        self._register_custom_module({nn.Linear: SineLinear, Conv1D: SineLinear, nn.Conv2d: SineConv2d})
+        layers: Any = {nn.Linear: SineLinear, Conv1D: SineLinear, nn.Conv2d: SineConv2d, nn.Module: _refuse}
+        self._register_custom_module(layers)
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "peft_type": NAME}
+
+
+def _refuse(target: nn.Module, *_: Any, **__: Any) -> nn.Module:
+    """For any other layer: PEFT's own would be plain LoRA, saved under the sine's name."""
+    kind = type(getattr(target, "base_layer", target)).__name__
+    raise SinefieldError(f"a {kind} takes no sine adapter; leave it out of target_modules, or use LoraConfig")
 
 
 if TYPE_CHECKING:
@@ -64,9 +76,9 @@ class _Sine(_Layer):
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, *, config: SineLoraConfig, **kwargs) -> None:
         layer: Any = getattr(base_layer, "base_layer", base_layer)
-        if not layer.weight.is_floating_point() or getattr(layer, "groups", 1) > 1:
+        if not readable(layer) or getattr(layer, "groups", 1) > 1:
             raise SinefieldError(
-                f"{type(layer).__name__} with quantised weights or groups takes no sine adapter in PEFT"
+                f"{type(layer).__name__} with quantised or offloaded weights or groups takes no sine adapter in PEFT"
             )
         object.__setattr__(
             self, "omega", {}
@@ -77,6 +89,7 @@ class _Sine(_Layer):
         if not isinstance(config, SineLoraConfig):
             raise SinefieldError(f"adapter {adapter_name} is no SineLoraConfig; mix them in models of their own")
         self.omega[adapter_name] = config.omega
+        config.fan_in_fan_out = isinstance(self.get_base_layer(), Conv1D)  # as PEFT notes how a matrix is held
         super().update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
 
     def _part(self, adapter: str) -> Part:
@@ -91,6 +104,18 @@ class _Sine(_Layer):
         part, layer = self._part(adapter), cast(Any, self.get_base_layer())
         return layout_of(layer).shaped(delta(part.spec, part.a, part.b), layer.weight)
 
+    def merge(self, *args: Any, **kwargs: Any) -> None:
+        """PEFT's own, where merging into this base gives what the adapted layer gives.
+
+        Raises:
+            SinefieldError: it does not; see `bases.merged_weight`.
+        """
+        layer: Any = self.get_base_layer()
+        parts = [self._part(name) for name in self.active_adapters if name in self.lora_A]
+        if parts and not plain(layer):
+            merged_weight(layer, layout_of(layer), parts)
+        super().merge(*args, **kwargs)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if kwargs.get("adapter_names") is not None:
             raise SinefieldError("sine adapters cannot be mixed within a batch (adapter_names); run them one by one")
@@ -98,10 +123,7 @@ class _Sine(_Layer):
         if self.disable_adapters or self.merged or not parts:
             return super().forward(x, *args, **kwargs)
         layer: Any = self.get_base_layer()
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else layer.weight.dtype
-        bias = None if layer.bias is None else layer.bias.to(dtype)
-        return folded(x.to(dtype), layer.weight, bias, parts, layout_of(layer), dtype=dtype)
+        return adapted_output(layer, layout_of(layer), x, parts)
 
 
 class SineLinear(_Sine, lora.Linear):
@@ -119,3 +141,20 @@ class SineConv2d(_Sine, lora.Conv2d):
 
 
 PEFT_TYPE_TO_CONFIG_MAPPING[cast(Any, NAME)] = SineLoraConfig
+CONFIG_KEYS_TO_CHECK[PeftType.LORA].append("omega")  # of swapping factors under a model: ω stays what it was
+
+_weighted = lora.LoraModel.add_weighted_adapter
+
+
+@wraps(_weighted)
+def _add_weighted_adapter(self: Any, adapters: list[str], *args: Any, **kwargs: Any) -> None:
+    """PEFT's own, which adds factors: right for plain LoRA alone."""
+    if any(isinstance(self.peft_config.get(name), SineLoraConfig) for name in adapters):
+        raise SinefieldError(
+            "sine adapters cannot be added into one: a sum of sines is no sine of a sum; "
+            "model.base_model.set_adapter([…]) has several at once"
+        )
+    _weighted(self, adapters, *args, **kwargs)
+
+
+lora.LoraModel.add_weighted_adapter = _add_weighted_adapter

@@ -8,7 +8,7 @@ from sinefield.commands.arguments import add_out, add_quantiser, add_run, add_se
 from sinefield.commands.command import Answer, Command
 
 if TYPE_CHECKING:
-    from sinefield.adapters.layers import AdapterSpec
+    from sinefield.adapters.deltas import AdapterSpec
 
 NOTES = """
   sinefield mesh runs/armadillo bent.ply --adapter bent.sine
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 def _spec(options: argparse.Namespace) -> "AdapterSpec":
-    from sinefield.adapters.layers import AdapterSpec
+    from sinefield.adapters.deltas import AdapterSpec
     from sinefield.learning.adapt import SPEC
 
     rank = SPEC.rank if options.rank is None else options.rank

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sinefield.adapters.deltas import AdapterSpec
 from sinefield.adapters.edits import to_packed_edit
 from sinefield.adapters.fields import adapt_field, choose_layers, fingerprint
-from sinefield.adapters.layers import AdapterSpec
 from sinefield.compress.container import Packed, encode
 from sinefield.compress.quantize import Quantiser
 from sinefield.config import Config

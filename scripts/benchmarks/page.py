@@ -2,9 +2,10 @@
 
     python scripts/benchmarks/page.py [--json] [--out docs/results/page]
 
-Bytes are those of `sinefield page`. The exact picture is drawn by Node.js (the page's own code, WASM with SIMD) and by Python,
-both at 200×200 on one thread; processor time is the least of three. The moving picture is Chromium's, by WebGL from voxels,
-which here is done in software: its decibels count, its time does not. Writes OUT.json and OUT.md unless --json alone is wanted.
+Bytes are those of `sinefield page`. The exact picture is drawn by Node.js (the page's own code, WASM with SIMD) and by
+Python, both at 200×200 on one thread; processor time is the least of three. The moving picture is Chromium's, by WebGL
+from voxels, in software where there is no graphics processor: its decibels count, its time does not. Writes OUT.json
+and OUT.md unless --json alone is wanted.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from sinefield.store.fields import load_field
 WEB = Path(sinefield.__file__).parent / "web"
 TESTS = Path(__file__).parents[2] / "tests"
 SIDE, TIMES, TURN = 200, 3, 1
+KEPT = ("kind", "bytes", "gzip_bytes", "code_gzip_bytes", "field_bytes")
 QUICK = """(() => {
   const e = document.querySelector("sine-field"), q = e.player?.quick;
   if (e.player) e.player.exactly = () => {};
@@ -103,9 +105,7 @@ def measure():
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for name in ("toys", "spot", "knot", "picture"):
             made = write_page(f"example:{name}", Path(folder) / f"{name}_.html")
-            report["pages"][name] = {
-                k: made[k] for k in ("kind", "bytes", "gzip_bytes", "code_gzip_bytes", "field_bytes")
-            }
+            report["pages"][name] = {k: made[k] for k in KEPT}
         report |= moving(picture, camera, Path(folder))
     return report
 

@@ -29,6 +29,7 @@ from sinefield.adapters import AdapterSpec, attach, save_adapter
 from sinefield.adapters.file import load_adapter
 from sinefield.cameras.orbits import usual_orbit
 from sinefield.cameras.path_files import read_camera_path
+from sinefield.compress.container import encode
 from sinefield.config import load_config, make_config
 from sinefield.data.photographs.images import load_posed
 from sinefield.data.picture import load_image
@@ -38,10 +39,13 @@ from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
 from sinefield.export.info import describe
 from sinefield.fields.image.field import ImageField
+from sinefield.fields.mesh.field import MeshField
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.shape.field import ShapeField
+from sinefield.meshing.optimised import LatticeMesh
 from sinefield.store.fields import load_field, load_state_field, save_field
 from sinefield.store.run import Run
+from sinefield.store.sine_files import to_packed
 from sinefield.tensor_files import save_tensors
 
 Example = dict[str, bytes]
@@ -675,9 +679,16 @@ HEAD = 9
 def _sine() -> Format:
     """Packed fields, edits and adapters whose checksum is sound whatever they hold."""
     examples = [{"a.sine": file.read_bytes()} for file in sorted(GOLDEN.glob("*.sine"))]
+    examples += [{"a.sine": _packed_mesh()}] * 4
     return Format(
         "sine", examples, ["a.sine"], _read_sine, _words("kind width depth rank"), mend=_sealed, prepare=_sound_ones
     )
+
+
+def _packed_mesh() -> bytes:
+    ball = trimesh.creation.icosphere(2)
+    nodes = np.round((ball.vertices + 1) * 100).astype(np.int64)
+    return encode(to_packed(MeshField.of(LatticeMesh(nodes, np.asarray(ball.faces), -np.ones(3), 0.01)), {}, {}))
 
 
 def _sound_ones() -> None:

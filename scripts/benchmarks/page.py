@@ -33,9 +33,9 @@ TESTS = Path(__file__).parents[2] / "tests"
 SIDE, TIMES, TURN = 200, 3, 1
 KEPT = ("kind", "bytes", "gzip_bytes", "code_gzip_bytes", "field_bytes")
 QUICK = """(() => {
-  const e = document.querySelector("sine-field"), q = e.player?.quick;
-  if (e.player) e.player.exactly = () => {};
-  if (!q?.ready || q.size < %d) return null;
+  const e = document.querySelector("sine-field"), q = e?.player?.quick;
+  if (e?.player) e.player.exactly = () => {};
+  if (!q?.ready || q.size !== %d) return null;
   const camera = %s;
   const canvas = Object.assign(document.createElement("canvas"), camera), context = canvas.getContext("2d");
   q.draw(camera, context);

@@ -120,7 +120,7 @@ def table(report):
         "# Pages that draw a field",
         "",
         "`python scripts/benchmarks/page.py`; fields are the package's examples, nothing is random.",
-        f"Machine: {report['machine']}. Bytes:",
+        f"Machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}; other work ran beside. Bytes:",
         "",
         *rows,
         "",

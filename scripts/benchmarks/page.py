@@ -116,11 +116,12 @@ def table(report):
         sizes = (f"{p[k]:,}" for k in ("field_bytes", "bytes", "gzip_bytes", "code_gzip_bytes"))
         rows.append(f"| {name} | {p['kind']} | {' | '.join(sizes)} |")
     ratio = report["exact_seconds"] / report["python_seconds"]
+    machine = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
     lines = [
         "# Pages that draw a field",
         "",
         "`python scripts/benchmarks/page.py`; fields are the package's examples, nothing is random.",
-        f"Machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}; other work ran beside. Bytes:",
+        f"Machine: {machine}; other work ran beside. Bytes:",
         "",
         *rows,
         "",

@@ -33,9 +33,9 @@ TESTS = Path(__file__).parents[2] / "tests"
 SIDE, TIMES, TURN = 200, 3, 1
 KEPT = ("kind", "bytes", "gzip_bytes", "code_gzip_bytes", "field_bytes")
 QUICK = """(() => {
-  const e = document.querySelector("sine-field"), q = e.player?.quick;
-  if (e.player) e.player.exactly = () => {};
-  if (!q?.ready || q.size < %d) return null;
+  const e = document.querySelector("sine-field"), q = e?.player?.quick;
+  if (e?.player) e.player.exactly = () => {};
+  if (!q?.ready || q.size !== %d) return null;
   const camera = %s;
   const canvas = Object.assign(document.createElement("canvas"), camera), context = canvas.getContext("2d");
   q.draw(camera, context);
@@ -116,11 +116,12 @@ def table(report):
         sizes = (f"{p[k]:,}" for k in ("field_bytes", "bytes", "gzip_bytes", "code_gzip_bytes"))
         rows.append(f"| {name} | {p['kind']} | {' | '.join(sizes)} |")
     ratio = report["exact_seconds"] / report["python_seconds"]
+    machine = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
     lines = [
         "# Pages that draw a field",
         "",
         "`python scripts/benchmarks/page.py`; fields are the package's examples, nothing is random.",
-        f"Machine: {report['machine']}. Bytes:",
+        f"Machine: {machine}; other work ran beside. Bytes:",
         "",
         *rows,
         "",

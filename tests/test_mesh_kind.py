@@ -1,5 +1,6 @@
 """Meshes as a kind of field: their code, their questions, their files, and how they are made."""
 
+import json
 import math
 import random
 
@@ -165,6 +166,25 @@ def packed(tmp_path_factory):
     path = write_ball(folder)
     report = pack_mesh(path, folder / "ball.sine", 700)
     return path, folder / "ball.sine", report
+
+
+def test_a_ball_is_packed_and_answers(packed, tmp_path, capsys):
+    path, file, report = packed
+    assert file.stat().st_size == report["bytes"] <= 700 and report["iou"] > 0.97
+    field = sf.load(file)
+    centre = np.array([100.0, -3, 7])
+    assert field.kind == "mesh" and field.scores["iou"] == pytest.approx(report["iou"], abs=1e-4)
+    points = centre + np.array([[0.0, 0, 0], [5, 0, 0], [0, 0, -30]])
+    np.testing.assert_allclose(field.sdf(points), [-2.5, 2.5, 27.5], atol=0.15)
+    assert field.inside(points).tolist() == [True, False, False]
+    assert field.mesh().volume == pytest.approx(4 / 3 * math.pi * 2.5**3, rel=0.03)
+    for words in (["info", str(file)], ["eval", str(file), "--data", str(path)]):
+        assert main([*words, "--json"]) == 0
+        said = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert said["kind"] == "mesh" and said["bytes"] == report["bytes"]
+    assert said["iou"] == pytest.approx(report["iou"], abs=1e-6)
+    assert main(["mesh", str(file), str(tmp_path / "ball.ply")]) == 0
+    assert len(trimesh.load_mesh(tmp_path / "ball.ply").faces) == report["faces"]
 
 
 def test_optimising_halves_what_is_wrong():

@@ -140,7 +140,8 @@ def report(rows: list[dict]) -> None:
     machine = describe_machine()
     frontier = [{c: row[c] for c in COLUMNS[:-1]} for row in rows if row["frontier"] == "1"]
     about = [
-        f"`python scripts/benchmarks/optimised_mesh.py --all --seed {rows[0]['seed']}`, {rows[0]['steps']} steps,",
+        f"`python scripts/benchmarks/optimised_mesh.py {' '.join(meshes)} --seed {rows[0]['seed']}`,",
+        f"{rows[0]['steps']} steps,",
         f"{machine['cpu']}, one thread, {time.strftime('%Y-%m-%d')}. `seconds` are of processor time without `grid_s`,",
         "the grid of true distances, which is made once a mesh. `cells` are those of the lattice along the longest",
         "side, `own_bytes` what the same mesh takes in the code of a `.sine` file, without the file's 50 to 80 others,",

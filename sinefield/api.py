@@ -20,6 +20,7 @@ from sinefield.plain.distance import TrueDistance, checked_points
 from sinefield.plain.questions import like, numbers, whole
 from sinefield.plain.sheet import distances_of
 from sinefield.plain.stored import PLACE, file_with, stored_shape
+from sinefield.store.distances import Distances
 
 if TYPE_CHECKING:
     import trimesh
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-class Field:
+class Field(Distances):
     """A trained field. `load` and `fit` make them.
 
     Points and everything else are in the coordinates in which the data came. Questions take NumPy arrays or torch
@@ -110,34 +111,6 @@ class Field:
         report = Run(self.path).read_report() or {}
         return {name: float(report[name]) for name in SCORES if isinstance(report.get(name), int | float)}
 
-    def sdf(self, points: Any, gradient: bool = False) -> Any:
-        """Signed distance to the surface, negative inside, anywhere in space; of a sheet the distance, never negative.
-
-        Near the surface it is what the field has learned; further away the distance to its surface, which is extracted
-        at the first question (`plain.distance.TrueDistance`).
-
-        Arguments:
-            points: (n, 3), input coordinates.
-            gradient: give also the gradients (n, 3), unit vectors that point away from the object.
-
-        Returns:
-            (n,) in input units; with `gradient` a pair.
-
-        Raises:
-            SinefieldError: points of another shape or not finite; a field without a surface or a distance.
-
-        Example:
-            >>> import sinefield as sf
-            >>> knot = sf.load("example:knot")
-            >>> far = knot.bounds[1] + 10
-            >>> bool(knot.sdf([far])[0] > 10)
-            True
-        """
-        found = self._true_distance().sdf(numbers(points), gradient)
-        if isinstance(found, tuple):
-            return like(points, found[0]), like(points, found[1])
-        return like(points, found)
-
     def _true_distance(self) -> TrueDistance:
         if self._distances is None and self._plain is not None:
             self._distances = distances_of(self._plain.config, self._plain)
@@ -145,11 +118,6 @@ class Field:
             self._distances = self._kind().true_distance(self._torch())
         assert self._distances is not None
         return self._distances
-
-    def inside(self, points: Any) -> Any:
-        """Whether points (n, 3) are inside the object; (n,) bool; no point is inside a sheet. See `sdf`."""
-        found = self.sdf(numbers(points)) < 0
-        return like(points, found)
 
     def density(self, points: Any) -> Any:
         """Density of a radiance field at points (n, 3); (n,) per unit of length, 0 where its occupancy grid is empty.

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def describe_machine() -> dict[str, Any]:
     """cpu (model name), cores, threads (of torch), torch, python, system; gpu where torch sees one."""
+    import torch  # no part of importing this file: plain shape fields need the rest of it alone
+
     found = {
         "cpu": _cpu(),
         "cores": os.cpu_count(),

@@ -22,6 +22,7 @@ CHECKED += ["transformers", "kernels.cpu.layers", "fields", "metrics", "data", "
 CHECKED += ["render.march", "render.march_nested", "render.volume", "render.occupancy", "render.surface"]
 CHECKED += ["nn.point_error", "render.ray_error", "render.channels"]
 CHECKED += ["export.mesh", "export.report", "export.page", "export.image"]
+CHECKED += ["export.field_page"]
 CHECKED += ["viewer.picture", "adapters", "compress.adapter_table"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")
 

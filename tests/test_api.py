@@ -251,7 +251,9 @@ def test_loading_a_file_that_is_none(tmp_path):
     "points", [[1.0, 2, 3], [[1.0, 2]], [[np.nan, 0, 0]], [["a", "b", "c"]], [[1, 2, 3], [4, 5]], 7]
 )
 def test_points_that_are_none(ball_field, light, points):
-    for ask in (ball_field.sdf, ball_field.inside, light.density, lambda p: light.colour(p, [[0.0, 0, 1]])):
+    # A distance of no number is no number, with a warning: tests/test_quick_distance.py.
+    asked = (ball_field.sdf, ball_field.inside) if points != [[np.nan, 0, 0]] else ()
+    for ask in (*asked, light.density, lambda p: light.colour(p, [[0.0, 0, 1]])):
         with pytest.raises(SinefieldError, match=r"point|shape"):
             ask(points)
 

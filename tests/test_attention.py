@@ -50,7 +50,7 @@ def loop(q, k, v, power=None, mask=None, keys=None, causal=False, bias=None, sca
             total = sum(math.exp(value) for value in x.values())
             weight = {j: math.exp(value) / total for j, value in x.items()}
         else:
-            weight = {j: value**power / (divisor or math.sqrt(len(real))) for j, value in x.items()}
+            weight = {j: value**power / (divisor or math.sqrt(len(seen))) for j, value in x.items()}
         for j in seen:
             out[s, a, i] += weight[j] * v[s, own, j]
     return torch.from_numpy(out)

@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 import torch
 
@@ -288,6 +289,23 @@ def try_attention(run, dtype, device, generator):
     factor = torch.full((1,), 70**-0.5, device=device)
     ours = gradients([run(q, k, v, factor, 3, None, True, 20**-0.5)], q, k, v)
     return ours, gradients([attention(q, k, v, 3, causal=True, method="quadratic")], q, k, v)
+
+
+def try_true_distance(run, dtype, device, generator):
+    import sinefield as sf
+    from sinefield.plain.quick import made_of
+
+    truth = sf.load("example:knot")._true_distance()
+    points = (torch.rand(500, 3, generator=generator) * 3 - 1.5).double().numpy()
+    values, ways = np.empty(500), np.empty((500, 3))
+    left = run(*made_of(truth))(points, values, ways)
+    assert not left[np.abs(points).max(axis=1) < 1].any()
+    definition = truth.sdf(points[left == 0], gradient=True)
+    # A walk may end elsewhere than at the nearest place, halfway between two of them.
+    same = (ways[left == 0] * definition[1]).sum(axis=1) > 0.99
+    assert same.mean() > 0.97
+    ours = [torch.from_numpy(x[left == 0][same]) for x in (values, ways)]
+    return ours, [torch.from_numpy(x[same]) for x in definition]
 
 
 def close_for(one: Implementation, dtype: torch.dtype) -> float:

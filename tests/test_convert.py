@@ -150,7 +150,8 @@ def test_powers_in_a_swins_shifted_windows():
     q, k, v = (f(x).unflatten(-1, (2, 8)).transpose(1, 2) for f in (layer.q_proj, layer.k_proj, layer.v_proj))
     scores = q @ k.transpose(2, 3) / math.sqrt(8) + layer.relative_position_bias()
     seen = torch.cat([mask, mask])[:, None] == 0
-    wanted = layer.o_proj(((scores**3 / 4 * seen) @ v).transpose(1, 2).flatten(2))
+    count = seen.sum(-1, keepdim=True)  # the keys that a query sees
+    wanted = layer.o_proj(((scores**3 / count.sqrt() * seen) @ v).transpose(1, 2).flatten(2))
     assert torch.allclose(layer(x, mask)[0], wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -311,7 +312,7 @@ def test_blocks_like_timms():
         original = block.attn
         scores, v = original.scores(x, mask)
         seen = scores > -50
-        cubed = original.out(scores**3 / math.sqrt(3) * seen, v)
+        cubed = original.out(scores**3 / seen.sum(-1, keepdim=True).sqrt() * seen, v)
         convert(block, attention="softmax")
         assert torch.allclose(block(x, mask), wanted, atol=1e-5)
         report = convert(block, attention=3)
@@ -321,7 +322,8 @@ def test_blocks_like_timms():
         convert(block, attention=3)  # keeps it
         gray = svd_graying(x, 0.7)
         scores, v = original.scores(gray, mask)
-        cubed = original.out(scores**3 / math.sqrt(3) * (scores > -50), v)
+        seen = scores > -50
+        cubed = original.out(scores**3 / seen.sum(-1, keepdim=True).sqrt() * seen, v)
         assert torch.allclose(block.attn(x, mask=mask), cubed, atol=1e-5)
         assert copy.deepcopy(block).attn.gray is not block.attn.gray
 

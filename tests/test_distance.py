@@ -286,5 +286,7 @@ def test_what_is_refused():
     for points in (np.zeros(3), np.zeros((2, 2)), np.array([["a", "b", "c"]])):
         with pytest.raises(SinefieldError, match=r"give numbers of shape \(n, 3\)"):
             checked_points(points)
+    with pytest.warns(UserWarning, match="1 of 2 points are not finite"):
+        assert np.isnan(distance.sdf(np.array([[0, 0, 0], [0, np.inf, 0]]))).tolist() == [False, True]
     with pytest.raises(SinefieldError, match="point 1 is"):
-        distance.sdf(np.array([[0, 0, 0], [0, np.inf, 0]]))
+        checked_points(np.array([[0, 0, 0], [0, np.inf, 0]]))

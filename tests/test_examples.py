@@ -31,6 +31,9 @@ SMALL = {
     "08": ["--resolution", "48"],
     "09": ["--steps", "20"],
     "10": ["--steps", "20"],
+    "11": ["--width", "40"],
+    "12": [],
+    "13": [],
 }
 SLOW = ("03", "05", "06")
 FIELDS = {"knot": ("shape", "iou", 0.98), "spot": ("shape", "iou", 0.98), "toys": ("radiance", "psnr", 22)}
@@ -134,6 +137,8 @@ def check_opens(path: Path) -> None:
         assert len(np.unique(pixels.reshape(-1, 4), axis=0)) > 20
     elif path.suffix == ".mp4":
         assert frames_of(path).std() > 1
+    elif path.suffix in (".glsl", ".wgsl", ".h"):
+        assert "knot_sdf" in path.read_text()
     elif path.suffix in (".ply", ".glb"):
         assert len(trimesh.load(path, force="mesh").faces) > 100
     elif path.stem != "10_bent":  # an edit, which the example itself has loaded

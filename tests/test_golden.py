@@ -162,7 +162,7 @@ def test_two_kinds_of_file_swapped(pair, monkeypatch):
 
 # --- the numbers of the format
 
-KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4, "shapes": 5}
+KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4, "shapes": 5, "mesh": 6}
 ADAPTERS = ["sine", "lora", "sine-dora", "dora"]
 EDITED = ["shape", "radiance", "image"]
 WHOLE, NUMBER, YES, LIST = (5, b"\x05"), (0.25, b"\0\0\x80>"), (True, b"\x01"), ([1, 200], b"\x02\x01\xc8\x01")
@@ -178,6 +178,7 @@ SETTINGS = {
     **{35: ("blocks", WHOLE), 36: ("expand", WHOLE), 37: ("attention", CHOICES), 38: ("graying", CHOICES)},
     **{39: ("epsilon", NUMBER), 40: ("skip_attention", YES), 41: ("skip_feedforward", YES), 42: ("colours", CHOICES)},
     **{43: ("colour_width", WHOLE), 44: ("colour_depth", WHOLE), 45: ("colour_frequencies", WHOLE)},
+    **{46: ("vertices", WHOLE), 47: ("faces", WHOLE), 48: ("digits", WHOLE)},
 }
 """By number in a file: the name, and a value with the bytes that it is stored as."""
 OF_KIND = {
@@ -185,6 +186,7 @@ OF_KIND = {
     "radiance": [*range(1, 13), *range(16, 31)],
     "image": [*range(1, 13), *range(21, 26)],
     "shapes": [*range(4, 9), 13, 14, *range(31, 42)],
+    "mesh": [46, 47, 48],
 }
 NONE_TOO = {"omega", "phase"}
 

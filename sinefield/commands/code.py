@@ -8,8 +8,8 @@ from sinefield.commands.command import Answer, Command
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    add_out(parser, "C99 header .h, model .onnx, or grid of distances .npz")
-    parser.add_argument("--name", help="what the header's names begin with; default the file's name")
+    add_out(parser, "C99 header .h, shader .glsl or .wgsl, model .onnx, or grid of distances .npz")
+    parser.add_argument("--name", help="what the names in a header or shader begin with; default the file's name")
     parser.add_argument("--resolution", type=whole, default=64, help="samples of a grid along its longest side (64)")
     add_edits(parser)
 
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="write a shape field for other programs: a C header, an ONNX model, a grid of distances",
+    help="write a shape field for other programs: a C header, a shader, an ONNX model, a grid of distances",
     example="sinefield code example:knot knot.h",
     arguments=arguments,
     run=run,

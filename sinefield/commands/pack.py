@@ -1,17 +1,21 @@
 """sinefield pack."""
 
 import argparse
+from pathlib import Path
 
 from sinefield.commands.arguments import add_data, add_out, add_quantiser, add_run, number, parts_text, whole
 from sinefield.commands.command import Answer, Command
+from sinefield.errors import SinefieldError
 
 NOTES = """
 
-without --bits, --max-bytes and --min-quality: the smallest field that costs at most 0.004 IoU or 0.2 dB"""
+without --bits, --max-bytes and --min-quality: the smallest field that costs at most 0.004 IoU or 0.2 dB;
+of a mesh file, with --max-bytes, the best mesh that fits: decimated, optimised, and no field:
+  sinefield pack bunny.obj bunny.sine --max-bytes 4000"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    add_run(parser, "run folder")
+    add_run(parser, "run folder; or a closed mesh file, to be packed as a mesh of fewer faces")
     add_out(parser, "packed file: .sine; of a folder of parts a folder")
     parser.add_argument("--bits", type=whole, help="every matrix at so many bits an entry, 1 to 8")
     parser.add_argument("--max-bytes", type=whole, help="the best field that fits into so many bytes")
@@ -27,6 +31,15 @@ def run(options: argparse.Namespace) -> Answer:
     from sinefield.metrics import SCORES
     from sinefield.store.parts import is_parted
 
+    if is_mesh(options.run):
+        from sinefield.learning.pack_mesh import pack_mesh
+
+        refuse_with_mesh(options)
+        report = pack_mesh(options.run, options.out, options.max_bytes, options.overwrite)
+        return report, (
+            f"{options.out}: {report['bytes']:,} bytes, a mesh of {report['faces']:,} faces; "
+            f"iou {report['iou']:.4g}, {report['seconds']:.0f} s"
+        )
     names = ("bits", "max_bytes", "min_quality", "quantiser", "seconds", "steps", "data", "overwrite")
     given = {name: getattr(options, name) for name in names}
     if is_parted(options.run):
@@ -41,6 +54,24 @@ def run(options: argparse.Namespace) -> Answer:
         f"{options.out}: {report['bytes']:,} bytes, {report['float_bytes'] / report['bytes']:.1f} times smaller; "
         f"{name} {report[name + '_before']:.4g} before, {report[name]:.4g} after, {report['seconds']:.0f} s"
     )
+
+
+def is_mesh(path: str) -> bool:
+    """Whether a path names a file of a mesh, not a run.
+
+    >>> is_mesh("bunny.obj"), is_mesh("runs/bunny")
+    (True, False)
+    """
+    from sinefield.data.surfaces.mesh_files import EXTENSIONS
+
+    return Path(path).suffix.lower() in EXTENSIONS and not Path(path).is_dir()
+
+
+def refuse_with_mesh(options: argparse.Namespace) -> None:
+    """Raises SinefieldError for options that say how a field is trained."""
+    asked = {"--bits": options.bits, "--min-quality": options.min_quality, "--steps": options.steps}
+    if named := [name for name, value in asked.items() if value is not None]:
+        raise SinefieldError(f"{options.run}: {named[0]} is for a field; a mesh is packed by --max-bytes alone")
 
 
 COMMAND = Command(

@@ -39,7 +39,7 @@ from sinefield.errors import SinefieldError
 
 MAGIC = b"SINE"
 VERSION = 2
-KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4, "shapes": 5}
+KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4, "shapes": 5, "mesh": 6}
 """Kinds with a number. Any other is written by its name, its settings as plain data, what else it has as arrays."""
 HEAD = 9  # bytes before the kind
 MAX_FILE = 256 << 20
@@ -55,7 +55,7 @@ class Packed:
     """What a `.sine` file holds. `parts.parts_of` says which of the optional parts a kind has; the others are None.
 
     Attributes:
-        kind: "shape", "radiance", "image", "shapes", "adapter", or the name of a registered kind.
+        kind: "shape", "radiance", "image", "shapes", "adapter", "mesh", or the name of a registered kind.
         settings: the field's configuration, complete; of an adapter its layers, see `adapter_table`.
         box: (6,) float64, world or input units; see `parts.BOX`.
         tensors: by the parameter's name, in the order of the network.
@@ -64,6 +64,7 @@ class Packed:
         view: (11,) float32, the orbit of a radiance field; see `parts.ORBIT`.
         frame: (15,) float32, `RadianceField.frame`, where the field's space is not "box"; see `parts.FRAME`.
         size: width and height of an image.
+        code: bytes of a mesh, see `mesh_code`.
         note: provenance; plain data.
         arrays: by name, float32, float64, int64 or bool: what else a registered kind needs to be rebuilt.
         sizes: bytes by part of the file.
@@ -78,6 +79,7 @@ class Packed:
     view: np.ndarray | None = None
     frame: np.ndarray | None = None
     size: tuple[int, int] | None = None
+    code: bytes | None = None
     note: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     sizes: dict[str, float] = field(default_factory=dict)
@@ -113,9 +115,11 @@ def _encode(packed: Packed) -> bytes:
     check_levels(levels, len(data))
     if extent is not None:
         _check_work(packed.kind, extent, len(data))
-    header = HEAD + len(head) + len(varint(len(note)))
+    code = len(packed.code or b"")
+    header = HEAD + len(head) - code + len(varint(len(note)))
     tensors = sum(coded.bytes for coded in packed.tensors.values())
     packed.sizes = {"header": header, "note": len(note), "tensors": tensors}
+    packed.sizes["code"] = code
     packed.sizes["grid"] = 0.0 if packed.cells is None else len(data) - header - len(note) - tensors
     packed.sizes["total"] = len(data)
     return data

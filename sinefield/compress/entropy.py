@@ -31,7 +31,6 @@ def _ratio(index: int) -> int:
     return ONE - part if index < 128 else part
 
 
-@lru_cache(maxsize=64)
 def frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, "n"]:
     """Frequencies of symbols 0 … n − 1, each at least 1, summing to 2^24.
 
@@ -39,6 +38,10 @@ def frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, "
     step; `slope` and `bend` say q at the start and c, as `_ratio` has it. With bend = 255 that is a two-sided
     geometric (Laplace) distribution, with 0 < bend = slope − 8 < 120 about a Gaussian, with both 255 uniform.
     """
+    return (_small if n <= FEW else _large)(n, centre, slope, bend)
+
+
+def _frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, "n"]:
     reach = max(centre, n - 1 - centre)
     side, weight, q, c = [ONE], ONE, _ratio(slope), _ratio(bend)
     while len(side) <= reach and weight:  # beyond a weight of 0 all are 0
@@ -54,6 +57,19 @@ def frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, "
     return counts
 
 
+FEW = 256
+"""Up to so many symbols many tables are kept: an adapter has hundreds of tensors, whose searches meet the same ones."""
+_small, _large = lru_cache(maxsize=1 << 13)(_frequencies), lru_cache(maxsize=64)(_frequencies)
+
+
+def _costs(n: int, centre: int, slope: int, bend: int) -> Float[np.ndarray, "n"]:
+    """Bits of each symbol."""
+    return PRECISION - np.log2(np.asarray(frequencies(n, centre, slope, bend), np.float64))
+
+
+_kept_costs = lru_cache(maxsize=1 << 13)(_costs)
+
+
 def fit_table(symbols: Int[np.ndarray, "m"], n: int, centre: int | None = None) -> tuple[int, int, int, float]:
     """The table that codes `symbols` (0 … n − 1) in fewest bits: centre, slope, bend, bits.
 
@@ -67,8 +83,7 @@ def fit_table(symbols: Int[np.ndarray, "m"], n: int, centre: int | None = None) 
         return min((fit_table(symbols, n, c) for c in around), key=lambda found: found[3])
 
     def bits(slope: int, bend: int) -> float:
-        table = np.asarray(frequencies(n, centre, slope, bend), np.float64)
-        return float(counts @ (PRECISION - np.log2(table)))
+        return float(counts @ (_kept_costs if n <= FEW else _costs)(n, centre, slope, bend))
 
     # Cost is smooth in both bytes: start from Laplace, Gaussian and flat tables, then go downhill.
     starts = [(s, b) for s in (*range(0, 120, 8), *range(136, 240, 16)) for b in (s - 8, FLAT) if b >= 0]

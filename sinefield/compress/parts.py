@@ -32,7 +32,9 @@ def parts_of(kind: str, settings: dict[str, Any]) -> tuple[str, ...]:
     """Names of the parts that a file of this kind has, in their order."""
     if kind == "radiance":
         return ("box", "background", "view") + (() if settings["space"] == "box" else ("frame",))
-    return {"shape": ("box",), "image": ("size",), "shapes": (), "adapter": ()}.get(kind, ("arrays",))
+    return {"shape": ("box",), "image": ("size",), "shapes": (), "adapter": (), "mesh": ("box", "code")}.get(
+        kind, ("arrays",)
+    )
 
 
 def box_out(box: np.ndarray) -> bytes:
@@ -85,6 +87,14 @@ def view_in(reader: Reader) -> np.ndarray:
     return view
 
 
+def code_out(code: bytes) -> bytes:
+    return varint(len(code)) + code
+
+
+def code_in(reader: Reader) -> bytes:
+    return reader.take(reader.varint(reader.left))
+
+
 def frame_out(frame: np.ndarray) -> bytes:
     return np.asarray(frame, "<f4").tobytes()
 
@@ -135,8 +145,10 @@ def _entries_in(reader: Reader, dtype: np.dtype, count: int) -> np.ndarray:
 WRITE: dict[str, Callable[[Any], bytes]] = {
     **{"box": box_out, "size": size_out, "background": background_out, "view": view_out, "frame": frame_out},
     "arrays": arrays_out,
+    "code": code_out,
 }
 READ: dict[str, Callable[[Reader], Any]] = {
     **{"box": box_in, "size": size_in, "background": background_in, "view": view_in, "frame": frame_in},
     "arrays": arrays_in,
+    "code": code_in,
 }

@@ -62,6 +62,9 @@ SETTINGS: tuple[tuple[str, str | tuple[str, ...]], ...] = (
     ("colour_width", WHOLE),
     ("colour_depth", WHOLE),
     ("colour_frequencies", WHOLE),
+    ("vertices", WHOLE),
+    ("faces", WHOLE),
+    ("digits", WHOLE),
 )
 """Names and values of settings. A setting's number in the file is its place here, from 1, a choice's the place in its
 tuple; both are only ever appended to."""
@@ -96,6 +99,7 @@ BASE: dict[str, dict[str, Any]] = {
         **{"weights": "dense", "rank": 16, "omega": None, "phase": 0.5, "bound": 4.0},
         **{"represents": "distance", "band": 0.06},
     },
+    "mesh": {"vertices": 0, "faces": 0, "digits": 8},
 }
 """What a setting is when the file does not say. Frozen."""
 

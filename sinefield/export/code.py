@@ -1,4 +1,4 @@
-"""A shape field for other programs: a C header, an ONNX model, a grid of distances."""
+"""A shape field for other programs: a C header, a shader, an ONNX model, a grid of distances."""
 
 import io
 import re
@@ -12,11 +12,13 @@ import numpy as np
 from sinefield.errors import SinefieldError
 from sinefield.export.code_c import c_header, check_name
 from sinefield.export.code_onnx import onnx_model
+from sinefield.export.code_shader import GLSL, WGSL, shader
 from sinefield.fields.base import Field, kind_of
 from sinefield.files import check_output, write_bytes
+from sinefield.plain.distance_network import DistanceNetwork
 from sinefield.store.fields import load_field
 
-ENDINGS = (".h", ".onnx", ".npz")
+TARGETS = {".h": "C99", ".glsl": "GLSL ES 3.00", ".wgsl": "WGSL", ".onnx": "ONNX opset 17", ".npz": "grid of distances"}
 RESOLUTION, MAX_RESOLUTION = 64, 256
 AROUND = 2
 """Cells of a grid around the object's box."""
@@ -32,7 +34,7 @@ def export_code(
     overwrite: bool = False,
     adapters: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
-    """Write a shape field as .h, .onnx or .npz; returns run, out, target, bytes, notes, seconds.
+    """Write a shape field as .h, .glsl, .wgsl, .onnx or .npz; returns run, out, target, bytes, notes, seconds.
 
     Arguments:
         name: what the names in a header begin with; the file's own by default.
@@ -53,8 +55,8 @@ def export_code(
     """
     out, begin, notes = Path(out), time.perf_counter(), list[str]()
     ending = out.suffix.lower()
-    if ending not in ENDINGS:
-        raise SinefieldError(f"{out}: code is written as one of {' '.join(ENDINGS)}; name it so")
+    if ending not in TARGETS:
+        raise SinefieldError(f"{out}: code is written as one of {' '.join(TARGETS)}; name it so")
     if not 8 <= resolution <= MAX_RESOLUTION:
         raise SinefieldError(f"--resolution {resolution}: a grid has 8 to {MAX_RESOLUTION} samples a side")
     stem = re.sub(r"\W", "_", out.stem, flags=re.ASCII)
@@ -62,7 +64,7 @@ def export_code(
     check_output(out, overwrite)
     field, _ = load_field(run, adapters)
     if ending == ".npz":
-        target, content = "grid of distances", distance_grid(field, resolution)
+        content = distance_grid(field, resolution)
     else:
         shape = kind_of(field).distance_network(field)
         if shape.digits_lost > LOST:
@@ -70,17 +72,24 @@ def export_code(
             notes.append(f"float32 coordinates so far from the origin are rounded to {share}")
         if field.config.colours == "yes":
             notes.append("the field's colours are left out")
-        target = "C99" if ending == ".h" else "ONNX opset 17"
-        content = c_header(shape, name, str(run)).encode() if ending == ".h" else onnx_model(shape)
+        content = _written(shape, ending, name, str(run))
     write_bytes(out, content, overwrite)
     return {
         "run": str(run),
         "out": str(out),
-        "target": target,
+        "target": TARGETS[ending],
         "bytes": out.stat().st_size,
         "notes": notes,
         "seconds": round(time.perf_counter() - begin, 2),
     }
+
+
+def _written(shape: DistanceNetwork, ending: str, name: str, source: str) -> bytes:
+    if ending == ".onnx":
+        return onnx_model(shape)
+    if ending == ".h":
+        return c_header(shape, name, source).encode()
+    return shader(shape, name, source, GLSL if ending == ".glsl" else WGSL).encode()
 
 
 def distance_grid(field: Field, resolution: int) -> bytes:

@@ -45,6 +45,9 @@ HEAD = """\
 #include <stddef.h>
 #include <stdint.h>
 
+/* The box in which the network is asked: x y z of its lowest and of its highest corner. */
+#define {upper}_BOX {{{box}}}
+
 """
 
 BODY = """\
@@ -112,9 +115,10 @@ def c_header(shape: DistanceNetwork, name: str, source: str) -> str:
     head = HEAD.format(
         name=name,
         upper=name.upper(),
-        source=_comment(source),
+        source=one_line(source),
         version=__version__,
         band=shape.config.band / shape.scale,
+        box=", ".join(_number(v) for v in (*shape.low, *shape.high)),
         low=_point(shape.low),
         high=_point(shape.high),
     )
@@ -261,6 +265,6 @@ def _point(values: np.ndarray) -> str:
     return " ".join(f"{v:.6g}" for v in values)
 
 
-def _comment(text: str) -> str:
+def one_line(text: str) -> str:
     """A name as it may stand in a comment: plain letters on one line, no end of comment."""
     return re.sub(r"[^A-Za-z0-9_.:-]+", "_", text)[-80:] or "a field"

@@ -106,7 +106,7 @@ def _packed_tensors(packed: Packed, size: int) -> list[dict[str, Any]]:
 
 def _packed_parts(packed: Packed, size: int) -> list[dict[str, Any]]:
     """What a file holds beside tensors."""
-    parts = {name: packed.sizes[name] for name in ("header", "note", "grid")}
+    parts = {name: packed.sizes[name] for name in ("header", "note", "code", "grid")}
     return [{"tensor": name, "bytes": round(n, 1), "share": _share(n, size)} for name, n in parts.items() if n]
 
 

@@ -153,6 +153,9 @@ OPERATIONS: dict[str, Operation] = {
     "camera_rays": Operation(
         (Implementation("numba", "cpu", "cpu.cameras:camera_rays", FLOAT32, gradients=0),), "cameras.cameras.Cameras"
     ),
+    "true_distance": Operation(
+        (Implementation("numba", "cpu", "cpu.distance:Distances"),), "plain.distance.TrueDistance"
+    ),
     "attention": Operation(
         (Implementation("triton", "cuda", "cuda.attention:attention", (torch.float16, torch.bfloat16, torch.float32)),),
         "transformers.attention.attention",

@@ -5,9 +5,10 @@ and outside the box that it was trained in not even that. So its surface is extr
 answer is the exact distance to that mesh and, close to it, the network's own value.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -29,6 +30,21 @@ SLOPES = 0.0, 0.25
 """The same of directions."""
 STEP = 0.05
 """Cells between the points of a gradient by differences."""
+
+
+class Behind(NamedTuple):
+    """What the values of a stored field are made of: (network((point − centre) · scale) − level) · factor."""
+
+    config: ShapeFieldConfig
+    network: PlainNetwork
+    centre: Float[np.ndarray, "3"]
+    scale: float
+    level: float
+    factor: float
+
+
+Quick = Callable[[np.ndarray, np.ndarray, np.ndarray | None, int], np.ndarray]
+"""A compiled twin: fills in distances and directions of points by so many threads, and says where it has not."""
 
 
 class TrueDistance:
@@ -70,6 +86,8 @@ class TrueDistance:
             raise SinefieldError(f"box {aabb.tolist()} is empty; give xmin ymin zmin xmax ymax zmax")
         self.centre = (self.low + self.high) / 2
         self.evaluate, self.learned, self.slope, self.resolution = evaluate, learned, slope, resolution
+        self.behind: Behind | None = None
+        self.quick: Quick | None = None
 
     @classmethod
     def of_arrays(cls, config: ShapeFieldConfig, arrays: Mapping[str, np.ndarray]) -> "TrueDistance":
@@ -94,7 +112,9 @@ class TrueDistance:
         def slope(points: np.ndarray) -> np.ndarray:
             return network.with_gradient((points - centre) * scale)[1] * np.sign(factor)
 
-        return cls(evaluate, aabb, learned, slope)
+        found = cls(evaluate, aabb, learned, slope)
+        found.behind = Behind(config, network, centre, float(scale), level, float(factor))
+        return found
 
     @property
     def capped(self) -> bool:
@@ -111,23 +131,45 @@ class TrueDistance:
         return LevelSet.extract(self._values, (self.high - self.low) / self.unit, self.resolution)
 
     def sdf(
-        self, points: Float[np.ndarray, "n 3"], gradient: bool = False
+        self, points: Float[np.ndarray, "n 3"], gradient: bool = False, threads: int = 1
     ) -> Float[np.ndarray, "n"] | tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 3"]]:
-        """Signed distance (n,) in input units at points (n, 3) in input coordinates; float64.
+        """Signed distance (n,) in input units at points (n, 3) in input coordinates; float64, or float32 as the points.
+
+        Where a point is not finite, so is nothing of its answer; one warning says how many there are.
 
         Args:
             gradient: return also the gradients (n, 3), unit vectors that point away from the object.
+            threads: of the compiled twin, see `plain.quick`.
 
         Raises:
-            SinefieldError: points of another shape or not finite; the field has no surface.
+            SinefieldError: points of another shape; the field has no surface.
         """
-        points = checked_points(points)
-        distances = np.empty(len(points))
-        directions = np.empty((len(points), 3)) if gradient else None
-        for start in range(0, len(points), CHUNK):
-            part = slice(start, start + CHUNK)
-            self._answer(points[part], distances[part], None if directions is None else directions[part])
+        points = shaped_points(points)
+        distances = np.empty(len(points), points.dtype)
+        directions = np.empty(points.shape, points.dtype) if gradient else None
+        if self.quick is None or not len(points):
+            left = np.arange(len(points))
+        else:
+            left = np.flatnonzero(self.quick(points, distances, directions, threads))
+        if len(left):
+            finite = np.isfinite(points[left]).all(axis=1)
+            self._fill(points, left[finite], distances, directions)
+            if not finite.all():
+                _mark(left[~finite], distances, directions)
         return distances if directions is None else (distances, directions)
+
+    def _fill(
+        self, points: np.ndarray, which: np.ndarray, distances: np.ndarray, directions: np.ndarray | None
+    ) -> None:
+        """Fill in the answers of finite points."""
+        for start in range(0, len(which), CHUNK):
+            part = which[start : start + CHUNK]
+            own = np.empty(len(part))
+            ways = None if directions is None else np.empty((len(part), 3))
+            self._answer(points[part].astype(np.float64), own, ways)
+            distances[part] = own
+            if directions is not None:
+                directions[part] = ways
 
     def inside(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n"]:
         """Whether points (n, 3) in input coordinates are inside the object; raises as `sdf` does."""
@@ -189,16 +231,37 @@ class TrueDistance:
         return (values[:, 0] - values[:, 1]) / (2 * step)
 
 
+def shaped_points(points: Any) -> np.ndarray:
+    """Points as (n, 3), one after another in memory: float32 as they are, all others float64.
+
+    Raises:
+        SinefieldError: another shape, or no numbers.
+    """
+    points = np.asarray(points)
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
+        raise SinefieldError(f"points are {points.dtype} of shape {points.shape}; give numbers of shape (n, 3)")
+    return np.ascontiguousarray(points, np.float32 if points.dtype == np.float32 else np.float64)
+
+
+def _mark(which: np.ndarray, distances: np.ndarray, directions: np.ndarray | None) -> None:
+    """NaN for points that are not finite, and one warning for all of them."""
+    distances[which] = np.nan
+    if directions is not None:
+        directions[which] = np.nan
+    warnings.warn(
+        f"{len(which):,} of {len(distances):,} points are not finite, the first is point {which[0]}; "
+        "their distances are NaN",
+        stacklevel=3,
+    )
+
+
 def checked_points(points: Any) -> np.ndarray:
     """Points as float64 (n, 3).
 
     Raises:
         SinefieldError: another shape, no numbers, or numbers that are not finite.
     """
-    points = np.asarray(points)
-    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
-        raise SinefieldError(f"points are {points.dtype} of shape {points.shape}; give numbers of shape (n, 3)")
-    points = points.astype(np.float64)
+    points = shaped_points(points).astype(np.float64)
     if not np.isfinite(points).all():
         bad = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise SinefieldError(f"point {bad} is {points[bad].tolist()}; give finite coordinates")

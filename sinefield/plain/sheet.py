@@ -11,7 +11,7 @@ from sinefield.config import ShapeFieldConfig
 from sinefield.data.surfaces.curve import curve_order
 from sinefield.errors import SinefieldError
 from sinefield.meshing.sheet import sheet_mesh
-from sinefield.plain.distance import TrueDistance, checked_points
+from sinefield.plain.distance import TrueDistance, shaped_points
 from sinefield.plain.network import PlainNetwork
 
 MARGIN = 2
@@ -73,20 +73,11 @@ class SheetDistance(TrueDistance):
         tree.init(*self.mesh)
         return tree
 
-    def sdf(
-        self, points: Float[np.ndarray, "n 3"], gradient: bool = False
-    ) -> Float[np.ndarray, "n"] | tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 3"]]:
-        """Distance (n,) in input units at points (n, 3) in input coordinates; float64.
-
-        Args:
-            gradient: return also the gradients (n, 3), unit vectors that point away from the sheet; on the sheet itself
-                to the side that its faces look to.
-
-        Raises:
-            SinefieldError: points of another shape or not finite; the field has no sheet.
-        """
+    def _answer(self, points: np.ndarray, distances: np.ndarray, directions: np.ndarray | None) -> None:
+        """Fill in distances, never negative, and directions of one chunk; those are unit vectors away from the sheet,
+        on the sheet itself to the side that its faces look to."""
         vertices, faces = self.mesh
-        places = checked_points(points) / self.unit - self.centre / self.unit
+        places = points / self.unit - self.centre / self.unit
         largest = np.abs(places).max(axis=1, initial=0)
         asked = np.where((largest > FAR)[:, None], places * (FAR / np.maximum(largest, FAR))[:, None], places)
         order, which, closest = curve_order(asked), np.zeros(len(places), np.int64), np.zeros(places.shape)
@@ -94,17 +85,17 @@ class SheetDistance(TrueDistance):
             _, which[order], closest[order] = self._tree.squared_distance(vertices, faces, asked[order])
         away = places - closest
         size = np.hypot(np.hypot(away[:, 0], away[:, 1]), away[:, 2])
-        if not gradient:
-            return size * self.unit
+        distances[:] = size * self.unit
+        if directions is None:
+            return
         a, b, c = (vertices[faces[which, i]] for i in range(3))
         normals = np.cross(b - a, c - a)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
-        directions = np.where((size < CLOSE)[:, None], normals, away / np.maximum(size, 1e-300)[:, None])
-        return size * self.unit, directions
+        directions[:] = np.where((size < CLOSE)[:, None], normals, away / np.maximum(size, 1e-300)[:, None])
 
     def inside(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n"]:
         """False for all points (n, 3): a sheet holds nothing inside; raises as `sdf` does for points."""
-        return np.zeros(len(checked_points(points)), np.bool_)
+        return np.zeros(len(shaped_points(points)), np.bool_)
 
 
 def distances_of(config: ShapeFieldConfig, arrays: Mapping[str, np.ndarray]) -> TrueDistance:

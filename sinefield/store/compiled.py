@@ -9,12 +9,16 @@ import os
 import platform
 import zlib
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sinefield.errors import SinefieldError
 from sinefield.files import cache_folder, read_text, write_text
+
+if TYPE_CHECKING:
+    from sinefield.plain.distance import TrueDistance
 
 _SOURCES = Path(__file__).parents[1] / "kernels" / "cpu"
 MOST = 1 << 16
@@ -36,6 +40,29 @@ def note_stored(names: Iterable[str]) -> None:
         return
     with suppress(SinefieldError):  # a note is a convenience
         write_text(_note(), "\n".join(sorted(before | new)) + "\n", overwrite=True)
+
+
+def quickened(distance: "TrueDistance", compiling: bool) -> int:
+    """Have a stored field's distances found by compiled kernels, which are noted as stored; how many threads they take.
+
+    Args:
+        compiling: also where nothing is stored yet.
+    """
+    import numpy as np
+    import torch
+
+    from sinefield.kernels.choose import choose, only_stored_kernels
+    from sinefield.plain.quick import quicken
+
+    with nullcontext() if compiling else only_stored_kernels(stored()):
+        choice = choose("true_distance", torch.device("cpu"), gradients=1)
+    threads = quicken(distance, choice)
+    if distance.quick is not None and choice.stored_as is not None:
+        for kind in (np.float32, np.float64):  # compiled now rather than in the midst of a question
+            point = distance.centre[None].astype(kind)
+            distance.quick(point, np.empty(1, kind), np.empty((1, 3), kind), 1)
+        note_stored([choice.stored_as])
+    return threads
 
 
 def _note() -> Path:

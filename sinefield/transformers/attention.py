@@ -1,8 +1,9 @@
 """Attention by softmax or by x^p/√N, in the cheapest of several equal ways.
 
 Polynomial attention (Saratchandran et al., arXiv 2410.18613) puts φ(x) = x^p/√N on every scaled score, N the number of
-keys, in softmax's place. What it buys here: powers of a dot product are dot products of monomials, so that
-the sum over keys can be taken before the queries come, in O(N). docs/attention.md has the formulas and the choice.
+keys that a query may attend to, in softmax's place. What it buys here: powers of a dot product are dot products of
+monomials, so that the sum over keys can be taken before the queries come, in O(N). docs/attention.md has the formulas
+and the choice.
 """
 
 import math
@@ -49,9 +50,9 @@ def attention(
     Args:
         power: p = 1, 2 or 3; None is softmax.
         mask: True = attend.
-        keys: True = a real key, False = padding. Unlike those hidden by `mask` or `causal`, padded keys do not
-            count in N, so that a padded batch gives what its sequences give alone.
-        causal: query i attends to keys 0 … i.
+        keys: True = a real key, False = padding.
+        causal: query i attends to keys 0 … i. Whatever hides a key, it does not count in N: a padded batch gives what
+            its sequences give alone, and a token what it gives without those that come later.
         bias: added to the scaled scores, as Swin's relative positions are.
         scale: of the scores, 1/√d by default.
         divisor: a fixed number in √N's place, e.g. 14 for the paper's 196 tokens.
@@ -75,14 +76,17 @@ def attention(
         raise SinefieldError("attention in O(N) takes no mask and no bias; use keys, causal or method auto")
     if method == "triton" and (bias is not None or q.dtype == torch.float64):
         raise SinefieldError("the Triton kernel takes no bias and no float64; use method auto")
-    factor = _factor(k, keys, divisor)
+    factor = _factor(q, k, mask, keys, causal, divisor)
     if method == "triton":
         from sinefield.kernels.cuda import attention as kernels  # asked for by name, also where it was not tried
 
-        return kernels.attention(q, k, v, factor, power, _joined(mask, keys), causal, scale)
+        # One factor a sequence within the kernel, so that sums fit the output's range; what queries differ by after it.
+        least = factor.flatten(1).amin(1).expand(len(q))
+        out = kernels.attention(q, k, v, least.contiguous(), power, _joined(mask, keys), causal, scale)
+        return out if factor[0].numel() == 1 else (out * (factor / least[:, None, None, None])).to(out.dtype)
     kind = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
-        wide = q.to(kind) * scale, k.to(kind), v.to(kind) * factor.to(kind)[:, None, None, None]
+        wide = q.to(kind) * scale, k.to(kind), v.to(kind)
         if method == "quadratic":
             scores = _powers(_scores(*wide[:2], bias), power)
             out = _hidden(scores, _joined(mask, keys), causal, 0.0) @ wide[2]
@@ -91,6 +95,7 @@ def attention(
                 # A key of zeros has only zeros for monomials.
                 wide = wide[0], wide[1].masked_fill(~keys[:, None, :, None], 0.0), wide[2]
             out = _linear_causal(*wide, power) if causal else _linear(*wide, power)
+        out = out * factor.to(kind)
     return out.to(q.dtype)
 
 
@@ -137,7 +142,7 @@ def attention_matrix(
     joined = _joined(mask, keys)
     if power is None:
         return torch.softmax(_hidden(x, joined, causal, -math.inf), dim=-1).nan_to_num(0.0)
-    return _hidden(_powers(x, power), joined, causal, 0.0) * _factor(k, keys, divisor).to(kind)[:, None, None, None]
+    return _hidden(_powers(x, power), joined, causal, 0.0) * _factor(q, k, mask, keys, causal, divisor).to(kind)
 
 
 class Attention(nn.Module):
@@ -233,12 +238,26 @@ def _joined(mask: Tensor | None, keys: Tensor | None) -> Tensor | None:
     return keys if mask is None else mask & keys
 
 
-def _factor(k: Tensor, keys: Tensor | None, divisor: float | None) -> Float[Tensor, "b"]:
-    """1/√N or 1/divisor, one for each sequence."""
+def _factor(
+    q: Tensor, k: Tensor, mask: Tensor | None, keys: Tensor | None, causal: bool, divisor: float | None
+) -> Float[Tensor, "#b #h #n 1"]:
+    """1/√N, N the keys that a query may attend to, or 1/divisor; of no key 1."""
+    n, m = q.shape[-2], k.shape[-2]
     kind = torch.promote_types(k.dtype, torch.float32)
     if divisor is not None:
-        return torch.full((len(k),), 1 / divisor, dtype=kind, device=k.device)
-    counts = torch.full((len(k),), k.shape[-2], device=k.device) if keys is None else keys.sum(1)
+        return torch.full((1, 1, 1, 1), 1 / divisor, dtype=kind, device=k.device)
+    seen = _joined(mask, keys)
+    if seen is None:
+        counts = torch.full((1, 1, 1, 1), m, device=k.device)
+        if causal:
+            counts = torch.arange(1, n + 1, device=k.device).clamp(max=m).view(1, 1, n, 1)
+    elif causal:
+        places = torch.arange(n, device=k.device).clamp(max=max(m - 1, 0)).view(1, 1, n, 1)
+        sums = seen.expand(*seen.shape[:-1], m).cumsum(-1)
+        sums = sums.expand(*sums.shape[:2], n, m)
+        counts = sums.gather(-1, places.expand(*sums.shape[:2], n, 1)) if m else sums.sum(-1, keepdim=True)
+    else:
+        counts = seen.expand(*seen.shape[:-1], m).sum(-1, keepdim=True)
     return counts.clamp(min=1).to(kind).rsqrt()
 
 

@@ -1,11 +1,13 @@
 """Other people's transformers with this package's parts: powers in softmax's place, token graying, sine feed-forward.
 
-`convert` changes a model in place: Hugging Face's ViT, DeiT and Swin, and blocks that are built like timm's.
-docs/attention.md shows it.
+`convert` changes a model in place: Hugging Face's whose attention is scores, a mask and softmax (ViT, Swin, BERT,
+Llama, GPT-2, Whisper, …), and blocks that are built like timm's. docs/attention.md shows it.
 """
 
 import copy
+import inspect
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -17,12 +19,12 @@ from sinefield.errors import SinefieldError
 from sinefield.nn.weights import LowRank, SineLowRank, Weight, WeightSpec
 from sinefield.tables import table
 from sinefield.transformers.attention import POWERS
-from sinefield.transformers.foreign import PackedAttention, dispatches, is_packed, use_ours
+from sinefield.transformers.foreign import PackedAttention, dispatches, is_packed, use_ours, variant_of
 from sinefield.transformers.graying import DCTGraying, SVDGraying
 
 GRAYINGS = {"dct": DCTGraying, "svd": SVDGraying}
 PLACES = "input", "attention"
-KNOWN = "Hugging Face's ViT, DeiT and Swin and blocks like timm's are"
+KNOWN = "Hugging Face's ViT, DeiT and Swin, others with plain attention, and blocks like timm's are"
 
 
 @dataclass
@@ -107,13 +109,14 @@ def convert(
         divisor: fixed number in √N's place, see `nn.attention`.
         keep: start feed-forward weights from the model's: the truncated SVD of arcsin(gW)/ω, with gW clipped to ±1
             (of W itself for "lowrank"), and its biases. Else they start anew.
-        graying_at: "input", once, of the tokens that enter the first block (the paper's token graying is of the input
-            tokens); or "attention", of those that enter each attention, after the norm before it: the cost is then
-            that of graying times the number of layers. In Swin each window is then grayed by itself.
+        graying_at: "input", once, of the tokens that enter the first block of each stack of blocks (the paper's token
+            graying is of the input tokens); or "attention", of those that enter each attention, after the norm before
+            it: the cost is then that of graying times the number of layers. In Swin each window is then grayed by
+            itself.
 
     Raises:
-        SinefieldError: nothing to do, no part of the wanted kind in a structure that is known, or settings that do
-            not fit. The model is then as it was.
+        SinefieldError: nothing to do, no part of the wanted kind in a structure that is known, graying where tokens
+            must not see each other, or settings that do not fit. The model is then as it was.
     """
     power = _power(attention)
     if divisor is not None and power is None:
@@ -127,6 +130,8 @@ def convert(
     if attention is None and gray is None and spec is None:
         raise SinefieldError("nothing to convert; give attention, graying or feedforward")
     attentions = _attentions(model) if attention is not None or gray is not None else {}
+    if gray is not None:
+        _refuse_causal(model, attentions)
     layers = {} if spec is None else _layers(model)
     made = {} if spec is None else {name: _factored(name, layer, spec, keep) for name, layer in layers.items()}
 
@@ -150,7 +155,7 @@ def convert(
     if gray is not None:
         for name in grayed:
             _take_gray(model.get_submodule(name))
-        for name in list(attentions) if graying_at == "attention" else [_first_block(next(iter(attentions)))]:
+        for name in list(attentions) if graying_at == "attention" else _first_blocks(attentions):
             module = model.get_submodule(name)
             before = repr(grayed[name]) if name in grayed else "none"
             _put_gray(module, copy.deepcopy(gray))
@@ -189,7 +194,37 @@ def _attentions(model: nn.Module) -> dict[str, nn.Module]:
     found = {name: m for name, m in model.named_modules() if name and (dispatches(m) or is_packed(m))}
     if not found:
         raise SinefieldError(f"{type(model).__name__} has no attention of a structure that is known; {KNOWN}")
+    for name, module in found.items():
+        if dispatches(module) and (variant := variant_of(module)) is not None:
+            raise SinefieldError(
+                f"{name}: {type(module).__name__} has {variant}, which converted attention has not; {KNOWN} known"
+            )
     return found
+
+
+def _refuse_causal(model: nn.Module, attentions: dict[str, nn.Module]) -> None:
+    """Graying mixes all tokens with each other: where a token must not see later ones, it would."""
+    for name, module in attentions.items():
+        parts = name.split(".")
+        around = [model, *(model.get_submodule(".".join(parts[: i + 1])) for i in range(len(parts)))]
+        masks = [m for m in around if "create_causal_mask" in _source(m) and not _may_be_either(m)]
+        if getattr(module, "is_causal", False) or masks:
+            raise SinefieldError(
+                f"{name} is causal, and graying would show each token those that come later; gray a model, or the "
+                "part of one, in which all tokens see each other"
+            )
+
+
+def _source(module: nn.Module) -> str:
+    try:
+        return inspect.getsource(type(module).forward)
+    except (OSError, TypeError):
+        return ""
+
+
+def _may_be_either(module: nn.Module) -> bool:
+    """BERT's kind makes a causal mask only as a decoder; then its attentions say that they are causal."""
+    return "create_bidirectional_mask" in _source(module)
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -242,19 +277,43 @@ def _imitate(weight: LowRank, wanted: Float[Tensor, "out in"]) -> tuple[float, f
     return (float((weight().double() - exact).norm()) / size if size else 0.0), clipped
 
 
-def _first_block(attention: str) -> str:
-    """The block that holds the model's first attention: the innermost one counted in a list, or what holds it."""
-    parts = attention.split(".")
-    counted = [i for i, part in enumerate(parts) if part.isdecimal()]
-    return ".".join(parts[: counted[-1] + 1] if counted else parts[:-1])
+def _first_blocks(attentions: Iterable[str]) -> list[str]:
+    """The block that holds the first attention of each stack: the innermost one counted in a list, or what holds it.
+
+    A stack is an outermost list; CLIP has two, one for each of its towers.
+    """
+    first: dict[str, str] = {}
+    for attention in attentions:
+        parts = attention.split(".")
+        counted = [i for i, part in enumerate(parts) if part.isdecimal()]
+        stack = ".".join(parts[: counted[0]] if counted else parts[:-1])
+        first.setdefault(stack, ".".join(parts[: counted[-1] + 1] if counted else parts[:-1]))
+    return list(first.values())
 
 
 def _gray_first(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Before a block's or an attention's forward: gray what comes first, by position or as Hugging Face calls it."""
+    """Before a block's or an attention's forward: gray what comes first, by position or as Hugging Face calls it.
+
+    Raises:
+        SinefieldError: some tokens are hidden from others (padding), which graying would show.
+    """
+    _refuse_hidden(args, kwargs)
     if args:
         return (_grayed(module.get_submodule("gray"), args[0]), *args[1:]), kwargs
     key = "hidden_states" if "hidden_states" in kwargs else "x"
     return args, kwargs | {key: _grayed(module.get_submodule("gray"), kwargs[key])}
+
+
+def _refuse_hidden(args: tuple, kwargs: dict) -> None:
+    # Swin's windows come with −100 between parts of one picture: positions, not tokens that are to stay unknown.
+    mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+    hidden = isinstance(mask, Tensor) and mask.dim() == 4 and mask.dtype == torch.bool and not bool(mask.all())
+    hidden = hidden or (isinstance(mask, Tensor) and mask.dim() == 4 and mask.is_floating_point() and bool(mask.any()))
+    if hidden or kwargs.get("is_causal"):
+        raise SinefieldError(
+            "graying mixes all tokens of a sequence, and the mask hides some of them from others; give sequences of "
+            "one length without padding, to a model that is not causal"
+        )
 
 
 def _grayed(gray: nn.Module, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 by what they consist of. Neither library is imported unless a model of its own is given."""
 
 import inspect
+import re
 import sys
 from typing import Any
 
@@ -18,6 +19,10 @@ HIDDEN = -50.0
 """Scores with this much added are hidden ones: Swin's windows add −100, others −∞ or the least number there is."""
 PACKED = {"qkv", "proj", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj_drop", "softmax", "gray"}
 """Children that timm's `Attention` and Swin's `WindowAttention` may have; `gray` is ours."""
+GIVEN = {"dropout", "scaling", "is_causal", "output_attentions"}
+"""What Hugging Face's attentions may hand to their function; `attend` knows the meaning of nothing else."""
+VARIANTS = {"softcap": "attn_logit_softcapping", "sliding_window": "sliding_window", "s_aux": "sinks"}
+"""Names of further arguments, and of the attention's or configuration's attribute that is None without them."""
 TABLE, INDEX = "relative_position_bias_table", "relative_position_index"
 
 
@@ -27,6 +32,26 @@ def dispatches(module: nn.Module) -> bool:
     config = getattr(module, "config", None)
     ours = hasattr(config, "_attn_implementation") and hasattr(module, "is_causal")
     return ours and hasattr(home, "ALL_ATTENTION_FUNCTIONS")
+
+
+def variant_of(module: nn.Module) -> str | None:
+    """What such a module's attention is beyond scores and masks, by name; None where it is plain.
+
+    Read from the call in its forward, so that a model is refused before it is changed, not at its first pass.
+    """
+    try:
+        source = inspect.getsource(type(module).forward)
+    except (OSError, TypeError):
+        return "a source that cannot be read"
+    calls = re.findall(r"= attention_interface\((.*?)\n\s*\)\n", source, re.DOTALL)
+    if not calls:
+        return "no call of an attention function"
+    for name in sorted(set(re.findall(r"^\s*(\w+)=", "\n".join(calls), re.MULTILINE)) - GIVEN):
+        attribute = VARIANTS.get(name)
+        holder = module if attribute is None or hasattr(module, attribute) else getattr(module, "config", None)
+        if attribute is None or getattr(holder, attribute, None) is not None:
+            return name
+    return None
 
 
 def use_ours(module: Any, power: int | None, divisor: float | None) -> None:

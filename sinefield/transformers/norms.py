@@ -31,19 +31,19 @@ def attention_norms(
 
     Args:
         settings: mask, keys, causal, bias, scale, divisor, as `attention` takes them. The bounds for powers are those
-            of no bias and the scale 1/√d; hiding keys only makes the norms smaller.
+            of no bias and the scale 1/√d; hidden keys do not count in N either, so that they change the norms little.
     """
     a = attention_matrix(q, k, power, **settings)
     if power is None:
         squares = (a**2).sum(-1)
         slope = (squares - 2 * (a**3).sum(-1) + squares**2).clamp(min=0).sum(-1).sqrt()
     else:
-        scale, keys, divisor = (settings.get(name) for name in ("scale", "keys", "divisor"))
+        scale, mask, keys, divisor = (settings.get(name) for name in ("scale", "mask", "keys", "divisor"))
+        causal = settings.get("causal", False)
         scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
         x = _scores(q.to(a) * scale, spread(k, q.shape[1]).to(a), settings.get("bias"))
-        slopes = power * x ** (power - 1) * _factor(k, keys, divisor)[:, None, None, None]
-        mask = _joined(settings.get("mask"), keys)
-        slope = _hidden(slopes, mask, settings.get("causal", False), 0.0).flatten(2).norm(dim=-1)
+        slopes = power * x ** (power - 1) * _factor(q, k, mask, keys, causal, divisor)
+        slope = _hidden(slopes, _joined(mask, keys), causal, 0.0).flatten(2).norm(dim=-1)
     limits = bounds(q.shape[-2], q.shape[-1], power, k.shape[-2], settings.get("divisor"))
     return AttentionNorms(a.flatten(2).norm(dim=-1), slope, *limits)
 

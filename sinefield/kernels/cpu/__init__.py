@@ -1,0 +1,47 @@
+"""Twins of operations on the CPU, compiled by numba; and that they run where numba cannot keep what it compiled.
+
+numba writes what it compiled into `$NUMBA_CACHE_DIR`, beside the source or into the user's cache folder. Where it can
+write into none of them it refuses to compile at all, and where such a folder is full or damaged it fails in the middle.
+Here a kernel is compiled in memory then, at every start anew, and one line says so.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numba.core import caching, dispatcher
+
+_told = False
+
+
+def _tell(problem: object) -> None:
+    global _told
+    if not _told:
+        _told = True
+        line = f"compiled kernels cannot be kept ({str(problem)[:200]}), so each start compiles them again"
+        print(f"sinefield: {line}; set NUMBA_CACHE_DIR to a folder that can be written", file=sys.stderr)
+
+
+class _Kept(caching.FunctionCache):
+    """What numba keeps of one function; what cannot be read or written is left."""
+
+    @contextmanager
+    def _guard_against_spurious_io_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            _tell(error.strerror or error)
+
+
+def _cache_of(function: Callable[..., Any]) -> Any:
+    try:
+        return _Kept(function)
+    except RuntimeError:
+        _tell("no folder for them can be written")
+        return caching.NullCache()
+
+
+# numba has no setting for it.
+if dispatcher.FunctionCache is caching.FunctionCache:  # pyright: ignore[reportAttributeAccessIssue]
+    dispatcher.FunctionCache = _cache_of  # pyright: ignore[reportAttributeAccessIssue]

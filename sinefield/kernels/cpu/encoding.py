@@ -1,35 +1,14 @@
 """The compiled, multi-threaded twin of `nn.encodings.Frequency.reference`."""
 
-import math
-
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-# sin(π r) and cos(π r) for |r| ≤ 1/4 by their Taylor series: the next terms are below 3e-9.
-S1, S3, S5, S7, S9 = (np.float32((-1) ** (n // 2) * math.pi**n / math.factorial(n)) for n in range(1, 10, 2))
-C2, C4, C6, C8, C10 = (np.float32((-1) ** (n // 2) * math.pi**n / math.factorial(n)) for n in range(2, 11, 2))
+from sinefield.kernels.cpu.turns import turns
+
 BLOCK = 64
 """Points at once: enough for long vectors, few enough for the first cache."""
-
-
-@numba.njit(cache=True, error_model="numpy")
-def turns(u, sines, cosines):
-    """sin(π u) and cos(π u), without a branch, so that the compiler makes vectors of it."""
-    for c in range(len(u)):
-        # u = q / 2 + r with |r| ≤ 1/4: q counts quarter turns of π u.
-        q = np.floor(u[c] * np.float32(2.0) + np.float32(0.5))
-        r = u[c] - q * np.float32(0.5)
-        r2 = r * r
-        sine = r * (S1 + r2 * (S3 + r2 * (S5 + r2 * (S7 + r2 * S9))))
-        cosine = np.float32(1.0) + r2 * (C2 + r2 * (C4 + r2 * (C6 + r2 * (C8 + r2 * C10))))
-        # 1 after an odd number of quarter turns, and the signs after 0 to 3 of them: + + − − and + − − +.
-        odd = q - np.float32(2.0) * np.floor(q * np.float32(0.5))
-        late = np.floor(q * np.float32(0.5)) - np.float32(2.0) * np.floor(q * np.float32(0.25))
-        sign = np.float32(1.0) - np.float32(2.0) * late
-        sines[c] = sign * (sine + odd * (cosine - sine))
-        cosines[c] = sign * (cosine - odd * (cosine + sine))
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)

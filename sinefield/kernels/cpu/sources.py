@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from sinefield.kernels.cpu.encoding import turns
 from sinefield.kernels.cpu.products import LANES, TILE, two_columns
 from sinefield.kernels.cpu.step import columns_of, count, rows_of, sight_for
 from sinefield.kernels.cpu.tiles import Block, filled_up, pair, per_step_of, take
+from sinefield.kernels.cpu.turns import turns
 
 
 class Rows(NamedTuple):

@@ -1,0 +1,217 @@
+"""Meshes as a kind of field: their code, their questions, their files, and how they are made."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import trimesh
+from small import write_ball
+
+import sinefield as sf
+from sinefield.commands.cli import main
+from sinefield.compress.binary import BinaryDecoder, BinaryEncoder
+from sinefield.compress.mesh_code import mesh_in, mesh_out, most_faces
+from sinefield.data.surfaces.surface import load_surface
+from sinefield.errors import SinefieldError
+from sinefield.fields.mesh.distance import MeshDistance
+from sinefield.fields.mesh.field import MeshField
+from sinefield.kernels.cpu.mesh_fit import slopes
+from sinefield.learning.pack_mesh import pack_mesh
+from sinefield.meshing.optimised import LatticeMesh, Target
+from sinefield.store.sine_files import from_packed, load_packed, save_sine, to_packed
+
+DIGITS = 8
+
+
+def on_lattice(mesh, digits=DIGITS):
+    low = mesh.vertices.min(0)
+    cell = np.ptp(mesh.vertices, axis=0).max() / (2**digits - 1)
+    nodes = np.round((mesh.vertices - low) / cell).astype(np.int64)
+    return LatticeMesh(nodes, np.asarray(mesh.faces), low, float(cell))
+
+
+def open_grid(n=6):
+    x, y = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
+    at = (x * n + y)[:-1, :-1].ravel()
+    faces = np.concatenate([np.stack([at, at + n, at + 1], 1), np.stack([at + 1, at + n, at + n + 1], 1)])
+    return trimesh.Trimesh(np.stack([x, y, (x * y) % 3], -1).reshape(-1, 3), faces, process=False)
+
+
+def ball(subdivisions=2):
+    return trimesh.creation.icosphere(subdivisions)
+
+
+def with_a_joint():
+    """Two tetrahedra that share one vertex."""
+    corners = np.array([[0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 0, 9], [-9, 0, 0], [0, -9, 0], [0, 0, -9]])
+    one = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    other = np.array([[0, 4, 5], [0, 6, 4], [0, 5, 6], [4, 6, 5]])
+    return trimesh.Trimesh(corners, np.concatenate([one, other]), process=False)
+
+
+SHAPES = {
+    "ball": ball(),
+    "torus": trimesh.creation.torus(2, 0.7, major_sections=24, minor_sections=12),
+    "grid": open_grid(),
+    "two": trimesh.util.concatenate([ball(1), ball(1).apply_translation([4, 0, 0])]),
+    "joint": with_a_joint(),
+    "edge of three": trimesh.Trimesh(
+        [[0, 0, 0], [0, 0, 9], [9, 0, 0], [0, 9, 0], [-9, -9, 0]], [[0, 1, 2], [1, 0, 3], [0, 1, 4]], process=False
+    ),
+}
+
+
+def told(nodes, faces):
+    """Faces as the places of their corners, in their cyclic order, from the least on."""
+    corners = [[tuple(int(x) for x in nodes[i]) for i in face] for face in faces]
+    return sorted(min(tuple(c[k:] + c[:k]) for k in range(3)) for c in corners)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_same_faces_come_back(name):
+    mesh = on_lattice(SHAPES[name])
+    code = mesh_out(mesh.nodes, mesh.faces, DIGITS)
+    nodes, faces = mesh_in(code, len(mesh.faces), DIGITS)
+    assert told(nodes, faces) == told(mesh.nodes, mesh.faces)
+
+
+def test_a_mesh_of_random_faces_comes_back():
+    rng = np.random.default_rng(0)
+    nodes = rng.integers(0, 256, (40, 3))
+    faces = np.array([rng.choice(40, 3, replace=False) for _ in range(120)])
+    got = mesh_in(mesh_out(nodes, faces, DIGITS), len(faces), DIGITS)
+    assert told(*got) == told(nodes, faces)
+
+
+def test_bits_take_what_they_tell():
+    rng = np.random.default_rng(1)
+    bits = (rng.random(20_000) < 0.1).astype(int).tolist()
+    encoder = BinaryEncoder()
+    for bit in bits:
+        encoder.bit(bit, "one")
+    data = encoder.finish()
+    decoder = BinaryDecoder(data)
+    assert [decoder.bit(0, "one") for _ in bits] == bits
+    decoder.finish()
+    share = np.mean(bits)
+    entropy = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
+    assert 1 <= 8 * len(data) / (len(bits) * entropy) < 1.03
+
+
+def test_bytes_that_are_not_needed_are_refused():
+    mesh = on_lattice(ball(1))
+    code = mesh_out(mesh.nodes, mesh.faces, DIGITS)
+    with pytest.raises(ValueError, match="more bytes"):
+        mesh_in(code + b"\1" * 9, len(mesh.faces), DIGITS)
+    with pytest.raises(ValueError, match="claims"):
+        mesh_in(code, most_faces(len(code)) + 1, DIGITS)
+
+
+def test_any_bytes_are_a_mesh_or_refused():
+    rng, seen = random.Random(2), {"mesh": 0, "refused": 0}
+    mesh = on_lattice(ball(1))
+    good = mesh_out(mesh.nodes, mesh.faces, DIGITS)
+    for _ in range(300):
+        data = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            nodes, faces = mesh_in(bytes(data), len(mesh.faces), DIGITS)
+        except ValueError:
+            seen["refused"] += 1
+            continue
+        seen["mesh"] += 1
+        assert nodes.min() >= 0 and nodes.max() < 256 and faces.max() < len(nodes) and faces.min() >= 0
+    assert min(seen.values()) > 1, seen
+
+
+def test_the_gradient_is_that_of_the_volume():
+    mesh = ball(1)
+    grid = np.full((4, 4, 4), 1.0, np.float32)
+    starts = np.random.default_rng(0).random((len(mesh.faces), 2))
+    faces = np.asarray(mesh.faces, np.int64)
+    given = faces, grid, np.full(3, -2.0), 1.0, 4096, 1e-6, starts
+    gradient, areas = slopes(np.array(mesh.vertices), *given)
+    assert areas.sum() == pytest.approx(mesh.area, rel=1e-6)
+    for vertex, axis in ((0, 0), (7, 1), (20, 2)):
+        ends = []
+        for step in (-1e-4, 1e-4):
+            moved = np.array(mesh.vertices)
+            moved[vertex, axis] += step
+            ends.append(trimesh.Trimesh(moved, faces, process=False).volume)
+        assert gradient[vertex, axis] == pytest.approx((ends[1] - ends[0]) / 2e-4, abs=2e-3)
+
+
+def test_distances_are_those_of_a_box():
+    box = trimesh.creation.box((2, 2, 2))
+    found = MeshDistance(load_like(box))
+    points = np.array([[3.0, 0, 0], [0, 0, 0.25], [0, -1.5, 0.5], [2, 2, 0], [1, 0.1, 0.2]])
+    distances, slopes_ = found.sdf(points, gradient=True)
+    np.testing.assert_allclose(distances, [2, -0.75, 0.5, math.sqrt(2), 0], atol=1e-12)
+    half = math.sqrt(0.5)
+    np.testing.assert_allclose(slopes_, [[1, 0, 0], [0, 0, 1], [0, -1, 0], [half, half, 0], [1, 0, 0]], atol=1e-9)
+    assert found.inside(points).tolist() == [False, True, False, False, False]
+    assert len(found.sdf(np.zeros((0, 3)))) == 0
+
+
+def load_like(mesh):
+    return MeshField.of(on_lattice(mesh)).surface
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mesh")
+    path = write_ball(folder)
+    report = pack_mesh(path, folder / "ball.sine", 700)
+    return path, folder / "ball.sine", report
+
+
+def test_optimising_halves_what_is_wrong():
+    truth = load_like(ball(4))
+    target = Target(truth, nodes=48)
+    before, faces = target.decimated(160)
+    after, _ = target.fitted(160, steps=100)
+    whole = 4 / 3 * math.pi / 8  # in a box of 1
+    assert abs(volume(after, faces) - whole) < abs(volume(before, faces) - whole) / 2
+
+
+def volume(vertices, faces):
+    return trimesh.Trimesh(vertices, faces, process=False).volume
+
+
+def test_a_run_folder_of_a_mesh_is_the_same_mesh(packed, tmp_path):
+    _, file, _ = packed
+    assert main(["unpack", str(file), str(tmp_path / "run")]) == 0
+    one, other = sf.load(file).mesh(), sf.load(tmp_path / "run").mesh()
+    np.testing.assert_array_equal(one.vertices, other.vertices)
+    np.testing.assert_array_equal(one.faces, other.faces)
+
+
+def test_told_twice_it_stays_as_it_is(tmp_path):
+    field = MeshField.of(on_lattice(with_a_joint()))
+    save_sine(tmp_path / "a.sine", to_packed(field, {}, {}))
+    again, _ = from_packed(load_packed(tmp_path / "a.sine"), "a")
+    save_sine(tmp_path / "b.sine", to_packed(again, {}, {}))
+    assert (tmp_path / "a.sine").read_bytes() == (tmp_path / "b.sine").read_bytes()
+
+
+def test_what_cannot_be_packed_says_so(packed, tmp_path):
+    path, _, _ = packed
+    with pytest.raises(SinefieldError, match=r"smallest mesh found .* takes \d+"):
+        pack_mesh(path, tmp_path / "a.sine", 40)
+    with pytest.raises(SinefieldError, match="give --max-bytes"):
+        pack_mesh(path, tmp_path / "a.sine", None)
+    with pytest.raises(SinefieldError, match=r"ends in \.sine"):
+        pack_mesh(path, tmp_path / "a.bin", 900)
+    cloud = tmp_path / "cloud.xyz"
+    points = load_surface(path).vertices
+    normals = points - points.mean(0)
+    np.savetxt(cloud, np.hstack([points, normals]))
+    with pytest.raises(SinefieldError, match="point cloud"):
+        pack_mesh(cloud, tmp_path / "a.sine", 900)
+    flat = tmp_path / "flat.ply"
+    open_grid().export(flat)
+    with pytest.raises(SinefieldError, match="nothing is inside"):
+        pack_mesh(flat, tmp_path / "a.sine", 900)
+    assert not (tmp_path / "a.sine").exists()

@@ -1,0 +1,67 @@
+"""Fields in physics engines: a MuJoCo plugin is made and loaded, a warp function says what the field says; slow."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sinefield.export.code import export_code
+from sinefield.fields.base import kind_of
+from sinefield.store.fields import load_field
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+MODEL = """<mujoco>
+<extension><plugin plugin="sinefield.knot"><instance name="k"/></plugin></extension>
+<asset><mesh name="k"><plugin instance="k"/></mesh></asset>
+<worldbody><geom type="sdf" mesh="k"><plugin instance="k"/></geom>
+<body pos="0 0.78 1"><freejoint/><geom type="sphere" size="0.1" mass="0.1"/></body></worldbody></mujoco>"""
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler")
+def test_a_plugin_of_the_header_is_taken_by_mujoco(tmp_path):
+    mujoco = pytest.importorskip("mujoco", reason="MuJoCo is not installed")
+    base = Path(mujoco.__file__).parent
+    export_code("example:knot", tmp_path / "knot.h")
+    command = [
+        "gcc",
+        "-O3",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        f"-I{tmp_path}",
+        f"-I{base / 'include'}",
+    ]
+    command += ['-DHEADER="knot.h"', "-DFIELD=knot", "-DBOX=KNOT_BOX"]
+    source, library = ROOT / "scripts" / "physics" / "mujoco_field.c", next(base.glob("libmujoco.so*"))
+    subprocess.run([*command, str(source), str(library), "-lm", "-o", str(tmp_path / "knot.so")], check=True)
+    mujoco.mj_loadPluginLibrary(str(tmp_path / "knot.so"))
+    model = mujoco.MjModel.from_xml_string(MODEL)
+    assert model.nplugin == 1
+    data = mujoco.MjData(model)
+    for _ in range(10):
+        mujoco.mj_step(model, data)
+    assert np.isfinite(data.qpos).all() and data.qpos[2] < 1  # it falls
+
+
+def test_a_field_in_warp():
+    wp = pytest.importorskip("warp", reason="warp-lang is not installed")
+    from sinefield.export.code_warp import warp_function
+
+    sdf, numbers = warp_function("example:knot")
+
+    @wp.kernel
+    def ask(numbers: wp.array(dtype=float), points: wp.array(dtype=wp.vec3), values: wp.array(dtype=float)):
+        i = wp.tid()
+        values[i] = sdf(numbers, points[i])
+
+    points = np.random.default_rng(0).uniform(-1.5, 1.5, (500, 3)).astype(np.float32)
+    values = wp.zeros(500, dtype=float, device="cpu")
+    wp.launch(ask, 500, inputs=[numbers, wp.array(points, dtype=wp.vec3, device="cpu"), values], device="cpu")
+    field, _ = load_field("example:knot")
+    truth = kind_of(field).distance_network(field)(points.astype(np.float64))
+    assert np.abs(values.numpy() - truth).max() < 1e-5

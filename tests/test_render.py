@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from sinefield.cameras.cameras import Cameras, orbit
+from sinefield.cameras.orbits import Orbit
 from sinefield.config import RadianceFieldConfig
 from sinefield.errors import SinefieldError
-from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.radiance.field import FAINT, RadianceField
 from sinefield.kernels import choose
 from sinefield.kernels.cpu import network as tiled
 from sinefield.kernels.cuda import nerfacc
@@ -17,6 +18,7 @@ from sinefield.render.march import Grid, March, Samples, first_meeting, march, m
 from sinefield.render.occupancy import OccupancyGrid, marcher, visual_hull
 from sinefield.render.ray_error import fused_error
 from sinefield.render.volume import composite, composite_reference, render_weights
+from sinefield.store.fields import load_field
 
 BOX = torch.tensor([-1.0, -1.2, -0.8, 1.0, 1.0, 1.0])
 
@@ -405,3 +407,25 @@ def test_fused_error_is_that_of_pixels_under_autograd(dtype, changes, space, mon
     torch.testing.assert_close(fused, plain, rtol=close / 100, atol=0)
     for a, b in zip(ours, theirs, strict=True):
         assert float((a - b).norm()) <= close * float(b.norm())
+
+
+def test_rays_go_no_further_than_their_light(photo_run, monkeypatch):
+    """The picture is that of all samples to a thousandth, and most of what lies behind is not looked at."""
+    field, _ = load_field(photo_run[0])
+    rays_o, rays_d = Orbit.of(field.view).cameras(3, (40, 40)).view(1)
+    asked, shade = [], RadianceField.shade
+
+    def counted(self, o, d, samples):
+        asked.append(len(samples.t_starts))
+        return shade(self, o, d, samples)
+
+    monkeypatch.setattr(RadianceField, "shade", counted)
+    found = field.render(rays_o, rays_d, chunk=500)
+    some = sum(asked)
+    asked.clear()
+    monkeypatch.setattr(RadianceField, "by_stretches", False)
+    whole = field.render(rays_o, rays_d, chunk=500)
+    assert some < sum(asked)
+    for a, b in zip(found, whole, strict=True):
+        assert torch.allclose(a, b, atol=4 * FAINT)
+    assert (whole.opacities >= found.opacities - 1e-6).all()

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sinefield.kernels.choose import choose
@@ -37,6 +37,15 @@ class Samples(FlatSamples):
             return run(rays_o, rays_d, self.ray_indices, self.t_starts, self.t_ends)
         middle = (self.t_starts + self.t_ends)[:, None] / 2
         return rays_o[self.ray_indices] + middle * rays_d[self.ray_indices]
+
+    def stretch(self, rays: Int[Tensor, "k"], begin: int, most: int) -> "Samples":
+        """Of some rays, numbered anew, up to `most` samples each from the one that is number `begin` there."""
+        first, count = self.packed_info[rays].unbind(1)
+        count = (count - begin).clamp(0, most)
+        packed = torch.stack([count.cumsum(0) - count, count], dim=1)
+        owner = torch.repeat_interleave(torch.arange(len(rays), device=rays.device), count)
+        index = torch.arange(len(owner), device=rays.device) + (first + begin - packed[:, 0])[owner]
+        return Samples(owner, self.t_starts[index], self.t_ends[index], packed)
 
     def split(self, chunk: int) -> "Iterator[tuple[int, Samples]]":
         """Cut between rays into parts of about `chunk` samples: (index of the part's first ray, part)."""

@@ -18,6 +18,10 @@ from sinefield.render.spaces import ForwardFrame, contract, from_ndc, points_to_
 from sinefield.render.volume import Pixels, composite
 
 MAX_LOG_DENSITY = 12.0
+FAINT = 1e-3
+"""Share of a ray's light behind which nothing is looked at: a quarter of an 8-bit step."""
+STRETCH, LONGEST_STRETCH = 8, 16
+"""Samples of a ray that are looked at first, and that are looked at together later."""
 NEAR = 14
 """Place of the near plane's distance in `RadianceField.frame`."""
 
@@ -46,6 +50,8 @@ class RadianceField(Field):
     kind = "radiance"
     one_kernel = True
     """Whether samples become pixels as `render.ray_kernels` has it."""
+    by_stretches = True
+    """Whether a ray's samples can be shaded some at a time."""
 
     background: Tensor
     frame: Tensor
@@ -237,9 +243,7 @@ class RadianceField(Field):
         while start < len(rays_o):
             o, d = rays_o[start : start + max_samples], rays_d[start : start + max_samples]
             samples = self.sampling(o, d, max_samples=max_samples)
-            for first, part in samples.split(chunk):
-                last = first + part.n_rays
-                parts.append(self.shade(o[first:last], d[first:last], part))
+            parts.append((self._until_opaque if self.by_stretches else self._shaded)(o, d, samples, chunk))
             start += samples.n_rays
         if not parts:
             return Pixels(rays_o.new_zeros(0, 3), rays_o.new_zeros(0), rays_o.new_zeros(0))
@@ -250,6 +254,27 @@ class RadianceField(Field):
             seen = from_ndc(start + mean[:, None] * slope, self.camera).float()
             pixels = pixels._replace(depths=(seen - rays_o).norm(dim=1) * pixels.opacities)
         return pixels
+
+    def _shaded(self, rays_o: Tensor, rays_d: Tensor, samples: Samples, chunk: int) -> Pixels:
+        """`shade`, about `chunk` samples at a time."""
+        parts = []
+        for first, part in samples.split(chunk):
+            rays = slice(first, first + part.n_rays)
+            parts.append(self.shade(rays_o[rays], rays_d[rays], part))
+        return Pixels(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+    def _until_opaque(self, rays_o: Tensor, rays_d: Tensor, samples: Samples, chunk: int) -> Pixels:
+        """`_shaded` from front to back, a stretch after the other, of the rays that have light left."""
+        n, count, begin, length = samples.n_rays, samples.packed_info[:, 1], 0, STRETCH
+        seen = rays_o.new_zeros(n, 5)  # colours, opacity, depth
+        rays = count.nonzero()[:, 0]
+        while len(rays):
+            part = self._shaded(rays_o[rays], rays_d[rays], samples.stretch(rays, begin, length), chunk)
+            left = 1 - seen[rays, 3:4]
+            seen[rays] += left * torch.cat([part.colours, part.opacities[:, None], part.depths[:, None]], dim=1)
+            begin, length = begin + length, min(2 * length, LONGEST_STRETCH)
+            rays = rays[(seen[rays, 3] < 1 - FAINT) & (count[rays] > begin)]
+        return Pixels(seen[:, :3], seen[:, 3], seen[:, 4])
 
     def _optical_depth(self, x: Tensor) -> Tensor:
         """Of one sample at points of the grid; samples at the larger boxes are taken to be as much longer."""

@@ -32,7 +32,7 @@ class SurfaceField(RadianceField):
         beta: β now; the config's, except while training narrows it.
     """
 
-    one_kernel = False
+    one_kernel = by_stretches = False
 
     def __init__(self, config: RadianceFieldConfig, aabb: Float[Tensor, "6"]) -> None:
         super().__init__(config, aabb)

@@ -11,9 +11,10 @@ from sinefield.data.photographs.capture_settings import capture_settings
 from sinefield.data.photographs.colmap import find_models
 from sinefield.data.photographs.dtu import find_cameras
 from sinefield.data.photographs.frames import FRAMES, extract_frames
+from sinefield.data.photographs.image_files import read_header
 from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.poses import Search, find_poses
-from sinefield.data.photographs.transforms import has_transforms
+from sinefield.data.photographs.transforms import Listing, has_transforms
 from sinefield.errors import SinefieldError
 from sinefield.export.flight import Flight
 from sinefield.export.mesh import export_mesh
@@ -29,7 +30,7 @@ NOTE = "capture.json"
 LEFT = ("frames", "photographs", "poses.json", "run", "video.mp4", "mesh.glb", "report.html")
 POSE_FILES = (".json", ".npy", ".npz", ".bin", ".txt")
 # Of the video and the mesh; `sinefield video` and `sinefield mesh` make finer ones.
-FRAMES_SHOWN, WIDTH, RESOLUTION = 30, 200, 192
+FRAMES_SHOWN, LONGER_SIDE, RESOLUTION = 30, 240, 192
 MAX_NOTE = 16 << 20
 Say = Callable[[str], None]
 
@@ -85,11 +86,12 @@ def capture(
     report, trained = _train(config, run, anew, done)
     files, left_out = {"run": str(run)}, {}
     path = "spiral" if config.field.space == "ndc" else "ellipse"
-    flight = Flight(path=path, frames=FRAMES_SHOWN, fps=10, size=(WIDTH, None))
+    listing = read_placed(data, downscale=config.data.downscale)
+    flight = Flight(path=path, frames=FRAMES_SHOWN, fps=10, size=_size(listing))
     makers: list[tuple[str, str, Callable[[Path], Any]]] = [
         ("video", "video.mp4", lambda target: export_video(run, target, flight, overwrite=True)),
         ("mesh", "mesh.glb", lambda target: export_mesh(run, target, resolution=RESOLUTION, overwrite=True)),
-        ("report", "report.html", lambda target: write_report(run, target, overwrite=True)),
+        ("report", "report.html", lambda target: write_report(run, target, True, video=files.get("video"))),
     ]
     for step, name, make in makers:
         target = out / name
@@ -100,7 +102,7 @@ def capture(
                 left_out[step] = str(error)
                 continue
         files[step] = str(target)
-    box = config.data.aabb or read_placed(data, downscale=config.data.downscale).aabb
+    box = config.data.aabb or listing.aabb
     return {
         **report,
         "images": posed["images"],
@@ -113,6 +115,12 @@ def capture(
         "left_out": left_out,
         "minutes": round((time.perf_counter() - begin) / 60, 2),
     }
+
+
+def _size(listing: Listing) -> tuple[int | None, int | None]:
+    """Of the video: its longer side is known, upright or not."""
+    (width, height), _ = read_header(next(frame for split in listing.frames.values() for frame in split))
+    return (LONGER_SIDE, None) if width >= height else (None, LONGER_SIDE)
 
 
 def _claim(source: Path, out: Path, overwrite: bool) -> None:

@@ -36,6 +36,7 @@ MESH_RESOLUTION = 128
 MAX_VERTICES = 65_535
 """Faces are written as 16-bit indices; and with as many vertices a mesh takes 2 MB of the page."""
 FRAMES, FPS, VIDEO_WIDTH = 48, 16, 200
+MAX_VIDEO = 64 << 20
 MAX_PICTURES = 6
 MAX_PNG = 256 << 20
 MAX_PICTURE, PICTURE_WIDTH = 400_000, 1200
@@ -43,7 +44,11 @@ MAX_PICTURE, PICTURE_WIDTH = 400_000, 1200
 
 
 def write_report(
-    run: str | Path, out: str | Path | None = None, overwrite: bool = False, adapters: Sequence[str | Path] = ()
+    run: str | Path,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    adapters: Sequence[str | Path] = (),
+    video: str | Path | None = None,
 ) -> dict[str, Any]:
     """Write the page of a run folder or a `.sine` file, atomically.
 
@@ -54,6 +59,7 @@ def write_report(
         out: an .html file; when None report.html in the run's folder, the `.sine` file's name with .html, or NAME.html
             in the current folder for `example:NAME`.
         adapters: edits of the run's field: the page is then of the edited field, and beside the last of them.
+        video: an .mp4 of the field that is there already, in place of one turn around it.
 
     Returns:
         run, out, kind, bytes, vertices of the mesh, left_out (lines), seconds.
@@ -68,7 +74,7 @@ def write_report(
     facts, _ = describe(run)
     left_out: list[str] = []
     body, settings = _training_parts(run, adapters, field, facts, left_out)
-    shown, vertices = _field_parts(run, adapters, field, left_out)
+    shown, vertices = _field_parts(run, adapters, field, left_out, video)
     end = _closing_parts(facts, "Sizes of the base" if adapters else "Sizes", settings, left_out)
     title = " + ".join(Path(path).resolve().name for path in (run, *adapters))
     summary = f"base: {_summary(facts)}" if adapters else _summary(facts)
@@ -112,7 +118,7 @@ def _training_parts(
 
 
 def _field_parts(
-    run: str | Path, adapters: Sequence[str | Path], field: Any, left_out: list[str]
+    run: str | Path, adapters: Sequence[str | Path], field: Any, left_out: list[str], video: str | Path | None
 ) -> tuple[list[str], int]:
     """What the field shows of itself, and the vertices of its mesh: 0 where there is none."""
     shows = kind_of(field).shows
@@ -121,7 +127,8 @@ def _field_parts(
     if shows is None:
         return [], 0
     shown, vertices = _mesh_part(field, left_out)
-    return [*shown, *_video_part(run, left_out, adapters)], vertices
+    turning = _video_part(run, left_out, adapters) if video is None else _given_video(Path(video))
+    return [*shown, *turning], vertices
 
 
 def _closing_parts(facts: dict[str, Any], sizes: str, settings: str, left_out: list[str]) -> list[str]:
@@ -340,6 +347,11 @@ def mesh_data(
         "faces": packed(faces, "<u2"),
         "colours": None if colours is None else packed(colours, "u1"),
     }
+
+
+def _given_video(video: Path) -> list[str]:
+    uri = data_uri(read_bytes(video, MAX_VIDEO, "video"), "video/mp4")
+    return ["<h2>Video</h2>", f'<video autoplay loop muted playsinline controls src="{uri}"></video>']
 
 
 def _video_part(run: str | Path, left_out: list[str], adapters: Sequence[str | Path] = ()) -> list[str]:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from test_golden import FIELDS, FILES, differ, unlike
 
+from sinefield.adapters import deltas as adapter_deltas
 from sinefield.adapters import fields as adapter_fields
-from sinefield.adapters import layers as adapter_layers
 from sinefield.compress import container, tensors
 from sinefield.data.surfaces.placement import Normalisation
 from sinefield.fields.image import field as image
@@ -269,7 +269,7 @@ def bias_alone(patch):
 
 
 def plain_rows(patch):
-    around(patch, adapter_layers, "effective", lambda plain, m, s, magnitude, *rest: plain(m, s, None, *rest))
+    around(patch, adapter_deltas, "_ratio", lambda plain, magnitude, length: torch.ones_like(length))
 
 
 def conjugate(patch):
@@ -358,7 +358,7 @@ CHANGES = {
     ),
     "offsets": (offsets_down, ["adapter_kmeans.sine", "adapter_uniform.sine"]),
     "scale of an adapter": (
-        scaled(adapter_layers.AdapterSpec, "scale", 1.001),
+        scaled(adapter_deltas.AdapterSpec, "scale", 1.001),
         ["adapter_kmeans.sine", "adapter.safetensors", "edit_of_shape.sine", "edit_of_image.sine"],
     ),
     "lengths of rows": (plain_rows, ["adapter_kmeans.sine", "adapter.safetensors"]),

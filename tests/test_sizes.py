@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sinefield.cameras.orbits import MAX_SIDE, Orbit
+from sinefield.compress import entropy
 from sinefield.compress.entropy import Decoder, frequencies
 from sinefield.compress.grid import check_work, decode_grid
 from sinefield.compress.tensors import check_levels
@@ -83,7 +84,7 @@ def test_tables_are_bounded_by_the_file():
 
 
 def test_the_largest_table_takes_little_memory():
-    frequencies.cache_clear()
+    entropy._large.cache_clear()
     tracemalloc.start()
     for centre in range(8):
         frequencies(1 << 16, centre, 127, 255)

@@ -9,7 +9,7 @@ from sinefield.plain.distance import TrueDistance, checked_points
 
 
 class MeshDistance(TrueDistance):
-    """`TrueDistance` of a mesh, exact: nothing is extracted.
+    """`TrueDistance` of a mesh, exact: nothing is extracted. On the mesh itself gradients are the faces' normals.
 
     Args:
         mesh: closed, in input coordinates.
@@ -23,15 +23,13 @@ class MeshDistance(TrueDistance):
     def capped(self) -> bool:
         return False
 
-    def sdf(
-        self, points: Float[np.ndarray, "n 3"], gradient: bool = False
-    ) -> Float[np.ndarray, "n"] | tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 3"]]:
-        """See `TrueDistance.sdf`. On the mesh itself the gradient is the nearest face's normal."""
-        distances, directions = self._signed(checked_points(points))
-        return (distances, directions) if gradient else distances
-
     def inside(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n"]:
         return winding_number(self.mesh, checked_points(points)) > 0.5
+
+    def _answer(self, points: np.ndarray, distances: np.ndarray, directions: np.ndarray | None) -> None:
+        distances[:], ways = self._signed(points)
+        if directions is not None:
+            directions[:] = ways
 
     def _signed(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not len(points):

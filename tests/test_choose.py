@@ -302,8 +302,8 @@ def try_true_distance(run, dtype, device, generator):
     assert not left[((points > truth.low) & (points < truth.high)).all(axis=1)].any()
     definition = truth.sdf(points[left == 0], gradient=True)
     # A walk may end elsewhere than at the nearest place, halfway between two of them.
-    same = (ways[left == 0] * definition[1]).sum(axis=1) > 0.99
-    assert same.mean() > 0.97
+    same = (ways[left == 0] * definition[1]).sum(axis=1) > 0.99999
+    assert same.mean() > 0.9
     ours = [torch.from_numpy(x[left == 0][same]) for x in (values, ways)]
     return ours, [torch.from_numpy(x[same]) for x in definition]
 

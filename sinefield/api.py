@@ -365,6 +365,7 @@ def fit(
     scene: str | Path | None = None,
     out: str | Path | None = None,
     seed: int = 0,
+    max_bytes: int | None = None,
     **settings: Any,
 ) -> Field:
     """Fit a field to data, with a progress bar; see `learning.fit.prepared` for what is taken.
@@ -375,6 +376,8 @@ def fit(
         seconds, steps: how long to train; the kind's usual time with neither. Steps repeat on as many threads.
         scene: a scene file whose settings count in place of the usual ones.
         out: a run folder to train into; a temporary one, kept as long as the field is, when None.
+        max_bytes: choose the network for a file of so many bytes, and give what that file holds: the packed field,
+            or of a closed mesh an optimised mesh where that is better. With `out` it is beside the run, as OUT.sine.
         settings: any setting of a scene file by its name, as in `width=64`, or `"field.width"` in a dictionary.
 
     Returns:
@@ -396,4 +399,6 @@ def fit(
     given = {**settings, "seed": seed}
     given |= {"training.seconds": seconds} if seconds is not None else {}
     given |= {"training.steps": steps} if steps is not None else {}
+    if max_bytes is not None:
+        return Field(fitted(data, folder, scene, given, max_bytes).with_name(folder.name + ".sine"), home=home)
     return Field(fitted(data, folder, scene, given), home=home)

@@ -187,6 +187,14 @@ def test_a_ball_is_packed_and_answers(packed, tmp_path, capsys):
     assert len(trimesh.load_mesh(tmp_path / "ball.ply").faces) == report["faces"]
 
 
+@pytest.mark.slow
+def test_a_packed_ball_is_seen(packed):
+    """From its usual place a ball covers a disc, whose share of the picture its distance says."""
+    picture = sf.load(packed[1]).render(width=24)
+    assert picture.shape == (24, 24, 4) and 0.2 < (picture[..., 3] > 127).mean() < 0.8
+    assert picture[12, 12, 3] == 255 and picture[0, 0, 3] == 0
+
+
 def test_optimising_halves_what_is_wrong():
     truth = load_like(ball(4))
     target = Target(truth, nodes=48)

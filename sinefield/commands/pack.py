@@ -48,12 +48,21 @@ def run(options: argparse.Namespace) -> Answer:
         report = pack_parts(options.run, options.out, **given)
         smaller = report["float_bytes"] / report["bytes"]
         return report, f"{parts_text(report)}\n{options.out}: {report['bytes']:,} bytes, {smaller:.1f} times smaller"
-    report = pack(options.run, options.out, **given)
+    if options.max_bytes is not None and options.bits is None and options.min_quality is None:
+        from sinefield.learning.budget import pack_to_size
+
+        del given["bits"], given["min_quality"]
+        report = pack_to_size(options.run, options.out, **given)
+    else:
+        report = pack(options.run, options.out, **given)
     name = next(score for score in SCORES if score + "_before" in report)
-    return report, (
+    text = (
         f"{options.out}: {report['bytes']:,} bytes, {report['float_bytes'] / report['bytes']:.1f} times smaller; "
         f"{name} {report[name + '_before']:.4g} before, {report[name]:.4g} after, {report['seconds']:.0f} s"
     )
+    if "narrower" in report:
+        text += f"\nnote: the run's network is too large for so few bytes; one of {report['narrower']:,} was trained"
+    return report, text
 
 
 def is_mesh(path: str) -> bool:

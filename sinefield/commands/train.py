@@ -3,11 +3,14 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from sinefield.commands.arguments import add_out, add_seed, parts_text, scene_settings
+from sinefield.commands.arguments import add_out, add_seed, parts_text, scene_settings, whole
 from sinefield.commands.command import Answer, Command
 from sinefield.commands.scores import summary
+from sinefield.errors import SinefieldError
 
 NOTES = """
 
@@ -32,6 +35,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full-scores", action="store_true", help=help_)
     help_ = "fit each named part of a mesh, or each of its pieces, as a field of its own, all in one folder"
     parser.add_argument("--split", action="store_true", help=help_)
+    help_ = (
+        "choose the network for a file of so many bytes and write it beside the run, as OUT.sine; or a mesh, if better"
+    )
+    parser.add_argument("--max-bytes", type=whole, help=help_)
     parser.add_argument("--resume", action="store_true", help="go on from the run's saved state")
 
 
@@ -49,6 +56,8 @@ def run(options: argparse.Namespace) -> Answer:
         print(f"{options.scene}: trained as kind {config.kind}, with the settings usual for it", file=sys.stderr)
     out = options.out or str(Path("runs") / Path(locate(options.scene)).resolve().stem)
     fit = train
+    if options.max_bytes is not None:
+        fit = _to_size(options, settings)
     if options.split:
         from sinefield.learning.split import train_parts
 
@@ -57,12 +66,39 @@ def run(options: argparse.Namespace) -> Answer:
         report = fit(config, out, options.resume, options.overwrite, options.full_scores)
     except Interrupted as error:
         command = resume_command(options.scene, out, settings) + " --split" * options.split
+        command += f" --max-bytes {options.max_bytes}" * (options.max_bytes is not None)
         print(f"sinefield: {error}: the state is saved; resume with: {command}", file=sys.stderr)
         sys.stdout.flush()
         raise SystemExit(128 + error.signum) from None
     if options.split:
         return report, f"{parts_text(report)}\n{out}: parts.json and a run of each part"
-    return report, f"{summary(report)}\n{out}: config, field, scores and pictures"
+    text = f"{summary(report)}\n{out}: config, field, scores and pictures"
+    return report, f"{text}\n{packed_text(report['packed'])}" if "packed" in report else text
+
+
+def _to_size(options: argparse.Namespace, settings: dict[str, str]) -> Callable[..., Any]:
+    """`train` for a number of bytes."""
+    from sinefield.learning.budget import CHOSEN, train_to_size
+
+    if options.split:
+        raise SinefieldError("--max-bytes and --split exclude each other; pack the folder of parts afterwards")
+    given = next((name for name in CHOSEN if f"field.{name}" in settings), None)
+
+    def fit(config: Any, out: str, *rest: Any) -> dict[str, Any]:
+        return train_to_size(config, out, options.max_bytes, given, *rest)
+
+    return fit
+
+
+def packed_text(packed: dict[str, Any]) -> str:
+    """A line on the file of so many bytes, and what it was chosen over."""
+    from sinefield.metrics import SCORES
+
+    score = next(name for name in SCORES if name in packed)
+    text = f"{packed['file']}: {packed['kind']}, {packed['bytes']:,} bytes, {score} {packed[score]:.4g}"
+    if other := packed.get("instead"):
+        text += f"; a {other['kind']} of {other['bytes']:,} bytes would have {other[score]:.4g}"
+    return text
 
 
 def is_scene(path: str) -> bool:

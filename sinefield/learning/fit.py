@@ -10,6 +10,7 @@ import numpy as np
 from sinefield.config import FAMILIES, FOLDERS, KINDS, Config, locate, make_config
 from sinefield.data.surfaces.mesh_files import EXTENSIONS as MESHES
 from sinefield.errors import SinefieldError
+from sinefield.learning.budget import CHOSEN, train_to_size
 from sinefield.learning.loop import Interrupted
 from sinefield.learning.train import train
 from sinefield.pictures import save_png
@@ -33,13 +34,16 @@ class Given(NamedTuple):
     settings: dict[str, Any]
 
 
-def fitted(data: Any, folder: Path, scene: str | Path | None, settings: dict[str, Any]) -> Path:
+def fitted(
+    data: Any, folder: Path, scene: str | Path | None, settings: dict[str, Any], max_bytes: int | None = None
+) -> Path:
     """Train a field into a run folder; returns the folder.
 
     Arguments:
         data: see `sinefield.fit`.
         scene: a scene file whose settings count in place of the usual ones.
         settings: by bare or dotted name.
+        max_bytes: see `learning.budget.train_to_size`.
 
     Raises:
         SinefieldError: unknown data or settings; see `learning.train.train`.
@@ -49,7 +53,11 @@ def fitted(data: Any, folder: Path, scene: str | Path | None, settings: dict[str
     given = given_data(data, keep)
     try:
         config = _config(given, scene, settings)
-        train(config, folder)
+        if max_bytes is None:
+            train(config, folder)
+        else:
+            chosen = next((name for name in CHOSEN if {name, f"field.{name}"} & settings.keys()), None)
+            train_to_size(config, folder, max_bytes, chosen)
         config = Run(folder).config()  # as the data have settled it
         moved = Path(given.path)
         if moved.parent == keep:

@@ -23,9 +23,9 @@ OPTIONS = ["--threads", "1", "--json", *(f"--{name}={value}" for name, value in 
 def quick(monkeypatch):
     """A short video and a coarse mesh; the page, which has tests of its own, is a stand-in."""
     monkeypatch.setattr(module, "FRAMES_SHOWN", 2)
-    monkeypatch.setattr(module, "WIDTH", 32)
+    monkeypatch.setattr(module, "LONGER_SIDE", 32)
     monkeypatch.setattr(module, "RESOLUTION", 16)
-    monkeypatch.setattr(module, "write_report", lambda run, out, overwrite: out.write_text("a page"))
+    monkeypatch.setattr(module, "write_report", lambda run, out, overwrite, video: out.write_text("a page"))
 
 
 @pytest.mark.slow

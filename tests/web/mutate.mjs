@@ -34,6 +34,7 @@ const mutated = (bytes) => {
 const rested = process.memoryUsage().rss;
 const found = { read: 0, refused: 0, crashed: [], slowest: 0 };
 for (let i = 0; i < Number(count); i++) {
+  gc(); // what files before left is not this one's
   const bytes = mutated(originals[i % originals.length]), begin = process.cpuUsage();
   try {
     const packed = decode(bytes);

@@ -37,6 +37,7 @@ MAX_VERTICES = 65_535
 """Faces are written as 16-bit indices; and with as many vertices a mesh takes 2 MB of the page."""
 FRAMES, FPS, VIDEO_WIDTH = 48, 16, 200
 MAX_VIDEO = 64 << 20
+"""Bytes of a video that goes into the page."""
 MAX_PICTURES = 6
 MAX_PNG = 256 << 20
 MAX_PICTURE, PICTURE_WIDTH = 400_000, 1200
@@ -65,7 +66,8 @@ def write_report(
         run, out, kind, bytes, vertices of the mesh, left_out (lines), seconds.
 
     Raises:
-        SinefieldError: see `load_field`; `out` is no .html or exists already; a damaged report.json.
+        SinefieldError: see `load_field`; `out` is no .html or exists already; a damaged report.json; `video` is
+            missing, empty or larger than 64 MiB.
     """
     out = _page_path(run, out, adapters)
     begin = time.perf_counter()

@@ -28,9 +28,9 @@ from sinefield.tensor_files import load_tensors, save_tensors
 LOOK_EVERY = 32
 """Steps on CUDA between two looks at the losses: a look waits for the device."""
 SCORING = 0.1
-"""Share of the time that quick scores may take: where one is slow they come less often,"""
+"""Time of a quick score over the training time before the next one, at most. Slow scores come less often."""
 RAREST = 10
-"""but no more rarely than this many times `score_seconds`."""
+"""Most times `score_seconds` that lie between two quick scores, however slow they are."""
 
 
 class NotFinite(SinefieldError):

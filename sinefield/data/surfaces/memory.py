@@ -12,8 +12,10 @@ TAKEN = {"ply": 32, "stl": 16, "obj": 40, "off": 16, "glb": 36, "gltf": 36, "3mf
 """Bytes of memory for each byte of an unpacked file, about: the peak of `load_surface` of a closed mesh of a million
 faces, rounded up. What is packed within the file (Draco, zips) may take more."""
 CLOUDS = {"npy": 100, "npz": 100, "laz": 200}
-"""The same of half a million points without normals."""
+"""The same of clouds, reckoned and not measured: points without normals take about 1.2 kB each, as measured of half a
+million in an .xyz file, and a point takes 12 bytes of these files or 6 to 8 packed ones."""
 OTHERS = 50
+"""Of all other clouds; measured of .xyz, 46."""
 
 
 def state_memory(source: Source, kind: str) -> None:

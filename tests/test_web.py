@@ -27,7 +27,7 @@ SLACK = {"density": 1e-3, "sdf": 1e-4, "colour": 1e-4}
 
 def node(script, *arguments, told=None):
     done = subprocess.run(
-        [NODE, "--expose-gc", HERE / script, *map(str, arguments)],
+        [NODE, HERE / script, *map(str, arguments)],
         input=told,
         capture_output=True,
         text=True,
@@ -144,7 +144,7 @@ def test_pictures_and_depths_are_pythons(answers, name):
 
 @pytest.mark.slow
 def test_mutated_files_are_read_or_refused():
-    """10,000 of them: one clean line, at most a second of processor time each, and little memory."""
+    """10,000 of them: one clean line, at most a second of processor time and 256 MiB each."""
     files = [
         *(FOLDER / name for name in PACKED),
         *sorted((Path(sinefield.__file__).parent / "example_fields").glob("*.sine")),
@@ -152,4 +152,4 @@ def test_mutated_files_are_read_or_refused():
     found = json.loads(node("mutate.mjs", WEB / "src", 10_000, 7, *files))
     assert found["crashed"] == []
     assert found["read"] > 100 and found["refused"] > 5_000
-    assert found["slowest"] < 1.0 and found["grown"] < 384 << 20, found  # 256 is aimed at; 341 was measured
+    assert found["slowest"] < 1.0 and found["grown"] < 256 << 20, found

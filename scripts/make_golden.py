@@ -29,7 +29,11 @@ from small import write_photographs
 from sinefield.adapters import AdapterSpec, save_adapter
 from sinefield.adapters.attach import attach_each
 from sinefield.commands.cli import main
+from sinefield.compress.container import encode
 from sinefield.config import portable
+from sinefield.fields.mesh.field import MeshField
+from sinefield.meshing.optimised import LatticeMesh
+from sinefield.store.sine_files import to_packed
 from sinefield.strict import dump_yaml
 from sinefield.tensor_files import load_tensors, save_tensors
 
@@ -255,6 +259,16 @@ class Maker:
             if not out.exists():
                 self.command("adapter", "pack", floats, out, "--bits", "4", "--quantiser", quantiser)
 
+    def mesh(self) -> None:
+        """A ball with a corner drawn out, on a lattice."""
+        out = self.out / "mesh.sine"
+        if not out.exists():
+            ball = trimesh.creation.icosphere(2)
+            nodes = np.round((ball.vertices + 1) * 100).astype(np.int64)
+            nodes[0] *= 2
+            field = MeshField.of(LatticeMesh(nodes, np.asarray(ball.faces), -np.ones(3), 0.01))
+            out.write_bytes(encode(to_packed(field, {}, {})))
+
     def describe(self) -> None:
         """Add to expected.json whatever it does not have."""
         path = self.out / "expected.json"
@@ -306,6 +320,7 @@ def run() -> None:
         maker.fields()
         maker.edits()
         maker.adapters()
+        maker.mesh()
         maker.describe()
 
 

@@ -124,6 +124,8 @@ def _content(field: nn.Module) -> dict[str, Any]:
     for name in ("aabb", "background", "view", "frame", "size"):
         if hasattr(field, name):
             found["place"][name] = getattr(field, name).tolist()
+    if field.kind == "mesh":
+        found["tensors"] = _tensors({"nodes": field.nodes, "faces": field.faces})
     if field.kind == "radiance":
         found["cells"] = cells_of(field.grid.binaries.numpy())
     return found
@@ -160,7 +162,7 @@ def _answers(field: nn.Module, ask: dict[str, Any]) -> dict[str, Any]:
         cloud = np.array(ask["cloud"])
         shape = field.shape_of(cloud)
         return {"values": _values({"shape": shape.evaluate(_within(unit, shape.aabb, 1.2))})}
-    if field.kind == "shape":
+    if field.kind in ("shape", "mesh"):
         return {"values": _values({"shape": field.evaluate(_within(unit, field.aabb, 1.3))})}
     return _radiance(field, unit, torch.tensor(ask["directions"]), ask["eyes"])
 

@@ -8,26 +8,20 @@ from functools import cache, partial
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
-import trimesh
 from hostile_format import Format, folder_of, words_of
 from torch import nn
 
 from sinefield.adapters import AdapterSpec, attach, save_adapter
 from sinefield.adapters.file import load_adapter
-from sinefield.compress.container import encode
 from sinefield.config import load_config, make_config
 from sinefield.errors import SinefieldError
 from sinefield.export.info import describe
 from sinefield.fields.image.field import ImageField
-from sinefield.fields.mesh.field import MeshField
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.shape.field import ShapeField
-from sinefield.meshing.optimised import LatticeMesh
 from sinefield.store.fields import load_field, load_state_field, save_field
 from sinefield.store.run import Run
-from sinefield.store.sine_files import to_packed
 from sinefield.tensor_files import save_tensors
 
 SCENES = [
@@ -170,16 +164,10 @@ HEAD = 9
 def sine() -> Format:
     """Packed fields, edits and adapters whose checksum is sound whatever they hold."""
     examples = [{"a.sine": file.read_bytes()} for file in sorted(GOLDEN.glob("*.sine"))]
-    examples += [{"a.sine": _packed_mesh()}] * 4
+    examples += [{"a.sine": (GOLDEN / "mesh.sine").read_bytes()}] * 4  # of which there is but one
     return Format(
         "sine", examples, ["a.sine"], read_sine, words_of("kind width depth rank"), mend=_sealed, prepare=sound_ones
     )
-
-
-def _packed_mesh() -> bytes:
-    ball = trimesh.creation.icosphere(2)
-    nodes = np.round((ball.vertices + 1) * 100).astype(np.int64)
-    return encode(to_packed(MeshField.of(LatticeMesh(nodes, np.asarray(ball.faces), -np.ones(3), 0.01)), {}, {}))
 
 
 def sound_ones() -> None:

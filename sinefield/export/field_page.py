@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import hashlib
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -14,6 +13,7 @@ from sinefield.compress.container import MAX_FILE, encode
 from sinefield.compress.quantize import Quantiser, Uniform
 from sinefield.errors import SinefieldError
 from sinefield.example_files import EXAMPLE, file_of, is_sine
+from sinefield.export.page import allowed_hash, document
 from sinefield.fields.base import Field
 from sinefield.files import check_output, read_bytes, write_bytes
 from sinefield.store.fields import load_field
@@ -115,34 +115,18 @@ def _document(title: str, contents: Sequence[bytes], script: str) -> str:
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_hash(script)} 'wasm-unsafe-eval'",
-            f"style-src {_hash(STYLE)}",
+            f"script-src {allowed_hash(script)} 'wasm-unsafe-eval'",
+            f"style-src {allowed_hash(STYLE)}",
             "img-src data: blob:",
         )
     )
     fields = [f'<script type="text/plain" class="field">{base64.b64encode(c).decode()}</script>' for c in contents]
-    lines = [
-        "<!DOCTYPE html>",
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>",
-        f"<style>{STYLE}</style>",
-        "</head>",
-        "<body>",
+    body = [
         f'<sine-field camera-controls alt="{escape(title)}: drag or use the arrow keys to turn, + and - to zoom">'
         "</sine-field>",
         '<button hidden title="full screen (f)" aria-label="full screen"></button>',
         "<noscript>This page draws a neural field by a script, and scripts are switched off.</noscript>",
         *fields,
         f"<script>{script}</script>",
-        "</body>",
-        "</html>",
     ]
-    return "\n".join(lines) + "\n"
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return document(title, policy, STYLE, body)

@@ -24,8 +24,14 @@ def page(title: str, body: Sequence[str], viewer: bool) -> str:
     """
     style = files("sinefield.export").joinpath("page.css").read_text(encoding="utf-8")
     script = "\n" + files("sinefield.export").joinpath("viewer.js").read_text(encoding="utf-8")
-    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" if viewer else "'none'"
+    allowed = allowed_hash(script) if viewer else "'none'"
     policy = f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+    scripts = [f"<script>{script}</script>"] if viewer else []
+    return document(title, policy, f"\n{style}", [*body, *scripts])
+
+
+def document(title: str, policy: str, style: str, body: Sequence[str]) -> str:
+    """A whole document: its title, which is escaped here, its Content-Security-Policy, its style and its lines."""
     head = [
         "<!DOCTYPE html>",
         '<html lang="en">',
@@ -34,12 +40,16 @@ def page(title: str, body: Sequence[str], viewer: bool) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title>",
-        f"<style>\n{style}</style>",
+        f"<style>{style}</style>",
         "</head>",
         "<body>",
     ]
-    scripts = [f"<script>{script}</script>"] if viewer else []
-    return "\n".join([*head, *body, *scripts, "</body>", "</html>", ""])
+    return "\n".join([*head, *body, "</body>", "</html>", ""])
+
+
+def allowed_hash(text: str) -> str:
+    """A script or style as a Content-Security-Policy allows it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def data_uri(content: bytes, kind: str) -> str:

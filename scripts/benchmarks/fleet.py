@@ -3,6 +3,7 @@
     python scripts/benchmarks/fleet.py --json [--items 300] [--cores 2] [--max-bytes 2048] [--seed 0]
     python scripts/benchmarks/fleet.py --json --cpu --items 40      # one process, CPU seconds: on a busy machine
     python scripts/benchmarks/fleet.py --json --empty 100000        # Ray's part: items that do nothing
+    python scripts/benchmarks/fleet.py --json --empty 100000 --here # the driver's own part: without Ray
 
 Items are equally many shapes of the eight procedural families, and the closed meshes of the data folder. `per_hour` is
 by the clock, with the start of Ray and the loading of kernels; with --cpu it is 3,600 · cores / CPU seconds of an item,
@@ -17,11 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from sinefield.config import data_folder
 from sinefield.data.made.families import FAMILIES
-from sinefield.fleet.child import Apart
+from sinefield.fleet.child import Answer, Apart
 from sinefield.fleet.cluster import Cluster
 from sinefield.fleet.items import Item, find_items
 from sinefield.fleet.run import Plan, load_scene, prepare, run_fleet
@@ -42,14 +43,37 @@ def items_of(count: int, seed: int) -> list[Item]:
     return [*meshes, *find_items(f"family:all:{seed}-{seed + each - 1}")][:count]
 
 
-def on_ray(items: list[Item], plan: Plan, cores: int, out: str) -> dict[str, Any]:
-    """A fleet on this machine."""
+class Here:
+    """In place of a cluster: tasks are answered at once, by this process."""
+
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def cores(self) -> int:
+        return 2
+
+    def submit(self, requests: list[dict[str, Any]], memory: int, seconds: float) -> tuple[int, ...]:
+        self.sent = getattr(self, "sent", 0) + 1
+        return self.sent, len(requests)
+
+    def wait(self, pending: list[tuple[int, ...]], seconds: float) -> list[tuple[int, ...]]:
+        return pending[:]
+
+    def take(self, sent: tuple[int, ...]) -> list[Answer]:
+        return [({"status": "ok", "error": None, "seconds": 0.0, "scores": {"iou": 0.97}}, bytes(2048))] * sent[1]
+
+
+def on_ray(items: list[Item], plan: Plan, cores: int, out: str, here: bool = False) -> dict[str, Any]:
+    """A fleet on this machine; without Ray if `here`."""
     begin = time.perf_counter()
     store = FleetStore(out)
     prepare(items, plan, store)
-    with Cluster(cores=cores) as cluster:
+    with Here() if here else Cluster(cores=cores) as cluster:
         started, driver = time.perf_counter() - begin, time.process_time()
-        run_fleet(items, plan, store, cluster, "benchmark")
+        run_fleet(items, plan, store, cast("Cluster", cluster), "benchmark")
         driver = time.process_time() - driver
     store.close()
     clock = time.perf_counter() - begin
@@ -97,11 +121,11 @@ def figures(rows: list[dict[str, Any]], count: int) -> dict[str, Any]:
     }
 
 
-def empty(count: int, cores: int, out: str, chunk: int | None) -> dict[str, Any]:
+def empty(count: int, cores: int, out: str, chunk: int | None, here: bool) -> dict[str, Any]:
     """Items that do nothing: what sending, waiting and writing take."""
     plan = Plan({"kind": "shape", "training": {"steps": 1}}, do="nothing", chunk=chunk)
     items = [Item(f"item-{i:07d}", f"family:chair:{i}") for i in range(count)]
-    report = on_ray(items, plan, cores, out)
+    report = on_ray(items, plan, cores, out, here)
     return {**report, "milliseconds": round(1000 * report["seconds"] / count, 3), "chunk": chunk}
 
 
@@ -117,6 +141,7 @@ def main() -> None:
     parser.add_argument("--out", help="keep the fleet there")
     parser.add_argument("--cpu", action="store_true", help="no Ray: CPU seconds of one process")
     parser.add_argument("--empty", type=int, default=0, help="so many items that do nothing")
+    parser.add_argument("--here", action="store_true", help="with --empty: no Ray")
     parser.add_argument("--chunk", type=int, help="items of a task; by their time without")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -125,7 +150,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = options.out or f"{folder}/fleet"
         if options.empty:
-            report = empty(options.empty, options.cores, out, options.chunk)
+            report = empty(options.empty, options.cores, out, options.chunk, options.here)
         elif options.cpu:
             report = by_cpu(items_of(options.items, options.seed), plan, options.cores)
         else:

@@ -64,7 +64,7 @@ class Cluster:
     def __init__(self, address: str | None = None, cores: int | None = None, gpu: float = 0.0) -> None:
         self.ray = _ray()
         self.gpu, self.looked, self.known = gpu, -1.0, 0
-        given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
         if address is None:
             given |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE}
         else:
@@ -74,7 +74,8 @@ class Cluster:
             self.ray.init(**given)
         except Exception as error:  # Ray has many
             where = address or "this machine"
-            raise SinefieldError(f"{where}: Ray does not start ({_first(error)}); see ray status") from error
+            remedy = "is it too busy, or another Ray running? see ray status"
+            raise SinefieldError(f"{where}: Ray does not start ({_first(error)}); {remedy}") from error
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpu or None, "max_retries": AGAIN}
         self.task: Callable[..., Any] = self.ray.remote(**options)(do_items).remote
 

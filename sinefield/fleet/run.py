@@ -19,6 +19,7 @@ from sinefield.fleet.items import Item
 from sinefield.fleet.progress import Progress
 from sinefield.fleet.store import FleetStore, Result, row_of
 from sinefield.fleet.work import content_mark
+from sinefield.learning.budget import CHOSEN
 from sinefield.strict import load_yaml, set_dotted
 
 AHEAD = 2
@@ -39,7 +40,7 @@ class Plan:
         scene: a scene file's content, as plain data.
         max_bytes: of each file; 8 bits a number when None.
         packing: steps with rounded weights, in times of those of training.
-        resize: choose the network by the bytes.
+        resize: choose the network by the bytes, but for items that say themselves how large it is.
         memory: MiB that an item may take.
         timeout: seconds that it may last.
         retries: times that an item that failed is tried again.
@@ -81,7 +82,8 @@ class Plan:
         scene = with_settings(self.scene, item.overrides)
         if item.seed is not None:
             scene["seed"] = item.seed
-        packed = {"max_bytes": self.max_bytes, "packing": self.packing, "resize": self.resize}
+        resize = self.resize and not any(f"field.{name}" in item.overrides for name in CHOSEN)
+        packed = {"max_bytes": self.max_bytes, "packing": self.packing, "resize": resize}
         return {"do": self.do, "scene": scene, "path": item.path, **packed}
 
 

@@ -68,7 +68,7 @@ def add_data(parser: argparse.ArgumentParser, help: str) -> None:
 
 def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
     """--seed, as text: the scene file's reader checks it."""
-    parser.add_argument("--seed", help=f"random seed; same seed, steps and number of threads, same {what}")
+    parser.add_argument("--seed", help=f"random seed; same seed and steps, same {what}")
 
 
 def add_surface(parser: argparse.ArgumentParser, resolution: int, box: str, density: str = "") -> None:

@@ -366,6 +366,7 @@ def fit(
     out: str | Path | None = None,
     seed: int = 0,
     max_bytes: int | None = None,
+    preset: str | None = None,
     **settings: Any,
 ) -> Field:
     """Fit a field to data, with a progress bar; see `learning.fit.prepared` for what is taken.
@@ -378,6 +379,7 @@ def fit(
         out: a run folder to train into; a temporary one, kept as long as the field is, when None.
         max_bytes: choose the network for a file of so many bytes, and give what that file holds: the packed field,
             or of a closed mesh an optimised mesh where that is better. With `out` it is beside the run, as OUT.sine.
+        preset: "small", "balanced" or "best" settings for data of this kind and size, in place of the usual ones.
         settings: any setting of a scene file by its name, as in `width=64`, or `"field.width"` in a dictionary.
 
     Returns:
@@ -400,5 +402,7 @@ def fit(
     given |= {"training.seconds": seconds} if seconds is not None else {}
     given |= {"training.steps": steps} if steps is not None else {}
     if max_bytes is not None:
+        if preset is not None:
+            raise SinefieldError("max_bytes and preset both choose the network; leave out one of the two")
         return Field(fitted(data, folder, scene, given, max_bytes).with_name(folder.name + ".sine"), home=home)
-    return Field(fitted(data, folder, scene, given), home=home)
+    return Field(fitted(data, folder, scene, given, preset=preset), home=home)

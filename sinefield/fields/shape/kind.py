@@ -49,6 +49,12 @@ class ShapeKind(Kind):
     def of(self, settings: ShapeFieldConfig) -> Kind:
         return SHEET if settings.represents == "sheet" else self
 
+    presets = {  # noqa: RUF012
+        "small": {"field.width": 64, "field.rank": 8},
+        "balanced": {},
+        "best": {"field.width": 256, "field.rank": 32, "training.seconds": 180.0},
+    }
+
     def read(self, config: ShapeConfig) -> Surface:
         data = config.data
         return load_surface(data.path) if data.part is None else load_part(data.path, data.part)

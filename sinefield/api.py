@@ -122,7 +122,7 @@ class Field(Distances):
     def density(self, points: Any) -> Any:
         """Density of a radiance field at points (n, 3); (n,) per unit of length, 0 where its occupancy grid is empty.
 
-        In the spaces "ndc" and "contracted" a unit of length is that of the field's space (docs/captures.md).
+        In the spaces "ndc" and "contracted" a unit of length is that of the field's space (docs/your_photographs.md).
 
         Raises:
             SinefieldError: points of another shape or not finite; a field of another kind.
@@ -211,7 +211,7 @@ class Field(Distances):
         self, frames: int = 8, width: int | None = None, height: int | None = None, elevation: float | None = None
     ) -> Cameras:
         """Cameras of one turn around the field, for `render`; their places are less the field's offset, if it has one
-        (data far from the origin, docs/captures.md).
+        (data far from the origin, docs/your_photographs.md).
 
         Arguments:
             width, height: of the pictures in pixels; the field's own choice when None.
@@ -368,7 +368,7 @@ def fit(
     max_bytes: int | None = None,
     **settings: Any,
 ) -> Field:
-    """Fit a field to data, with a progress bar; see `learning.fit.prepared` for what is taken.
+    """Fit a field to data, with a progress bar.
 
     Arguments:
         data: the path of a mesh or point cloud, an image, or a folder of posed photographs; a `trimesh.Trimesh`;

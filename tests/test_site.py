@@ -52,6 +52,7 @@ def test_documents_that_the_code_names_exist():
 def test_every_page_has_a_place_in_the_navigation():
     named = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    pages -= {"fleets.md"}  # scripts/site/hooks.py gives it its place where it is
     assert named == {page for page in pages if not page.startswith("results/")} | {"results/README.md"}
 
 
@@ -64,6 +65,30 @@ def test_lists_begin_after_an_empty_line():
             first = re.match(r"(- |1\. )\S", line) and before.strip() and not re.match(r"\s*(- |\d+\. )|\s+\S", before)
             glued += [f"{page.name}: {line}"] if first else []
     assert not glued
+
+
+def figures(text):
+    """The numbers of a text as words without thousands' commas, and with the minus that all pages share."""
+    return set(re.findall(r"(?<![\w.])[−-]?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", text).replace("−", "-")))
+
+
+def test_figures_of_the_readme_stand_in_the_results_that_its_rows_link():
+    rows = re.findall(r"^\| \[[^\]]+\]\((docs/results/\w+\.md)\)[^|]*\|(.*)\|", (ROOT / "README.md").read_text(), re.M)
+    assert len(rows) > 8
+    for page, cells in rows:
+        known = figures((ROOT / page).read_text())
+        lost = {word for word in figures(cells) if len(word.strip("-")) > 2} - known - {"-" + word for word in known}
+        assert not {word for word in lost if word.strip("-") not in known}, (page, lost)
+
+
+def test_figures_of_the_method_stand_in_results():
+    """Every one with a decimal point, in one of the pages that the same section links."""
+    text = (ROOT / "docs" / "method.md").read_text()
+    for section in re.split(r"^## ", text, flags=re.M):
+        linked = re.findall(r"\((results/\w+\.md)\)", section)
+        known = set().union(*(figures((ROOT / "docs" / page).read_text()) for page in linked))
+        wanted = {word.strip("-") for word in figures(section) if "." in word}
+        assert wanted <= {word.strip("-") for word in known} | {"2403.19243"}, wanted - known
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,14 @@
 
 `<sine-field src="example:knot">` and `<sine-field src="gallery/x.sine">` get the file's bytes as a data address, as
 pages that are opened from disk may not fetch files. A link to a file outside docs/ becomes the name of that file: the
-site has no such page.
+site has no such page. Pages of results end with what scripts/results.py knows of them.
 """
 
 import base64
+import functools
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,14 @@ SCRIPT = "site/sinefield.js"
 FIELD = re.compile(r'(<sine-field\b[^>]*?\bsrc=")([^"]+)"')
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.M | re.S)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Give pages that may come with other parts of the package their place."""
+    if (ROOT / "docs" / "fleets.md").exists():
+        use: Any = next(part["Use it"] for part in config.nav or [] if "Use it" in part)
+        use.insert(6, {"Fleets": "fleets.md"})
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -37,7 +47,22 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     for fence in FENCE.finditer(markdown):
         parts += [prepared(markdown[end : fence.start()], folder), fence[0]]
         end = fence.end()
-    return "".join([*parts, prepared(markdown[end:], folder)])
+    return "".join([*parts, prepared(markdown[end:], folder), foot(page.file.src_uri)])
+
+
+@functools.cache
+def made() -> dict[str, Any]:
+    """What scripts/results.py knows of each page of results."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from results import FOLDER, states
+
+    return {(FOLDER.relative_to("docs") / f"{state.page}.md").as_posix(): state for state in states()}
+
+
+def foot(page: str) -> str:
+    """The last line of a page of results: how it is made, and whether the code has changed since."""
+    state = made().get(page)
+    return f"\n\n*`{state.command}`, commit {state.commit[:8]}: {state.text()}.*\n" if state else ""
 
 
 def prepared(text: str, folder: str) -> str:

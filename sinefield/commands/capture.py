@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="make a field, video, mesh and report of a video or of photographs",
+    help="make a field, a video, a mesh and a report from a video or photographs",
     example="sinefield capture video.mp4 --out runs/mine --seconds 300",
     arguments=arguments,
     run=run,

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="extract a mesh",
+    help="write the surface as a mesh file",
     example="sinefield mesh runs/armadillo armadillo.glb --resolution 256",
     arguments=arguments,
     run=run,

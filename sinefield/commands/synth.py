@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="render a posed data set from a mesh, or the demo's",
+    help="render posed photographs of a mesh, or of the demo's scene",
     example="sinefield synth runs/demo_data",
     arguments=arguments,
     run=run,

@@ -1,6 +1,6 @@
 """The gallery: twelve small fields of data that may be shown; docs/gallery/, docs/gallery.md and the README's row.
 
-    python scripts/gallery.py                 all of them: about ten minutes of one core
+    python scripts/gallery.py                 all of them: about five minutes of one core
     python scripts/gallery.py chair vase      some of them; the others stay as they are
     python scripts/gallery.py page            only write the page anew
 
@@ -24,7 +24,6 @@ from PIL import Image
 
 import sinefield as sf
 from sinefield.commands.cli import main as sinefield
-from sinefield.config import data_folder
 from sinefield.files import write_text
 from sinefield.machine import describe_machine
 
@@ -32,11 +31,10 @@ ROOT = Path(__file__).parents[1]
 OUT, WORK = ROOT / "docs" / "gallery", ROOT / "runs" / "gallery"
 STORE = OUT / "gallery.json"
 POSTER = 240  # pixels
-SHAPE = "--training.batch 8192 --data.points 200000"
-SMALL = f"{SHAPE} --field.width 48 --field.rank 8 --training.steps 800"
-LARGE = f"{SHAPE} --field.width 64 --field.rank 12 --training.steps 1500"
-LIGHT = "--field.width 48 --field.rank 12 --training.steps 500 --training.batch 16384"
-PICTURE = "--training.steps 600"
+SHAPE = "--training.batch 4096 --data.points 100000"
+SMALL = f"{SHAPE} --field.width 48 --field.rank 8 --training.steps 600"
+LARGE = f"{SHAPE} --field.width 64 --field.rank 12 --training.steps 800"
+PICTURE = "--training.steps 500"
 
 
 class Entry(NamedTuple):
@@ -109,46 +107,31 @@ def knot() -> str:
     return str(path.relative_to(ROOT))
 
 
-def spot() -> str:
-    """Keenan Crane's Spot."""
-    path = data_folder() / "meshes" / "spot.obj"
-    if not path.exists():
-        raise SystemExit("spot.obj is not there; set SINEFIELD_DATA to the folder that has meshes/spot.obj")
-    return "$SINEFIELD_DATA/meshes/spot.obj"
-
-
-def toys() -> str:
-    """The demo's scene, by photographs."""
-    out = WORK / "demo_data"
-    if not out.exists():
-        run(f"synth {out.relative_to(ROOT)} --resolution 100")
-    return str(out.relative_to(ROOT))
-
-
 OWN, CC0 = "made here, by a formula", "CC0"
 ENTRIES = {
-    "knot": Entry("Knot", "the demo's shape", knot, LARGE, 3500, 800),
-    "spot": Entry("Spot", "Keenan Crane, public domain", spot, LARGE, 4000, 800),
-    "chair": Entry("Chair", OWN, family("chair", 3), SMALL, 2500, 600),
-    "vase": Entry("Vase, with colours", OWN, family("vase", 1, True), SMALL, 4000, 600),
-    "gear": Entry("Gear", OWN, family("gear", 2), LARGE, 3500, 800),
-    "assembly": Entry("Assembly of solids", OWN, family("assembly", 5), SMALL, 2500, 600),
-    "blob": Entry("Blob", OWN, family("blob", 4), SMALL, 1500, 600),
-    "terrain": Entry("Terrain, an open sheet", OWN, terrain, SMALL, 3000, 600),
-    "toys": Entry("Toys, from photographs", "the demo's scene", toys, LIGHT, 9000, 400),
-    "astronaut": Entry(
-        "Eileen Collins", "NASA, public domain", lambda: "skimage:astronaut.png",
-        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 400,
-    ),
+    "knot": Entry("Knot", "the demo's shape", knot, LARGE, 3500, 400),
+    "chair": Entry("Chair", OWN, family("chair", 3), SMALL, 2500, 300),
+    "vase": Entry("Vase, with colours", OWN, family("vase", 1, True), SMALL, 4000, 300),
+    "gear": Entry("Gear", OWN, family("gear", 2), LARGE, 3500, 400),
+    "assembly": Entry("Assembly of solids", OWN, family("assembly", 5), SMALL, 2500, 300),
+    "blob": Entry("Blob", OWN, family("blob", 4), SMALL, 1500, 300),
+    "terrain": Entry("Terrain, an open sheet", OWN, terrain, SMALL, 3000, 300),
     "coffee": Entry(
         "Coffee", f"Rachel Michetti, {CC0}", lambda: "skimage:coffee.png",
-        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 400,
+        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 300,
     ),
     "chelsea": Entry(
         "Chelsea", f"Stéfan van der Walt, {CC0}", lambda: "skimage:chelsea.png",
-        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 400,
+        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 300,
     ),
 }  # fmt: skip
+EXAMPLES = {
+    "spot": Entry("Spot", "Keenan Crane, public domain", str, "", 0, 0),
+    "toys": Entry("Toys, from photographs", "the demo's scene", str, "", 0, 0),
+    "picture": Entry("Eileen Collins", "NASA, public domain", str, "", 0, 0),
+}
+"""Fields that the package brings: they are not made again."""
+ALL = {**ENTRIES, **EXAMPLES}
 
 
 def run(line: str) -> dict[str, Any]:
@@ -159,6 +142,21 @@ def run(line: str) -> dict[str, Any]:
     if code:
         raise SystemExit(f"sinefield {line}: exit code {code}")
     return json.loads(told.getvalue().splitlines()[-1])
+
+
+def described(field: sf.Field, place: Path) -> dict[str, Any]:
+    """Draw a field; what the page says of any."""
+    picture = field.image(POSTER) if field.kind == "image" else field.render(width=POSTER, height=POSTER)
+    Image.fromarray(picture).save(place, quality=75, method=6)
+    score = next(key for key in ("psnr", "iou", "shell_iou") if key in field.scores)
+    sizes = {"kind": field.kind, "bytes": field.nbytes, "params": field.params}
+    return {**sizes, "score": score, "value": field.scores[score], "date": time.strftime("%Y-%m-%d")}
+
+
+def bring(name: str) -> dict[str, Any]:
+    """A field of the package."""
+    row = described(sf.load(f"example:{name}"), OUT / f"{name}.webp")
+    return {**row, "commands": [f"python scripts/make_examples.py --only {name}"]}
 
 
 def make(name: str) -> dict[str, Any]:
@@ -172,20 +170,11 @@ def make(name: str) -> dict[str, Any]:
     start = time.process_time()
     reports = [run(f"{line} --overwrite") for line in lines]
     seconds = time.process_time() - start
-    field = sf.load(OUT / f"{name}.sine")
-    picture = field.image(POSTER) if field.kind == "image" else field.render(width=POSTER, height=POSTER)
-    Image.fromarray(picture).save(OUT / f"{name}.webp", quality=75, method=6)
-    score = next(key for key in ("psnr", "iou", "shell_iou") if key in field.scores)
     return {
-        "kind": field.kind,
-        "bytes": field.nbytes,
-        "params": field.params,
-        "score": score,
-        "value": field.scores[score],
+        **described(sf.load(OUT / f"{name}.sine"), OUT / f"{name}.webp"),
         "steps": reports[0]["steps"],
         "cpu_seconds": round(seconds, 1),
         "commands": [f"sinefield {line}" for line in lines],
-        "date": time.strftime("%Y-%m-%d"),
         "cpu": describe_machine()["cpu"],
     }
 
@@ -194,16 +183,17 @@ def said(row: dict[str, Any]) -> str:
     """Bytes, score and seconds of a field in one line."""
     names = {"psnr": "PSNR", "iou": "IoU", "shell_iou": "IoU of the shell"}
     value = f"{row['value']:.2f} dB" if row["score"] == "psnr" else f"{row['value']:.4f}"
-    return f"{row['bytes']:,} bytes · {names[row['score']]} {value} · {row['cpu_seconds']:.0f} s"
+    seconds = f" · {row['cpu_seconds']:.0f} s" if "cpu_seconds" in row else ""
+    return f"{row['bytes']:,} bytes · {names[row['score']]} {value}{seconds}"
 
 
 def figure(name: str, row: dict[str, Any]) -> str:
     """A field in the page. Where no script runs, as on GitHub, its picture is shown."""
-    entry = ENTRIES[name]
+    entry, source = ALL[name], f"example:{name}" if name in EXAMPLES else f"gallery/{name}.sine"
     alt = html.escape(f"{entry.title}, a field of {row['bytes']:,} bytes")
     commands = "".join(f"<code>{html.escape(line)}</code>" for line in row["commands"])
     return (
-        f'<figure><sine-field src="gallery/{name}.sine" poster="gallery/{name}.webp" alt="{alt}" camera-controls>'
+        f'<figure><sine-field src="{source}" poster="gallery/{name}.webp" alt="{alt}" camera-controls>'
         f'<img src="gallery/{name}.webp" alt="{alt}"></sine-field>\n'
         f"<figcaption><b>{entry.title}</b> ({entry.source})<br>{said(row)}{commands}</figcaption></figure>"
     )
@@ -211,7 +201,10 @@ def figure(name: str, row: dict[str, Any]) -> str:
 
 def write_page(rows: dict[str, Any]) -> None:
     """docs/gallery.md, and the row of pictures in README.md."""
-    machines, dates = sorted({row["cpu"] for row in rows.values()}), sorted({row["date"] for row in rows.values()})
+    machines, dates = (
+        sorted({row["cpu"] for row in rows.values() if "cpu" in row}),
+        sorted({row["date"] for row in rows.values()}),
+    )
     total = sum(row["bytes"] for row in rows.values())
     figures = "\n".join(figure(name, row) for name, row in rows.items())
     text = (
@@ -225,9 +218,9 @@ def write_page(rows: dict[str, Any]) -> None:
     write_text(ROOT / "docs" / "gallery.md", text)
     chosen = [name for name in ("chair", "vase", "gear", "terrain", "toys", "chelsea") if name in rows]
     images = "\n".join(
-        f'<img src="docs/gallery/{name}.webp" width="120" alt="{html.escape(ENTRIES[name].title)}">' for name in chosen
+        f'<img src="docs/gallery/{name}.webp" width="120" alt="{html.escape(ALL[name].title)}">' for name in chosen
     )
-    sizes = ", ".join(f"{ENTRIES[name].title.split(',')[0].lower()} {rows[name]['bytes']:,}" for name in chosen)
+    sizes = ", ".join(f"{ALL[name].title.split(',')[0].lower()} {rows[name]['bytes']:,}" for name in chosen)
     row = f"{images}\n\nBytes: {sizes}. All {len(rows)} of them, live: [gallery](docs/gallery.md).\n"
     readme = ROOT / "README.md"
     head, begin, rest = readme.read_text().partition("<!-- gallery -->\n")
@@ -236,19 +229,17 @@ def write_page(rows: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    names = [name for name in sys.argv[1:] or ENTRIES if name != "page"]
-    if unknown := [name for name in names if name not in ENTRIES]:
-        raise SystemExit(f"unknown {unknown[0]}; one of {', '.join(ENTRIES)}")
+    names = [name for name in sys.argv[1:] or ALL if name != "page"]
+    if unknown := [name for name in names if name not in ALL]:
+        raise SystemExit(f"unknown {unknown[0]}; one of {', '.join(ALL)}")
     for folder in (OUT, WORK):
         folder.mkdir(parents=True, exist_ok=True)
     stored = json.loads(STORE.read_text()) if STORE.exists() else {}
     for name in names:
-        stored[name] = make(name)
+        stored[name] = bring(name) if name in EXAMPLES else make(name)
         print(name, said(stored[name]), flush=True)
-        write_text(
-            STORE, json.dumps({k: stored[k] for k in ENTRIES if k in stored}, indent=1, ensure_ascii=False) + "\n"
-        )
-    write_page({name: stored[name] for name in ENTRIES if name in stored})
+        write_text(STORE, json.dumps({k: stored[k] for k in ALL if k in stored}, indent=1, ensure_ascii=False) + "\n")
+    write_page({name: stored[name] for name in ALL if name in stored})
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Field(Distances):
     Attributes:
         path: the run folder or `.sine` file that it is kept in.
 
-    Example:
+    Examples:
         >>> import sinefield as sf
         >>> knot = sf.load("example:knot")
         >>> knot.kind, knot.nbytes < 10_000
@@ -233,7 +233,7 @@ class Field(Distances):
         Raises:
             SinefieldError: no camera, a size out of range, a field that no camera can see.
 
-        Example:
+        Examples:
             >>> import sinefield as sf
             >>> sf.load("example:knot").render(width=64).shape
             (64, 64, 4)
@@ -324,7 +324,7 @@ def load(path: str | Path, adapters: Sequence[str | Path] = ()) -> Field:
     Raises:
         SinefieldError: there is none, it is damaged, or of a newer version.
 
-    Example:
+    Examples:
         >>> import sinefield as sf
         >>> sf.load("example:picture").kind
         'image'
@@ -345,7 +345,7 @@ def look_at(
     Raises:
         SinefieldError: no direction to look in, or `up` along it.
 
-    Example:
+    Examples:
         >>> import sinefield as sf
         >>> sf.look_at((0, 0, 4), (0, 0, 0))[:, 3].tolist()
         [0.0, 0.0, 4.0]
@@ -386,7 +386,7 @@ def fit(
     Raises:
         SinefieldError: data or settings that are unknown or unfit; `out` holds something.
 
-    Example:
+    Examples:
         >>> import sinefield as sf, trimesh
         >>> ball = sf.fit(trimesh.creation.icosphere(3), steps=50, width=16, rank=2, points=5000)
         >>> ball.kind, ball.scores["iou"] > 0.5

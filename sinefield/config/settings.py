@@ -277,7 +277,7 @@ class RadianceDataConfig:
     empty.
     """
 
-    path: str = ""  # folder of photographs and poses (docs/captures.md has the kinds), or its pose file
+    path: str = ""  # folder of photographs and poses (docs/your_photographs.md has the kinds), or its pose file
     downscale: int = 1  # average blocks of this many pixels
     background: Literal["white", "black", "random"] = "white"  # what transparent pixels and empty space show
     aabb: list[float] | None = None  # box as [xmin, ymin, zmin, xmax, ymax, zmax]; from the data when absent

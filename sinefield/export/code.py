@@ -45,7 +45,7 @@ def export_code(
         SinefieldError: another ending, `out` exists, a field that the target cannot hold, a name or resolution out of
             range; see `load_field`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:

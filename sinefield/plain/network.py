@@ -32,7 +32,7 @@ class PlainNetwork:
         SinefieldError: the encoding is a hash grid, the weights are of a kind registered from outside, or an array is
             missing or does not fit the settings.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from sinefield.config import ShapeFieldConfig
         >>> config = ShapeFieldConfig(width=4, depth=1, weights="dense", frequencies=0)

@@ -277,7 +277,7 @@ class Field(Distances):
             max_bytes: the best field that fits into so many bytes; or
             min_quality: the smallest of that IoU or PSNR; or with neither the smallest that costs almost nothing.
             seconds: training with rounded weights, in all.
-            steps: the same in steps, which repeat to the bit on as many threads.
+            steps: the same in steps, which repeat to the bit.
             overwrite: replace what is there.
 
         Returns:
@@ -373,7 +373,7 @@ def fit(
     Arguments:
         data: the path of a mesh or point cloud, an image, or a folder of posed photographs; a `trimesh.Trimesh`;
             points and their outward normals, both (n, 3); an image (h, w, 3 or 4), uint8 or float in [0, 1].
-        seconds, steps: how long to train; the kind's usual time with neither. Steps repeat on as many threads.
+        seconds, steps: how long to train; the kind's usual time with neither. Steps repeat.
         scene: a scene file whose settings count in place of the usual ones.
         out: a run folder to train into; a temporary one, kept as long as the field is, when None.
         max_bytes: choose the network for a file of so many bytes, and give what that file holds: the packed field,

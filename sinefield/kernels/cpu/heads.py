@@ -56,9 +56,9 @@ class Points(NamedTuple):
 
 
 @share_of.of(Outputs, Slopes, Points)
-def _(head, n, thread, threads):
+def _(head, n, part, parts):
     tiles = (n + TILE - 1) // TILE
-    return tiles * thread // threads, tiles * (thread + 1) // threads, np.int64(TILE)
+    return tiles * part // parts, tiles * (part + 1) // parts, np.int64(TILE)
 
 
 @group_of.of(Outputs, Slopes, Points)
@@ -67,7 +67,7 @@ def _(head, n, unit, end):
 
 
 @work_for.of(Outputs, Slopes, Points)
-def _(head, thread, most):
+def _(head, part, most):
     return None
 
 

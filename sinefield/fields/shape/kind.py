@@ -19,7 +19,7 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.painter import ShapePainter
-from sinefield.fields.shape.scores import EMPTY, Judge, heldout_iou, score_shape
+from sinefield.fields.shape.scores import EMPTY, QUICK_POINTS, Judge, heldout_iou, score_shape
 from sinefield.fields.shape.sheet_painter import SheetPainter
 from sinefield.fields.shape.surface import SLOPE, extract_shape, extract_sheet
 from sinefield.fields.shape.training import ShapeTask, settled
@@ -93,6 +93,9 @@ class ShapeKind(Kind):
 
     def quality(self, field: ShapeField, data: Surface) -> float:
         return heldout_iou(field, data)
+
+    def quick_quality(self, field: ShapeField, data: Surface) -> float:
+        return heldout_iou(field, data, QUICK_POINTS)
 
     def judge(self, data: Surface, apart: bool) -> tuple[Surface, Callable[[ShapeField], float]]:
         return data, Judge(data)

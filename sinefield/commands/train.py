@@ -35,13 +35,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full-scores", action="store_true", help=help_)
     help_ = "fit each named part of a mesh, or each of its pieces, as a field of its own, all in one folder"
     parser.add_argument("--split", action="store_true", help=help_)
-    help_ = (
-        "choose the network for a file of so many bytes and write it beside the run, as OUT.sine; or a mesh, if better"
-    )
+    help_ = "choose the network for a file of at most this many bytes, written as OUT.sine; or a mesh, if better"
     parser.add_argument("--max-bytes", type=whole, help=help_)
     help_ = "settings by kind and size of the data: small, balanced or best; small is for few bytes, best takes longest"
     parser.add_argument("--preset", help=help_)
-    parser.add_argument("--resume", action="store_true", help="go on from the run's saved state")
+    parser.add_argument("--resume", action="store_true", help="continue from the run's saved state")
 
 
 def run(options: argparse.Namespace) -> Answer:

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="render a video",
+    help="render a video: one turn around it, or a camera path",
     example="sinefield video runs/lego lego.mp4 --frames 90",
     arguments=arguments,
     run=run,

@@ -142,7 +142,7 @@ def _claim(source: Path, out: Path, overwrite: bool) -> None:
         if known != str(here) and not overwrite:
             raise SinefieldError(f"{out}: holds a capture of {known}; use --overwrite or another --out")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SinefieldError(f"--out {out}: holds something else than a capture; give a new folder")
+        raise SinefieldError(f"--out {out}: holds something other than a capture; give a new folder")
     check_output(note)
     if overwrite:  # first, so that nothing of it passes for done if this capture is stopped in its turn
         for old in (out / name for name in LEFT):
@@ -172,7 +172,7 @@ def _pose(
             posed = from_json(read_bytes(note, MAX_NOTE, "note of the poses"))
             posed = {"images": posed["images"], "registered": posed["registered"]}
         except (ValueError, KeyError, TypeError) as error:
-            raise SinefieldError(f"{note}: damaged; begin anew with --overwrite") from error
+            raise SinefieldError(f"{note}: damaged; start again with --overwrite") from error
     else:
         posed = find_poses(out / "frames" if source.is_file() else source, search, photographs, overwrite=True)
         write_text(note, to_json(posed, indent=1))

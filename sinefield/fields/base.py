@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from sinefield.render.channels import Layers
 
 Mesh = tuple[Float[np.ndarray, "v 3"], np.ndarray, dict[str, Any]]
-"""Vertices in the input's coordinates, faces (f, 3), and what `meshing.extract.extract` tells beside them, with `level`
-and `level_note`."""
+"""Vertices in the input's coordinates, faces (f, 3), what `meshing.extract.extract` tells, `level`, `level_note`."""
 
 
 class Field(nn.Module):
@@ -232,8 +231,7 @@ class Kind:
         return self.presets.get(name or "balanced", {})
 
     def settled(self, config: Any, data: Any) -> Any:
-        """The configuration, with what a scene file may leave to its data decided. Raises SinefieldError for data that
-        it does not suit."""
+        """The configuration with what its data decide. Raises SinefieldError for data that it does not suit."""
         return config
 
     def chosen(self, config: Any, data: Any) -> str | None:
@@ -308,6 +306,10 @@ class Kind:
     def quality(self, field: Any, data: Any) -> float:
         """The main score as `report` has it."""
         raise NotImplementedError
+
+    def quick_quality(self, field: Any, data: Any) -> float:
+        """The main score of fewer held-out samples, where that is sooner done."""
+        return self.quality(field, data)
 
     def judge(self, data: Any, apart: bool) -> tuple[Any, Callable[[Any], float]]:
         """The data to train on while packing, and a score to decide by: of other samples than `quality`'s where data

@@ -1,11 +1,12 @@
 """Distances a second, and how true they are: a field in Python and as a C header beside other libraries; one core.
 
-    python scripts/benchmarks/queries.py [--mesh armadillo.obj] [--steps 8000] [--points 1000000] [--run FOLDER] [--json]
+    python scripts/benchmarks/queries.py [--mesh armadillo.obj] [--steps 8000] [--points 1000000] [--run FOLDER]
+        [--json]
 
-A field is trained on the mesh first; a run that FOLDER holds already is taken. CPU seconds on the same points, uniform
-in twice the box, by compiled kernels on one thread; libigl, trimesh and Open3D answer on the mesh itself, some thousands
-of the points. The header is compiled by gcc -O3 -march=native. Truth is libigl's on the mesh. The file is the packed
-field, its load that of a process that has imported sinefield. Writes docs/results/queries.md.
+A field is trained on the mesh first; a run that FOLDER holds already is taken. CPU seconds on the same points,
+uniform in twice the box, by compiled kernels on one thread; libigl, trimesh and Open3D answer on the mesh itself, some
+thousands of the points. The header is compiled by gcc -O3 -march=native. Truth is libigl's on the mesh. The file is
+the packed field, its load that of a process that has imported sinefield. Writes docs/results/queries.md.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python scripts/tables/presets.py lego --downscale 8 4 2 1 --presets small balanced best --seconds 300
     python scripts/tables/presets.py meshes/armadillo.obj --seconds 60
 
-Each row is one `sinefield train DATA --preset NAME --training.seconds S`, seed 0; DATA is below $SINEFIELD_DATA. Rows are
-kept in docs/results/presets.csv; one that is run again takes the place of the old one.
+Each row is one `sinefield train DATA --preset NAME --training.seconds S`, seed 0; DATA is below $SINEFIELD_DATA. Rows
+are kept in docs/results/presets.csv; one that is run again takes the place of the old one.
 """
 
 import argparse
@@ -29,9 +29,9 @@ TEXT = """# What the presets give
 
 {table}
 
-Made by `python scripts/tables/presets.py DATA --downscale N --presets NAMES --seconds S`, seed 0, on {cpu}, beside other
-work. A row is one `sinefield train DATA --preset NAME --training.seconds S`. PSNR is the mean over the held-out views,
-IoU that of 300,000 held-out points. Bytes are those of the float32 field, before packing.
+Made by `python scripts/tables/presets.py DATA --downscale N --presets NAMES --seconds S`, seed 0, on {cpu},
+beside other work. A row is one `sinefield train DATA --preset NAME --training.seconds S`. PSNR is the mean over the
+held-out views, IoU that of 300,000 held-out points. Bytes are those of the float32 field, before packing.
 """
 
 

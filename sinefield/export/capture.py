@@ -85,8 +85,8 @@ def capture(
     anew = overwrite or (data != source and "poses" not in skipped)  # other poses than those that it learned from
     report, trained = _train(config, run, anew, done)
     files, left_out = {"run": str(run)}, {}
-    path = "spiral" if config.field.space == "ndc" else "ellipse"
     listing = read_placed(data, downscale=config.data.downscale)
+    path = {"ndc": "spiral", "contracted": "walk"}.get(config.field.space, "ellipse" if _has_alpha(listing) else "walk")
     flight = Flight(path=path, frames=FRAMES_SHOWN, fps=10, size=_size(listing))
     makers: list[tuple[str, str, Callable[[Path], Any]]] = [
         ("video", "video.mp4", lambda target: export_video(run, target, flight, overwrite=True)),
@@ -115,6 +115,11 @@ def capture(
         "left_out": left_out,
         "minutes": round((time.perf_counter() - begin) / 60, 2),
     }
+
+
+def _has_alpha(listing: Listing) -> bool:
+    """Whether the photographs show an object alone, which looks as good from between the cameras."""
+    return read_header(next(frame for split in listing.frames.values() for frame in split))[1]
 
 
 def _size(listing: Listing) -> tuple[int | None, int | None]:

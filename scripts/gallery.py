@@ -31,10 +31,10 @@ ROOT = Path(__file__).parents[1]
 OUT, WORK = ROOT / "docs" / "gallery", ROOT / "runs" / "gallery"
 STORE = OUT / "gallery.json"
 POSTER = 240  # pixels
-SHAPE = "--training.batch 4096 --data.points 100000"
-SMALL = f"{SHAPE} --field.width 48 --field.rank 8 --training.steps 600"
-LARGE = f"{SHAPE} --field.width 64 --field.rank 12 --training.steps 800"
-PICTURE = "--training.steps 500"
+SHAPE = "--training.batch 2048 --data.points 60000"
+SMALL = f"{SHAPE} --field.width 48 --field.rank 8 --training.steps 400"
+LARGE = f"{SHAPE} --field.width 64 --field.rank 12 --training.steps 500"
+PICTURE = "--training.steps 300"
 
 
 class Entry(NamedTuple):
@@ -109,20 +109,20 @@ def knot() -> str:
 
 OWN, CC0 = "made here, by a formula", "CC0"
 ENTRIES = {
-    "knot": Entry("Knot", "the demo's shape", knot, LARGE, 3500, 400),
-    "chair": Entry("Chair", OWN, family("chair", 3), SMALL, 2500, 300),
-    "vase": Entry("Vase, with colours", OWN, family("vase", 1, True), SMALL, 4000, 300),
-    "gear": Entry("Gear", OWN, family("gear", 2), LARGE, 3500, 400),
-    "assembly": Entry("Assembly of solids", OWN, family("assembly", 5), SMALL, 2500, 300),
-    "blob": Entry("Blob", OWN, family("blob", 4), SMALL, 1500, 300),
-    "terrain": Entry("Terrain, an open sheet", OWN, terrain, SMALL, 3000, 300),
+    "knot": Entry("Knot", "the demo's shape", knot, LARGE, 3500, 200),
+    "chair": Entry("Chair", OWN, family("chair", 3), SMALL, 2500, 150),
+    "vase": Entry("Vase, with colours", OWN, family("vase", 1, True), SMALL, 4000, 150),
+    "gear": Entry("Gear", OWN, family("gear", 2), LARGE, 3500, 200),
+    "assembly": Entry("Assembly of solids", OWN, family("assembly", 5), SMALL, 2500, 150),
+    "blob": Entry("Blob", OWN, family("blob", 4), SMALL, 1500, 150),
+    "terrain": Entry("Terrain, an open sheet", OWN, terrain, SMALL, 3000, 150),
     "coffee": Entry(
         "Coffee", f"Rachel Michetti, {CC0}", lambda: "skimage:coffee.png",
-        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 300,
+        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 150,
     ),
     "chelsea": Entry(
         "Chelsea", f"Stéfan van der Walt, {CC0}", lambda: "skimage:chelsea.png",
-        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 300,
+        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 150,
     ),
 }  # fmt: skip
 EXAMPLES = {

@@ -15,6 +15,7 @@ pytest.importorskip("ray", reason="ray is not installed; pip install 'sinefield[
 
 import pyarrow.parquet as pq  # noqa: E402
 
+from sinefield.fleet import place, store  # noqa: E402
 from sinefield.fleet.child import Apart  # noqa: E402
 from sinefield.fleet.items import Item, find_items  # noqa: E402
 from sinefield.fleet.place import Place  # noqa: E402
@@ -58,12 +59,12 @@ def knot(request):
 
 
 def fleet(items, out, cluster, scene=SCENE, overwrite=False, **plan):
-    plan, store = Plan(scene, **plan), FleetStore(str(out))
+    plan, held = Plan(scene, **plan), FleetStore(str(out))
     try:
-        prepare(items, plan, store, overwrite)
-        return run_fleet(items, plan, store, cluster, "a fleet")
+        prepare(items, plan, held, overwrite)
+        return run_fleet(items, plan, held, cluster, "a fleet")
     finally:
-        store.close()
+        held.close()
 
 
 # ---- items
@@ -261,32 +262,52 @@ def test_outputs_that_are_not_this_fleets(tmp_path):
         sf.FieldSet(out)
 
 
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):
+    items, written = find_items("family:chairs:0-9"), []
+    honest = place.write_bytes
+
+    def full(path, content):
+        if len(written) >= 3:
+            raise SinefieldError(f"{path}: the disk is full; free some space and run again")
+        written.append(path)
+        honest(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "write_bytes", full)
+        patch.setattr(store, "FLUSH_ROWS", 3)
+        with pytest.raises(SinefieldError, match="disk is full"):
+            fleet(items, tmp_path / "out", Here(knot), chunk=1)
+    again = Here(knot)
+    assert fleet(items, tmp_path / "out", again)["done"] == 10
+    assert len(again.asked) == 4  # two parts of three were written, after fleet.json
+
+
 def test_one_process_writes_at_a_time(tmp_path):
-    store = FleetStore(str(tmp_path / "out"))
-    store.begin("shape")
+    first = FleetStore(str(tmp_path / "out"))
+    first.begin("shape")
     with pytest.raises(SinefieldError, match="another process"):
         FleetStore(str(tmp_path / "out")).begin("shape")
-    store.close()
+    first.close()
 
 
 def test_a_manifest_cannot_name_files_elsewhere(tmp_path):
     fleet(find_items("family:chairs:0-0"), tmp_path / "out", Here(knot))
     rows = pq.read_table(tmp_path / "out/manifest.parquet")
-    place = rows.schema.get_field_index("shard")
-    pq.write_table(rows.set_column(place, "shard", pa.array(["../secret.parquet"])), tmp_path / "out/manifest.parquet")
+    column = rows.schema.get_field_index("shard")
+    pq.write_table(rows.set_column(column, "shard", pa.array(["../secret.parquet"])), tmp_path / "out/manifest.parquet")
     with pytest.raises(SinefieldError, match="no shard"):
         sf.FieldSet(tmp_path / "out").content(0)
 
 
 def test_a_store_that_is_no_folder(tmp_path):
-    store = Place("memory://fleets/a")
-    store.write("data/x", b"1")
-    store.write("data/x", b"22")
-    assert (store.read("data/x"), store.names("data"), store.names("none")) == (b"22", ["data/x"], [])
-    store.remove("data/x")
-    assert not store.has("data/x")
+    held = Place("memory://fleets/a")
+    held.write("data/x", b"1")
+    held.write("data/x", b"22")
+    assert (held.read("data/x"), held.names("data"), held.names("none")) == (b"22", ["data/x"], [])
+    held.remove("data/x")
+    assert not held.has("data/x")
     with pytest.raises(SinefieldError, match="memory://fleets/a"):
-        store.read("data/x")
+        held.read("data/x")
     report = fleet(find_items("family:chairs:0-2"), "memory://fleets/b", Here(knot))
     assert report["done"] == 3 and len(sf.FieldSet("memory://fleets/b")) == 3
     with pytest.raises(SinefieldError, match="nonsense"):

@@ -123,9 +123,9 @@ def main() -> None:
     while True:
         try:
             request, _ = _read_all(asked)
-        except EOFError:
-            return
-        write_frame(answers, *_forked(request, asked))
+            write_frame(answers, *_forked(request, asked))
+        except (EOFError, BrokenPipeError):
+            os._exit(0)  # nobody asks any more, nor could anything be flushed
 
 
 def _read_all(stream: Any) -> Answer:

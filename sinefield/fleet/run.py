@@ -213,7 +213,7 @@ class _Fleet:
 
     def _keep(self, item: Item, key: str, report: dict[str, Any], content: bytes, tries: int) -> None:
         status = "ok" if report["status"] == "ok" else "quarantined"
-        row = row_of(item, key, self.plan.scene["kind"], {**report, "status": status}, len(content), tries)
+        row = row_of(item, key, self.plan.scene, {**report, "status": status}, len(content), tries)
         self.store.add(Result(row, content))
         self.progress.add(row)
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from sinefield.errors import SinefieldError
 from sinefield.fleet.card import card
+from sinefield.fleet.items import Item
 from sinefield.fleet.place import Place
 from sinefield.json_text import from_json, to_json
 from sinefield.store.run import Run
@@ -29,6 +30,7 @@ from sinefield.version import __version__
 
 FORMAT = "sinefield fleet 1"
 MARK, MANIFEST, CARD = "fleet.json", "manifest.parquet", "README.md"
+Row = dict[str, Any]
 SHARD_ROWS, SHARD_BYTES = 10_000, 256 << 20
 FLUSH_SECONDS, FLUSH_ROWS, FLUSH_BYTES = 5.0, 2_000, 64 << 20
 ROWS = pa.schema(
@@ -285,21 +287,23 @@ def versions() -> dict[str, str]:
     return {"sinefield": __version__, **{name: version(name).partition("+")[0] for name in names}}
 
 
-def row_of(item: Any, key: str, kind: str, report: dict[str, Any], size: int, tries: int) -> dict[str, Any]:
-    """A row of the manifest, from what a worker reported."""
+def row_of(
+    item: Item, key: str, scene: dict[str, Any], report: dict[str, Any], size: int, tries: int
+) -> dict[str, Any]:
+    """A row of the manifest, from what a worker reported of an item with this key."""
     scores = report.get("scores") or {}
     return {
         "id": item.id,
         "key": key,
         "status": report["status"],
         "error": report.get("error"),
-        "kind": kind,
+        "kind": scene["kind"],
         "score": next(iter(scores.values()), None),
         "scores": json.dumps(scores),
         "bytes": size,
         "seconds": report.get("seconds"),
         "peak_mib": report.get("peak"),
-        "seed": item.seed,
+        "seed": scene.get("seed", 0) if item.seed is None else item.seed,
         "path": item.path,
         "tries": tries,
         "node": report.get("node"),

@@ -64,7 +64,9 @@ def test_a_mesh_comes_back_in_the_inputs_coordinates(ball_run, tmp_path):
     assert mesh.volume == pytest.approx(4 / 3 * math.pi * RADIUS**3, rel=0.05)
 
 
-@pytest.mark.parametrize(("field", "loss"), [("distance", "l1"), ("occupancy", "bce"), ("occupancy", "mse")])
+@pytest.mark.parametrize(
+    ("field", "loss"), [("distance", "l1"), ("distance", "asinh"), ("occupancy", "bce"), ("occupancy", "mse")]
+)
 def test_other_losses_learn(ball, tmp_path, field, loss):
     config = shape_config(ball, steps=200)
     config.field.represents, config.field.loss = field, loss

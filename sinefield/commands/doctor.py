@@ -326,7 +326,7 @@ def _lpips() -> str | None:
 
 
 COMMAND = Command(
-    help="say what this machine can run, and why the rest is not used",
+    help="say what works on this machine, and why the rest does not",
     example="sinefield doctor",
     arguments=lambda parser: None,
     run=run,

@@ -17,6 +17,7 @@ from sinefield.data.surfaces.split import load_part
 from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
+from sinefield.fields.shape.distance_scores import distance_scores
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.painter import ShapePainter
 from sinefield.fields.shape.scores import EMPTY, QUICK_POINTS, Judge, heldout_iou, score_shape
@@ -48,6 +49,12 @@ class ShapeKind(Kind):
 
     def of(self, settings: ShapeFieldConfig) -> Kind:
         return SHEET if settings.represents == "sheet" else self
+
+    presets = {  # noqa: RUF012
+        "small": {"field.width": 64, "field.rank": 8},
+        "balanced": {},
+        "best": {"field.width": 256, "field.rank": 32, "training.seconds": 180.0},
+    }
 
     def read(self, config: ShapeConfig) -> Surface:
         data = config.data
@@ -84,7 +91,8 @@ class ShapeKind(Kind):
         return self.blank(settings, placed_by(packed.box))
 
     def report(self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None) -> dict[str, Any]:
-        return score_shape(field, data, pictures)
+        scores = score_shape(field, data, pictures)
+        return scores | distance_scores(field, self.true_distance(field), data)
 
     def quick_report(
         self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None

@@ -85,6 +85,7 @@ def test_the_command(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_cluster_loses_a_node(tmp_path):
     """Three nodes, one killed in the middle: every item once, with the bytes of a quiet run."""
     from ray.cluster_utils import Cluster as Nodes

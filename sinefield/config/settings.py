@@ -252,10 +252,7 @@ class ShapeDataConfig:
 
 @dataclass
 class ShapesDataConfig:
-    """Many shapes, some of them held out, and how each is scanned.
-
-    Lengths are shares of a shape's longest side.
-    """
+    """Many shapes, some of them held out, and how each is scanned; lengths are shares of a shape's longest side."""
 
     path: str = ""  # folder of meshes, its subfolders being categories; or families:, or families:chair,vase
     shapes: int = 800  # of families: how many to train on, equally many of each family

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sinefield.config import KINDS, Config
 from sinefield.errors import SinefieldError
-from sinefield.nn.weights import weight_class
+from sinefield.nn.weights import network_numbers as network_numbers
 
 if TYPE_CHECKING:
     from sinefield.cameras.cameras import Cameras
@@ -427,15 +427,6 @@ def kind_of(field: Any) -> Kind:
 def kinds() -> Iterator[Kind]:
     """All registered kinds."""
     yield from _KINDS.values()
-
-
-def network_numbers(settings: Any) -> int:
-    """How many numbers a field with one network of these settings has at least."""
-    hidden = weight_class(settings.weights).numbers(settings.width, settings.width, settings.rank)
-    least = (settings.depth - 1) * hidden
-    if settings.encoding == "hash":
-        least += 2 * min((settings.finest + 1) ** 3, 1 << settings.log2_table)  # of its largest table
-    return least
 
 
 def read_data(config: Config) -> Any:

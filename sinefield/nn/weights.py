@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -284,3 +284,12 @@ class _Alike:
             for p, grad in ((weight.u, u), (weight.v, v)):
                 if p.requires_grad:
                     p.grad = grad if p.grad is None else p.grad + grad
+
+
+def network_numbers(settings: Any) -> int:
+    """How many numbers a field with one network of these settings has at least."""
+    hidden = weight_class(settings.weights).numbers(settings.width, settings.width, settings.rank)
+    least = (settings.depth - 1) * hidden
+    if settings.encoding == "hash":
+        least += 2 * min((settings.finest + 1) ** 3, 1 << settings.log2_table)  # of its largest table
+    return least

@@ -146,7 +146,7 @@ def test_the_same_again(tmp_path):
 
 
 def test_where_copies_go(corner, tmp_path):
-    for out, said in ((corner / "in", "must lie beside"), (corner, "must lie beside"), (tmp_path, "something else")):
+    for out, said in ((corner / "in", "must lie beside"), (corner, "must lie beside"), (tmp_path, "something other")):
         (tmp_path / "mine").write_text("x")
         with pytest.raises(SinefieldError, match=said):
             find_poses(corner, ONE, out)

@@ -51,7 +51,7 @@ def test_slices_depend_on_the_work_alone():
 
 
 def test_a_sum_goes_from_the_first_slice_to_the_last(generator):
-    for slices in (1, 2, 24, 48):
+    for slices in (1, 2, 12, 24):
         parts = torch.randn(slices, 3001, generator=generator)
         total = parts[0].clone()
         for part in parts[1:]:

@@ -1,6 +1,7 @@
 """`sinefield train` on data without a scene file."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -52,10 +53,10 @@ def test_train_takes_data_without_a_scene_file(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(("data", "kind"), [("data", "radiance"), ("dots.png", "image")])
-def test_the_kind_follows_from_the_data(tmp_path, capfd, monkeypatch, data, kind):
+def test_the_kind_follows_from_the_data(tmp_path, photographs, capfd, monkeypatch, data, kind):
     """Nothing but the choice of settings is asked here: no training."""
     Image.new("RGB", (8, 8)).save(tmp_path / "dots.png")
-    (tmp_path / "data").mkdir()
+    shutil.copytree(photographs, tmp_path / "data")
     seen = []
 
     def noted(config, out, *_):

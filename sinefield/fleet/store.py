@@ -11,6 +11,7 @@ rows twice, never none, and reading takes each item once.
 """
 
 import json
+import secrets
 import time
 from dataclasses import dataclass, field
 from functools import cache
@@ -86,7 +87,7 @@ class FleetStore:
         self.parts: list[str] = []  # written, not yet in a shard
         self.sizes = [0, 0]  # rows and bytes of the parts
         self.lock: Run | None = None
-        self.turn, self.flushed, self.began = 0, time.monotonic(), f"{time.time_ns():x}"
+        self.turn, self.flushed, self.began = 0, time.monotonic(), secrets.token_hex(8)
 
     def begin(self, kind: str, overwrite: bool = False) -> None:
         """Take up what is there, or begin.

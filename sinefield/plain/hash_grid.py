@@ -8,9 +8,10 @@ from jaxtyping import Float
 
 from sinefield.config import NetworkConfig
 from sinefield.errors import SinefieldError
-from sinefield.kernels.inputs import PRIMES
 
 FEATURES = 2
+PRIMES = (1, 2654435761, 805459861)
+"""Those of `kernels.inputs`, which imports torch."""
 
 
 class PlainGrid:

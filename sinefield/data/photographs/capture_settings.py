@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from sinefield.data.photographs.image_files import read_header
+from sinefield.data.photographs.image_files import read_header, straight
 from sinefield.data.photographs.inspect import suggested_space
 from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.shared import image_folders
-from sinefield.data.photographs.transforms import Listing
+from sinefield.data.photographs.transforms import Frame, Listing
 from sinefield.errors import SinefieldError
 
 LONGEST = 640  # pixels of the photographs' longest side that training sees, about
 BEYOND = 1.5  # in units of the cameras' ring: points farther from its middle are no object within it
 CORE = 2.0  # in units of the same: how far from its middle a contraction leaves space as it is
+UNEVEN = 12  # levels by which a backdrop's colour may differ
 STEP_APART = 0.5  # of the nearest depth: cameras nearer to each other look through one window
 SPACES = {"contracted": {"grid_levels": 4, "cone_angle": 0.004}}
 PRESETS = ("small", "balanced", "best")
@@ -63,7 +64,7 @@ def capture_settings(
     positions, axes = np.stack([frame.c2w for frame in frames])[:, :, 3], np.stack([f.c2w for f in frames])
     space = space or ("box" if alpha else _space(listing, axes))
     data: dict[str, Any] = {"path": str(Path(path).resolve()), "downscale": downscale}
-    data |= {"background": "white" if alpha else "black"}
+    data |= {"background": "white" if alpha or _before_white(frames[0]) else "black"}
     if space == "contracted" and (core := _core(listing, positions)):
         data["aabb"] = core
     side = -(-max(width, height) * frames[0].reduction // downscale)
@@ -71,6 +72,14 @@ def capture_settings(
     field = {"space": space, **network_for(preset, side), **SPACES.get(space, {})}
     training = {"seconds": 300.0, "batch": 16384} if "encoding" in field else {}
     return {"kind": "radiance", "data": data, "field": field, "training": training}
+
+
+def _before_white(frame: Frame) -> bool:
+    """Whether an object was photographed before a bright backdrop of one colour, as pictures that were composed are."""
+    pixels = straight(frame)[..., :3].astype(np.int16)
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
+    colour = np.median(edge, 0)
+    return bool((np.abs(edge - colour).max(1) <= UNEVEN).mean() > 0.9 and colour.mean() > 127)
 
 
 def _space(listing: Listing, c2w: np.ndarray) -> str:

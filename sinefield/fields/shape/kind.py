@@ -92,6 +92,8 @@ class ShapeKind(Kind):
 
     def report(self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None) -> dict[str, Any]:
         scores = score_shape(field, data, pictures)
+        if "surface_note" in scores:  # an untrained field may have no surface, and so no distances
+            return scores
         return scores | distance_scores(field, self.true_distance(field), data)
 
     def quick_report(

@@ -49,7 +49,7 @@ ELSEWHERE = {
     "data/photographs/poses.py": {"read_text": 1},  # what its own search wrote, in its own folder
     "data/photographs/pycolmap_steps.py": {"read_text": 1, "pycolmap.Database.open": 1},  # the same
     "data/photographs/views.py": {"mmap.mmap": 1},  # a nameless file of its own
-    "export/field_page.py": {"read_text": 1},  # of the package
+    "export/player.py": {"read_text": 1},  # of the package
     "export/points.py": {"trimesh.load": 1},  # what was just written
     "export/page.py": {"read_text": 2},  # of the package
     "export/report.py": {"read_bytes": 1},  # a video that it has just made

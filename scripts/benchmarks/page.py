@@ -125,8 +125,10 @@ def moving(picture, camera, folder):
     if program is None:
         return {}
     sys.path.insert(0, str(TESTS))
+    import browser as driver
     from browser import Browser, wait_for
 
+    driver.PATIENCE = 900.0  # WebGL in software, on a machine that may have much else to do
     out, profile = folder / "toys.html", folder / "profile"
     write_page("example:toys", out)
     text = out.read_text(encoding="utf-8").replace("<sine-field ", '<sine-field webgl="always" ')

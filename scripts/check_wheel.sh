@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Build sdist and wheel, install the wheel from the sdist's content into an environment of its own, and run tests from a
-# folder that has the tests and nothing of the package's source. Dependencies are those of the environment of $PYTHON.
+# Build sdist and wheel, have twine check both, install the wheel from the sdist's content into an environment of its own,
+# and run tests from a folder that has the tests and nothing of the package's source. Dependencies are those of the
+# environment of $PYTHON.
 # scripts/check_wheel.sh [TEST FILE …]; without any, the quick suite
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,15 +14,16 @@ unset PYTHONPATH
 mkdir "$scratch/source" # a copy: building leaves folders beside the source
 git ls-files -z | tar --null -cf - -T - | tar -xf - -C "$scratch/source"
 "$python" -m venv "$scratch/build"
-"$scratch/build/bin/python" -m pip install -q build
+"$scratch/build/bin/python" -m pip install -q build twine
 "$scratch/build/bin/python" -m build -q --outdir "$scratch/dist" "$scratch/source" # the wheel is built from the sdist
+"$scratch/build/bin/python" -m twine check --strict "$scratch"/dist/*
 ls -l "$scratch"/dist
 
 "$python" -m zipfile -l "$scratch"/dist/*.whl > "$scratch/files"
-for file in $(git ls-files sinefield | grep -v '\.py$'); do
+for file in $(git ls-files sinefield | grep -vE '\.py$|^sinefield/web/(src|tools)/'); do # of the page's script what is built
     grep -q "$file" "$scratch/files" || { echo "the wheel lacks $file" >&2; exit 1; }
 done
-! grep -E 'tests/|scripts/|docs/|\.sine|shared/' "$scratch/files" || { echo "these have no business in it" >&2; exit 1; }
+! grep -E 'tests/|scripts/|docs/|golden|shared/|web/(src|tools)/' "$scratch/files" || { echo "these have no business in it" >&2; exit 1; }
 
 "$python" -m venv "$scratch/venv"
 "$scratch/venv/bin/python" -m pip install -q --no-deps --no-index "$scratch"/dist/*.whl

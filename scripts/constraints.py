@@ -1,7 +1,8 @@
 """Pin what this environment has of sinefield's dependencies: python scripts/constraints.py .ci/constraints.txt
 
-Pinned is what `.[test,view,adapters,bench,lpips]` asks for, directly or not, as far as it is installed here. Left free:
-what exists for a part of the platforms only (nvidia-*), and on Pythons that a pinned version does not run on, that pin.
+Pinned is what `.[test,view,adapters,bench,lpips,docs]` asks for, directly or not, as far as it is installed here.
+Left free: what exists for a part of the platforms only (nvidia-*), and on Pythons that a pinned version does
+not run on, that pin.
 """
 
 import configparser
@@ -17,7 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("test", "view", "adapters", "bench", "lpips")
+EXTRAS = ("test", "view", "adapters", "bench", "lpips", "docs")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")  # from the least that setup.cfg allows to the newest tried
 PLATFORM = re.compile(r"nvidia-|cuda-")
 HEAD = """\

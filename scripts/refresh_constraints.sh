@@ -11,6 +11,6 @@ if [ -z "$python" ]; then
     python3 -m venv "$scratch/venv"
     python="$scratch/venv/bin/python"
     grep -E '^(torch|triton)==' .ci/constraints.txt > "$scratch/kept.txt"
-    "$python" -m pip install -q -c "$scratch/kept.txt" -e '.[test,bench]'
+    "$python" -m pip install -q -c "$scratch/kept.txt" -e '.[test,bench,docs]'
 fi
 "$python" scripts/constraints.py .ci/constraints.txt

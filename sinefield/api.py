@@ -39,7 +39,7 @@ class Field(Distances):
     Attributes:
         path: the run folder or `.sine` file that it is kept in.
 
-    Example:
+    Examples:
         >>> import sinefield as sf
         >>> knot = sf.load("example:knot")
         >>> knot.kind, knot.nbytes < 10_000
@@ -122,7 +122,7 @@ class Field(Distances):
     def density(self, points: Any) -> Any:
         """Density of a radiance field at points (n, 3); (n,) per unit of length, 0 where its occupancy grid is empty.
 
-        In the spaces "ndc" and "contracted" a unit of length is that of the field's space (docs/captures.md).
+        In the spaces "ndc" and "contracted" a unit of length is that of the field's space (docs/your_photographs.md).
 
         Raises:
             SinefieldError: points of another shape or not finite; a field of another kind.
@@ -211,7 +211,7 @@ class Field(Distances):
         self, frames: int = 8, width: int | None = None, height: int | None = None, elevation: float | None = None
     ) -> Cameras:
         """Cameras of one turn around the field, for `render`; their places are less the field's offset, if it has one
-        (data far from the origin, docs/captures.md).
+        (data far from the origin, docs/your_photographs.md).
 
         Arguments:
             width, height: of the pictures in pixels; the field's own choice when None.
@@ -233,7 +233,7 @@ class Field(Distances):
         Raises:
             SinefieldError: no camera, a size out of range, a field that no camera can see.
 
-        Example:
+        Examples:
             >>> import sinefield as sf
             >>> sf.load("example:knot").render(width=64).shape
             (64, 64, 4)
@@ -277,7 +277,7 @@ class Field(Distances):
             max_bytes: the best field that fits into so many bytes; or
             min_quality: the smallest of that IoU or PSNR; or with neither the smallest that costs almost nothing.
             seconds: training with rounded weights, in all.
-            steps: the same in steps, which repeat to the bit on as many threads.
+            steps: the same in steps, which repeat to the bit.
             overwrite: replace what is there.
 
         Returns:
@@ -324,7 +324,7 @@ def load(path: str | Path, adapters: Sequence[str | Path] = ()) -> Field:
     Raises:
         SinefieldError: there is none, it is damaged, or of a newer version.
 
-    Example:
+    Examples:
         >>> import sinefield as sf
         >>> sf.load("example:picture").kind
         'image'
@@ -345,7 +345,7 @@ def look_at(
     Raises:
         SinefieldError: no direction to look in, or `up` along it.
 
-    Example:
+    Examples:
         >>> import sinefield as sf
         >>> sf.look_at((0, 0, 4), (0, 0, 0))[:, 3].tolist()
         [0.0, 0.0, 4.0]
@@ -366,18 +366,20 @@ def fit(
     out: str | Path | None = None,
     seed: int = 0,
     max_bytes: int | None = None,
+    preset: str | None = None,
     **settings: Any,
 ) -> Field:
-    """Fit a field to data, with a progress bar; see `learning.fit.prepared` for what is taken.
+    """Fit a field to data, with a progress bar.
 
     Arguments:
         data: the path of a mesh or point cloud, an image, or a folder of posed photographs; a `trimesh.Trimesh`;
             points and their outward normals, both (n, 3); an image (h, w, 3 or 4), uint8 or float in [0, 1].
-        seconds, steps: how long to train; the kind's usual time with neither. Steps repeat on as many threads.
+        seconds, steps: how long to train; the kind's usual time with neither. Steps repeat.
         scene: a scene file whose settings count in place of the usual ones.
         out: a run folder to train into; a temporary one, kept as long as the field is, when None.
         max_bytes: choose the network for a file of so many bytes, and give what that file holds: the packed field,
             or of a closed mesh an optimised mesh where that is better. With `out` it is beside the run, as OUT.sine.
+        preset: "small", "balanced" or "best" settings for data of this kind and size, in place of the usual ones.
         settings: any setting of a scene file by its name, as in `width=64`, or `"field.width"` in a dictionary.
 
     Returns:
@@ -386,7 +388,7 @@ def fit(
     Raises:
         SinefieldError: data or settings that are unknown or unfit; `out` holds something.
 
-    Example:
+    Examples:
         >>> import sinefield as sf, trimesh
         >>> ball = sf.fit(trimesh.creation.icosphere(3), steps=50, width=16, rank=2, points=5000)
         >>> ball.kind, ball.scores["iou"] > 0.5
@@ -400,5 +402,7 @@ def fit(
     given |= {"training.seconds": seconds} if seconds is not None else {}
     given |= {"training.steps": steps} if steps is not None else {}
     if max_bytes is not None:
+        if preset is not None:
+            raise SinefieldError("max_bytes and preset both choose the network; leave out one of the two")
         return Field(fitted(data, folder, scene, given, max_bytes).with_name(folder.name + ".sine"), home=home)
-    return Field(fitted(data, folder, scene, given), home=home)
+    return Field(fitted(data, folder, scene, given, preset=preset), home=home)

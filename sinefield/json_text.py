@@ -18,7 +18,7 @@ def from_json(content: str | bytes, finite: bool = True) -> Any:
         ValueError: not UTF-8, not JSON (`json.JSONDecodeError`, which has the line), nested too deep, a key that stands
             twice, NaN, or a number too large for a float.
 
-    Example:
+    Examples:
         >>> from_json('{"a": [1, 2.5, null]}')
         {'a': [1, 2.5, None]}
     """
@@ -39,7 +39,7 @@ def to_json(value: Any, indent: int | None = None, **options: Any) -> str:
         indent: spaces a level; one line when None.
         options: what else `json.dumps` takes.
 
-    Example:
+    Examples:
         >>> to_json({"psnr": float("inf"), "views": 3})
         '{"psnr": null, "views": 3}'
     """
@@ -49,7 +49,7 @@ def to_json(value: Any, indent: int | None = None, **options: Any) -> str:
 def finite_number(value: Any) -> float | None:
     """A number of plain data as a float; None for what is no number, or none that a float holds.
 
-    Example:
+    Examples:
         >>> finite_number(3), finite_number(True), finite_number(10**400), finite_number("3")
         (3.0, None, None, None)
     """

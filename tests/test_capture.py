@@ -97,7 +97,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     for source, out, said in (
         ("none", "out", "no such video"),
         ("photos", "photos/out", "must lie beside"),
-        ("photos", "other", "something else than a capture"),
+        ("photos", "other", "something other than a capture"),
     ):
         assert main(["capture", str(tmp_path / source), "--out", str(tmp_path / out), *OPTIONS]) == 2
         error = capsys.readouterr().err.strip()

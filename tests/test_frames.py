@@ -63,7 +63,7 @@ def test_sharp_frames_of_equal_movement(walk, tmp_path, capsys):
     assert extract_frames(walk, out, 3, overwrite=True)["frames"] == 3
     assert len(list((out / "images").glob("*.jpg"))) == len(list((out / "images").iterdir())) == 3
     (out / "mine").write_text("x")
-    with pytest.raises(SinefieldError, match="something else than frames"):
+    with pytest.raises(SinefieldError, match="something other than frames"):
         extract_frames(walk, out, overwrite=True)
 
 

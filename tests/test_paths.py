@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from sinefield.cameras.cameras import Cameras, look_at
 from sinefield.cameras.orbits import Orbit, usual_orbit
 from sinefield.cameras.path_files import read_camera_path
-from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
+from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path, walk_path
 from sinefield.data.photographs.capture_cameras import Capture, choose_cameras, load_capture
 from sinefield.errors import SinefieldError
 
@@ -48,6 +48,23 @@ def test_an_orbit_is_stored_as_eleven_numbers_in_their_order():
     stored = orbit.to_vector()
     assert stored.tolist() == [1, 2, 3, 0, 0, 1, 4, 25.5, 1.25, 48, 32] and stored.dtype == torch.float32
     assert Orbit.of(stored) == Orbit.of(stored.numpy()) == orbit
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_walk_is_the_way_without_its_shaking(shuffled):
+    """Half a round, shaken: the path stays nearer to the round than the cameras do, and leads from end to end."""
+    rng, angle = np.random.default_rng(0), np.linspace(0, np.pi, 60)
+    ring = np.stack([4 * np.cos(angle), 4 * np.sin(angle), 1 + 0 * angle], 1)
+    eyes = ring + rng.normal(0, 0.05, ring.shape)
+    order = rng.permutation(60) if shuffled else np.arange(60)
+    path = walk_path(cameras_at(torch.from_numpy(eyes[order]).float(), torch.zeros(3)), 90, (24, None))
+    places = path.c2w[:, :, 3].double().numpy()
+    assert (len(path), path.width) == (90, 24)
+    off = np.abs(np.linalg.norm(places[:, :2], axis=1) - 4)
+    assert off.max() < 0.1 and off.mean() < np.abs(np.linalg.norm(eyes[:, :2], axis=1) - 4).mean()
+    assert np.ptp(np.unwrap(np.arctan2(places[:, 1], places[:, 0]))) > 2.8
+    toward = torch.nn.functional.normalize(-path.c2w[:, :, 3], dim=1)
+    assert ((looking(path) * toward).sum(1) > 0.999).all()
 
 
 def test_an_ellipse_is_found_again():
@@ -131,6 +148,8 @@ def test_cameras_are_chosen_by_number_and_name():
     for bad in (cameras[:1], cameras_at([[1.0, 2, 3]] * 3, [0.0, 0, 0])):
         with pytest.raises(SinefieldError, match="one spot"):
             ellipse_path(bad, 5)
+        with pytest.raises(SinefieldError, match="one spot"):
+            walk_path(bad, 5)
     with pytest.raises(SinefieldError, match="spiral"):
         spiral_path(cameras, 5, 3.0, 2.0)
 

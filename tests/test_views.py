@@ -143,7 +143,7 @@ def test_beside_its_photographs(photo_run, photographs, tmp_path):
 
 
 def test_paths_of_a_run_and_of_a_file(photo_run, photographs, tmp_path, capfd):
-    for path in ("ellipse", "spiral", "cameras"):
+    for path in ("ellipse", "spiral", "walk", "cameras"):
         more = {"cameras": ["0", "train/r_5", "3"]} if path == "cameras" else {"path": path}
         report = export_video(photo_run[0], f"{tmp_path}/{path}/", Flight(frames=3, **more))
         assert (report["path"], report["frames"], report["width"]) == (path, 3, 32)

@@ -1,6 +1,7 @@
 """Fit a radiance field to photographs with known cameras and fly around it.
 
-The photographs are rendered here; a folder of your own takes their place (docs/your_data.md). Leaves 05_orbit.mp4.
+The photographs are rendered here; a folder of your own takes their place (docs/your_photographs.md).
+Leaves 05_orbit.mp4.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Every scene of scenes/ as it ships: train and evaluate; docs/results/scenes.* and the README's table.
+"""Every scene of scenes/ as it ships: train and evaluate; docs/results/scenes.*
 
     python scripts/tables/scenes.py [NAME ...]      without names: all, about an hour on two cores
     python scripts/tables/scenes.py tables        only write the tables anew
@@ -11,8 +11,6 @@ import re
 import sys
 import time
 from pathlib import Path
-
-from readme import fill
 
 from sinefield.config import load_config
 from sinefield.data.made.synthetic import synthesize
@@ -92,7 +90,6 @@ def main() -> None:
         "PSNR and SSIM as means over the held-out views, 8-bit, composited on white.\n"
     )
     write_text(STORE.with_suffix(".md"), "# Scenes as they ship\n\n" + text)
-    fill("scenes", text)
 
 
 if __name__ == "__main__":

@@ -314,7 +314,9 @@ def _keys(file: Path) -> list[str]:
         with safe_open(file, framework="pt") as stream:
             return list(stream.keys())
     except (SafetensorError, OSError) as error:
-        raise SinefieldError(f"{file}: is no safetensors file, or damaged ({error}); give the base model") from error
+        raise SinefieldError(
+            f"{file}: is not a safetensors file, or is damaged ({error}); give the base model"
+        ) from error
 
 
 def _key_of(name: str, keys: dict[str, Path], where: str) -> str:

@@ -16,6 +16,8 @@ from sinefield.errors import SinefieldError
 FINE = 4096  # points by which a curve's length is measured
 TURNS = 2  # of the spiral, during which it comes nearer and goes back once
 REACH = 90  # percentile of the cameras' offsets that the spiral's radii are
+TAKEN, KNOTS = 5, 12  # neighbouring cameras whose mean is a knot of a walk, at most, and knots there are at least
+JUMPS = 2.0  # a walk in the cameras' own order is at most so many times as long as from each to the nearest
 FOCUS = 0.75  # between near (0) and far (1) in inverse depth: what the spiral looks at
 
 
@@ -105,6 +107,47 @@ def through_path(cameras: Cameras, frames: int, size: Size = (None, None)) -> Ca
     focal = PchipInterpolator(times, cameras.relative_focal[:, 0].numpy())(at)
     poses = torch.from_numpy(np.concatenate([turned, positions[:, :, None]], 2))
     return pinholes(poses, torch.from_numpy(focal), (cameras.width, cameras.height), size)
+
+
+def walk_path(cameras: Cameras, frames: int, size: Size = (None, None)) -> Cameras:
+    """The way that the cameras were carried, without its shaking: `through_path` of means of neighbours.
+
+    Cameras are taken in their order, or, where that jumps back and forth, each beside the nearest that is left. Nowhere
+    else is it as certain that an unbounded scene was seen.
+
+    Raises:
+        SinefieldError: fewer than two cameras, or all in one spot with one view.
+    """
+    c2w = cameras.c2w.double().numpy()
+    ordered = c2w[_walk(c2w[:, :, 3])]
+    each = min(max(len(ordered) // KNOTS, 1), TAKEN)
+    poses = np.stack([_mean_pose(ordered[i : i + each]) for i in range(0, len(ordered) - each + 1, max(each // 2, 1))])
+    reach = max(float(np.ptp(c2w[:, :, 3], axis=0).max()), 1e-30)
+    moved = np.abs(np.diff(poses, axis=0)) > 1e-4 * np.array([1, 1, 1, reach])
+    knots = torch.from_numpy(poses[np.concatenate([[True], moved.any((1, 2))])])
+    if len(knots) < 2:
+        raise SinefieldError("path walk: the cameras stand in one spot; use --path orbit")
+    return through_path(_as_cameras(knots, cameras, (cameras.width, cameras.height)), frames, size)
+
+
+def _walk(places: Float[np.ndarray, "n 3"]) -> list[int]:
+    """The order in which the cameras were there: their own, unless from each to the nearest left is far shorter."""
+    own = list(range(len(places)))
+    far = np.linalg.norm(places - places.mean(0), axis=1)
+    near, left = [int(far.argmax())], set(own) - {int(far.argmax())}
+    while left:
+        rest = np.array(sorted(left))
+        near.append(int(rest[np.linalg.norm(places[rest] - places[near[-1]], axis=1).argmin()]))
+        left.remove(near[-1])
+    length = {"own": 0.0, "near": 0.0}
+    for name, order in (("own", own), ("near", near)):
+        length[name] = float(np.linalg.norm(np.diff(places[order], axis=0), axis=1).sum())
+    return own if length["own"] < JUMPS * length["near"] else near
+
+
+def _mean_pose(poses: Float[np.ndarray, "n 3 4"]) -> Float[np.ndarray, "3 4"]:
+    turn = Rotation.from_matrix(poses[:, :, :3]).mean().as_matrix()
+    return np.concatenate([turn, poses[:, :, 3].mean(0)[:, None]], 1)
 
 
 def box_depths(cameras: Cameras, aabb: Float[Tensor, "6"]) -> tuple[float, float]:

@@ -18,10 +18,10 @@ settings of the scene file can be given as --group.name VALUE; training.steps or
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "the base: run folder or .sine file")
-    parser.add_argument("scene", help="scene file (YAML) of the changed scene; its data, training and seed count")
+    parser.add_argument("scene", help="scene file (YAML) of the changed scene; its data, training and seed are used")
     add_out(parser, "packed adapter; default runs/<name of the scene file>.adapter.sine", optional=True)
-    parser.add_argument("--max-bytes", type=whole, help="the best adapter that fits into so many bytes (3000)")
-    parser.add_argument("--bits", type=whole, help="or every factor at so many bits an entry, 1 to 8")
+    parser.add_argument("--max-bytes", type=whole, help="the best adapter of at most this many bytes (3000)")
+    parser.add_argument("--bits", type=whole, help="or bits for each entry of every factor, 1 to 8")
     add_quantiser(parser)
     parser.add_argument("--rank", type=whole, help="of the adapter, lowered where a layer is smaller")
     parser.add_argument("--omega", type=number, help="ω of its sine; 0 for plain LoRA")

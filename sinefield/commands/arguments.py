@@ -68,7 +68,7 @@ def add_data(parser: argparse.ArgumentParser, help: str) -> None:
 
 def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
     """--seed, as text: the scene file's reader checks it."""
-    parser.add_argument("--seed", help=f"random seed; same seed, steps and number of threads, same {what}")
+    parser.add_argument("--seed", help=f"random seed; the same seed and steps give the same {what}")
 
 
 def add_surface(parser: argparse.ArgumentParser, resolution: int, box: str, density: str = "") -> None:
@@ -82,9 +82,9 @@ def add_surface(parser: argparse.ArgumentParser, resolution: int, box: str, dens
 
 def add_frame(parser: argparse.ArgumentParser) -> None:
     """Unit and axes of a mesh file: --unit, --up, --input-unit, --input-up."""
-    help_ = "unit of the file's numbers; nothing is scaled without"
+    help_ = "unit of the file's numbers; default: not scaled"
     parser.add_argument("--unit", choices=UNITS, help=help_)
-    parser.add_argument("--up", choices=AXES, help="axis of the file that is up; nothing is turned without")
+    parser.add_argument("--up", choices=AXES, help="axis of the file that is up; default: not turned")
     help_ = "unit of the input, where the field does not know it (m)"
     parser.add_argument("--input-unit", choices=UNITS, help=help_)
     help_ = "axis of the input that is up (for photographs what their cameras say, otherwise y)"

@@ -14,14 +14,14 @@ NOTES = """
 every setting of a scene file can be given as --group.name VALUE, as for sinefield train:
   --training.seconds S  --data.downscale 4  --field.space box …
 
-OUT then holds run (the field), video.mp4, mesh.glb, report.html, photographs (with poses). The same command goes on
-where an earlier one stopped."""
+OUT then holds run (the field), video.mp4, mesh.glb, report.html, photographs (with poses). The same command
+continues where an earlier one stopped."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", help="video, folder of photographs, or folder of photographs with poses")
     parser.add_argument("--out", required=True, help="folder to make")
-    parser.add_argument("--overwrite", action="store_true", help="begin anew in the folder of an earlier capture")
+    parser.add_argument("--overwrite", action="store_true", help="start again in the folder of an earlier capture")
     parser.add_argument("--seconds", help="training time (300); the same as --training.seconds")
     add_count(parser)
     add_search(parser)
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="make a field, video, mesh and report of a video or of photographs",
+    help="make a field, a video, a mesh and a report from a video or photographs",
     example="sinefield capture video.mp4 --out runs/mine --seconds 300",
     arguments=arguments,
     run=run,

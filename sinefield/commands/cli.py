@@ -3,8 +3,10 @@
 import argparse
 import gc
 import os
+import shutil
 import signal
 import sys
+import textwrap
 
 from sinefield.commands import (
     adapt,
@@ -16,6 +18,7 @@ from sinefield.commands import (
     depth,
     doctor,
     eval,
+    fleet,
     frames,
     image,
     info,
@@ -41,40 +44,67 @@ from sinefield.json_text import to_json
 from sinefield.version import __version__
 
 DESCRIPTION = "3D scenes, shapes and images as small, fast neural fields."
-COMMANDS: dict[str, Command] = {
-    "train": train.COMMAND,
-    "eval": eval.COMMAND,
-    "mesh": mesh.COMMAND,
-    "video": video.COMMAND,
-    "image": image.COMMAND,
-    "points": points.COMMAND,
-    "splats": splats.COMMAND,
-    "depth": depth.COMMAND,
-    "code": code.COMMAND,
-    "cameras": cameras.COMMAND,
-    "reconstruct": reconstruct.COMMAND,
-    "pack": pack.COMMAND,
-    "unpack": unpack.COMMAND,
-    "synth": synth.COMMAND,
-    "info": info.COMMAND,
-    "compare": compare.COMMAND,
-    "page": page.COMMAND,
-    "report": report.COMMAND,
-    "view": view.COMMAND,
-    "capture": capture.COMMAND,
-    "frames": frames.COMMAND,
-    "poses": poses.COMMAND,
-    "inspect": inspect.COMMAND,
-    "adapt": adapt.COMMAND,
-    "adapter": adapter.COMMAND,
-    "doctor": doctor.COMMAND,
+GROUPS: dict[str, dict[str, Command]] = {
+    "train a field": {"train": train.COMMAND, "capture": capture.COMMAND, "fleet": fleet.COMMAND},
+    "prepare its data": {
+        "inspect": inspect.COMMAND,
+        "frames": frames.COMMAND,
+        "poses": poses.COMMAND,
+        "synth": synth.COMMAND,
+    },
+    "look at it": {
+        "view": view.COMMAND,
+        "page": page.COMMAND,
+        "video": video.COMMAND,
+        "image": image.COMMAND,
+        "report": report.COMMAND,
+    },
+    "make it small": {"pack": pack.COMMAND, "unpack": unpack.COMMAND},
+    "use it in other programs": {
+        "mesh": mesh.COMMAND,
+        "code": code.COMMAND,
+        "points": points.COMMAND,
+        "splats": splats.COMMAND,
+        "depth": depth.COMMAND,
+        "cameras": cameras.COMMAND,
+    },
+    "measure it": {"eval": eval.COMMAND, "info": info.COMMAND, "compare": compare.COMMAND},
+    "change it, or complete a scan": {
+        "adapt": adapt.COMMAND,
+        "adapter": adapter.COMMAND,
+        "reconstruct": reconstruct.COMMAND,
+    },
+    "check this machine": {"doctor": doctor.COMMAND},
 }
-"""Every command, in the order in which `sinefield --help` lists them."""
+"""Every command, by what people want to do, in the order in which `sinefield --help` lists them."""
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+USUAL = """\
+the usual ones:
+  sinefield train bust.obj --max-bytes 4000    a mesh, an image, posed photographs
+  sinefield capture clip.mp4 --out runs/clip   a video, photographs without poses
+  sinefield page example:knot knot.html        a web page that draws a field
+"""
+NAMES = 13  # columns that a command's name takes in the list
+
+
+class MainParser(Parser):
+    """The parser of `sinefield` itself: its help lists the commands by group."""
+
+    def format_help(self) -> str:
+        width = max(shutil.get_terminal_size().columns - 2, 40)
+        lines = [self.format_usage(), DESCRIPTION, "", USUAL.rstrip()]
+        for title, group in GROUPS.items():
+            lines += ["", f"{title}:"]
+            for name, command in group.items():
+                indent = " " * (NAMES + 2)
+                lines.append(textwrap.fill(f"  {name:<{NAMES}}{command.help}", width, subsequent_indent=indent))
+        lines += ["", "sinefield COMMAND --help has arguments and an example; sinefield --version the version."]
+        return "\n".join(lines) + "\n"
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    parser = Parser(prog="sinefield", description=DESCRIPTION, allow_abbrev=False)
+    parser = MainParser(prog="sinefield", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"sinefield {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, command in COMMANDS.items():

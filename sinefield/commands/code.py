@@ -9,7 +9,7 @@ from sinefield.commands.command import Answer, Command
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_out(parser, "C99 header .h, shader .glsl or .wgsl, model .onnx, or grid of distances .npz")
-    parser.add_argument("--name", help="what the names in a header or shader begin with; default the file's name")
+    parser.add_argument("--name", help="prefix of the names in a header or shader; default the file's name")
     parser.add_argument("--resolution", type=whole, default=64, help="samples of a grid along its longest side (64)")
     add_edits(parser)
 

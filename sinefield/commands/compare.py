@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="put runs and packed files beside each other",
+    help="compare runs and packed files in one table",
     example="sinefield compare runs/* --out sizes.png",
     arguments=arguments,
     run=run,

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="take photographs out of a video: sharp, with equal movement between them",
+    help="choose sharp photographs from a video, with equal movement between them",
     example="sinefield frames video.mp4 my_photos --count 60",
     arguments=arguments,
     run=run,

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="render an image field, at its own or any size",
+    help="write an image field as a picture of any size",
     example="sinefield image runs/image large.png --width 2048",
     arguments=arguments,
     run=run,

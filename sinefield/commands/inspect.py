@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="say what a mesh, a point cloud or a folder of photographs holds, and what is wrong with it",
+    help="check a mesh, a point cloud or photographs before training",
     example="sinefield inspect my_photos",
     arguments=arguments,
     run=run,

@@ -27,11 +27,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_out(parser, MESH_FILE)
     add_surface(parser, 256, "box", ", of a density what the field suggests")
-    parser.add_argument("--crop", type=number, nargs=6, metavar=BOX, help="keep what lies in this box, input units")
-    parser.add_argument("--faces", type=whole, help="decimate to about so many triangles at most")
+    parser.add_argument("--crop", type=number, nargs=6, metavar=BOX, help="keep what lies in this box, in input units")
+    parser.add_argument("--faces", type=whole, help="decimate to at most about this many triangles")
     parser.add_argument("--no-colours", action="store_true", help="leave the field's colours out")
     parser.add_argument(
-        "--texture", type=whole, metavar="PIXELS", help="colours as a picture of this side over the mesh: .glb or .obj"
+        "--texture", type=whole, metavar="PIXELS", help="colours as a texture of this side, for .glb or .obj"
     )
     parser.add_argument(
         "--dense", action="store_true", help="evaluate every point of the grid, not only near the surface"
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="extract a mesh",
+    help="write the surface as a mesh file",
     example="sinefield mesh runs/armadillo armadillo.glb --resolution 256",
     arguments=arguments,
     run=run,

@@ -17,12 +17,12 @@ of a mesh file, with --max-bytes, the best mesh that fits: decimated, optimised,
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "run folder; or a closed mesh file, to be packed as a mesh of fewer faces")
     add_out(parser, "packed file: .sine; of a folder of parts a folder")
-    parser.add_argument("--bits", type=whole, help="every matrix at so many bits an entry, 1 to 8")
-    parser.add_argument("--max-bytes", type=whole, help="the best field that fits into so many bytes")
+    parser.add_argument("--bits", type=whole, help="bits for each entry of every matrix, 1 to 8")
+    parser.add_argument("--max-bytes", type=whole, help="the best field of at most this many bytes")
     parser.add_argument("--min-quality", type=number, help="the smallest field with this IoU or PSNR")
     add_quantiser(parser)
     parser.add_argument("--seconds", type=number, default=120, help="training with rounded weights; 0 for none (120)")
-    parser.add_argument("--steps", type=whole, help="the same in steps, which repeat to the bit on as many threads")
+    parser.add_argument("--steps", type=whole, help="the same in steps, which repeat to the bit")
     add_data(parser, "where the run's mesh, photographs or image are, if they moved")
 
 

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="write a field's surface as a cloud of points with colours and normals",
+    help="write a point cloud with colours and normals",
     example="sinefield points runs/fox fox.ply --count 200000",
     arguments=arguments,
     run=run,

@@ -68,7 +68,7 @@ def poses_text(report: dict[str, Any]) -> str:
 
 
 COMMAND = Command(
-    help="find the poses of photographs by COLMAP",
+    help="find the camera poses of photographs by COLMAP",
     example="sinefield poses my_photos --out my_scene",
     arguments=arguments,
     run=run,

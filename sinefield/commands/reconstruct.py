@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="find the shape behind a sparse, noisy point cloud",
+    help="find the shape of a sparse, noisy point cloud",
     example="sinefield reconstruct runs/shapes points.ply out.glb",
     arguments=arguments,
     run=run,

@@ -23,5 +23,8 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="write a run as one web page", example="sinefield report runs/armadillo", arguments=arguments, run=run
+    help="write a run's scores, curves and pictures as one web page",
+    example="sinefield report runs/armadillo",
+    arguments=arguments,
+    run=run,
 )

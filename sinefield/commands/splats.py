@@ -18,7 +18,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_out(parser, "splat file: .ply or .spz")
     parser.add_argument("--count", type=whole, default=50_000, help="splats (50000)")
     parser.add_argument("--steps", type=whole, default=1_000, help="steps of the fit (1000)")
-    parser.add_argument("--degree", type=whole, default=2, help="how sharply colours turn with the view, 0 to 3 (2)")
+    parser.add_argument(
+        "--degree", type=whole, default=2, help="degree of the colours' change with direction, 0 to 3 (2)"
+    )
     add_data(parser, "the photographs of a .sine file, where it does not name them")
     add_edits(parser)
 

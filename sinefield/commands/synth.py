@@ -9,7 +9,7 @@ from sinefield.commands.command import Answer, Command
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_out(parser, "folder to make", replaces="an earlier data set in OUT")
-    parser.add_argument("--mesh", help="a mesh of yours with vertex or texture colours; default the demo scene")
+    parser.add_argument("--mesh", help="your mesh, with vertex or texture colours; default the demo scene")
     parser.add_argument("--views", type=whole, default=100, help="training views (100)")
     parser.add_argument("--test-views", type=whole, default=20, help="test views (20)")
     parser.add_argument("--resolution", type=whole, default=128, help="pixels along each side (128)")
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="render a posed data set from a mesh, or the demo's",
+    help="render posed photographs of a mesh, or of the demo's scene",
     example="sinefield synth runs/demo_data",
     arguments=arguments,
     run=run,

@@ -7,7 +7,8 @@ from sinefield.commands.command import Answer, Command
 from sinefield.errors import SinefieldError
 
 PATH = (
-    "orbit; through the training cameras' places an ellipse, or before what they face a spiral; cameras, see "
+    "orbit; through the training cameras' places an ellipse, before what they face a spiral, or the walk they made; "
+    "cameras, see "
     "--cameras; or a nerfstudio camera path FILE.json (orbit)"
 )
 SIDE = "pixels; default that of the data, 256 for a shape"
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="render a video",
+    help="render a video: one turn around it, or a camera path",
     example="sinefield video runs/lego lego.mp4 --frames 90",
     arguments=arguments,
     run=run,

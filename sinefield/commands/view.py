@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> Answer:
 
 
 COMMAND = Command(
-    help="look at a run in the browser, finished or in training",
+    help="show a run in the browser, also while it trains",
     example="sinefield view runs/demo",
     arguments=arguments,
     run=run,

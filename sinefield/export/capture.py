@@ -85,8 +85,8 @@ def capture(
     anew = overwrite or (data != source and "poses" not in skipped)  # other poses than those that it learned from
     report, trained = _train(config, run, anew, done)
     files, left_out = {"run": str(run)}, {}
-    path = "spiral" if config.field.space == "ndc" else "ellipse"
     listing = read_placed(data, downscale=config.data.downscale)
+    path = {"ndc": "spiral", "contracted": "walk"}.get(config.field.space, "ellipse" if _has_alpha(listing) else "walk")
     flight = Flight(path=path, frames=FRAMES_SHOWN, fps=10, size=_size(listing))
     makers: list[tuple[str, str, Callable[[Path], Any]]] = [
         ("video", "video.mp4", lambda target: export_video(run, target, flight, overwrite=True)),
@@ -117,6 +117,11 @@ def capture(
     }
 
 
+def _has_alpha(listing: Listing) -> bool:
+    """Whether the photographs show an object alone, which looks as good from between the cameras."""
+    return read_header(next(frame for split in listing.frames.values() for frame in split))[1]
+
+
 def _size(listing: Listing) -> tuple[int | None, int | None]:
     """Of the video: its longer side is known, upright or not."""
     (width, height), _ = read_header(next(frame for split in listing.frames.values() for frame in split))
@@ -137,7 +142,7 @@ def _claim(source: Path, out: Path, overwrite: bool) -> None:
         if known != str(here) and not overwrite:
             raise SinefieldError(f"{out}: holds a capture of {known}; use --overwrite or another --out")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SinefieldError(f"--out {out}: holds something else than a capture; give a new folder")
+        raise SinefieldError(f"--out {out}: holds something other than a capture; give a new folder")
     check_output(note)
     if overwrite:  # first, so that nothing of it passes for done if this capture is stopped in its turn
         for old in (out / name for name in LEFT):
@@ -167,7 +172,7 @@ def _pose(
             posed = from_json(read_bytes(note, MAX_NOTE, "note of the poses"))
             posed = {"images": posed["images"], "registered": posed["registered"]}
         except (ValueError, KeyError, TypeError) as error:
-            raise SinefieldError(f"{note}: damaged; begin anew with --overwrite") from error
+            raise SinefieldError(f"{note}: damaged; start again with --overwrite") from error
     else:
         posed = find_poses(out / "frames" if source.is_file() else source, search, photographs, overwrite=True)
         write_text(note, to_json(posed, indent=1))

@@ -49,7 +49,7 @@ def export_depth(
         SinefieldError: a count out of range, a folder that holds something else, nothing opaque is seen; see
             `load_shown` and `sights`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     report = export_depth("example:knot", Path(folder) / "depths", 4)

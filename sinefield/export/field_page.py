@@ -46,7 +46,7 @@ def write_page(
         SinefieldError: see `load_field`; a kind that pages do not draw; edits of a run that is not packed; `out` is no
             .html or exists already.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import torch
 from sinefield.cameras.cameras import Cameras
 from sinefield.cameras.orbits import MAX_SIDE, Size
 from sinefield.cameras.path_files import read_camera_path
-from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path
+from sinefield.cameras.paths import box_depths, ellipse_path, spiral_path, through_path, walk_path
 from sinefield.config import Config, RadianceDataConfig
 from sinefield.data.photographs.capture_cameras import choose_cameras, load_capture
 from sinefield.data.photographs.images import load_posed
@@ -28,7 +28,7 @@ from sinefield.store.sine_files import config_of, load_packed
 
 MAX_FRAMES = 10_000
 FRAMES, FPS, BESIDE_FPS = 90, 30.0, 2.0
-PATHS = ("orbit", "ellipse", "spiral", "cameras")
+PATHS = ("orbit", "ellipse", "spiral", "walk", "cameras")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _from_file(flight: Flight, origin: np.ndarray) -> tuple[Cameras, float | Non
 
 
 def _along_cameras(data: RadianceDataConfig, trained: Any, flight: Flight) -> Cameras:
-    """An ellipse or spiral along the training cameras, or a path through chosen ones."""
+    """An ellipse, a spiral or a walk along the training cameras, or a path through chosen ones."""
     capture = load_capture(data.path, data.downscale, data.holdout, trained.origin)
     frames = flight.frames or FRAMES
     if flight.kind == "ellipse":
@@ -149,6 +149,8 @@ def _along_cameras(data: RadianceDataConfig, trained: Any, flight: Flight) -> Ca
     if flight.kind == "spiral":
         near, far = capture.bounds or box_depths(capture.cameras, trained.aabb)
         return spiral_path(capture.cameras, frames, near, far, flight.size)
+    if flight.kind == "walk":
+        return walk_path(capture.cameras, frames, flight.size)
     return through_path(choose_cameras(capture, flight.cameras), frames, flight.size)
 
 

@@ -49,7 +49,7 @@ def export_points(
         SinefieldError: another ending, a count out of range, `out` exists, nothing opaque is seen; see `load_shown` and
             `sights`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     report = export_points("example:toys", Path(folder) / "toys.ply", 500)

@@ -72,7 +72,7 @@ def export_splats(
         SinefieldError: another ending, a number out of range, `out` exists, nothing opaque is seen; see `load_shown`,
             `sights` and `splat_file`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     report = export_splats("example:toys", Path(folder) / "toys.spz", count=500, steps=2)

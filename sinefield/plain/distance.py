@@ -62,7 +62,7 @@ class TrueDistance:
         slope: (n, 3) gradients of `evaluate`, whose length does not matter; by differences when None.
         resolution: cells along the box's longest side.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> ball = TrueDistance(lambda p: np.linalg.norm(p, axis=1) - 1, np.array([-1, -1, -1, 1, 1, 1.0]))
         >>> ball.sdf(np.array([[4.0, 0, 0], [0, 0.2, 0]])).round(2)

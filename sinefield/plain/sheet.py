@@ -30,7 +30,7 @@ class SheetDistance(TrueDistance):
         aabb: (6,) the sheet's box, input units.
         resolution: cells along the box's longest side.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> box = np.array([-1.1, -0.1, -1.1, 1.1, 0.1, 1.1])
         >>> square = SheetDistance(lambda p: np.stack([p[:, 1], np.abs(p).max(axis=1) - 1], axis=1), box)

@@ -44,7 +44,7 @@ class Distances:
         Raises:
             SinefieldError: points of another shape; a field without a surface or a distance.
 
-        Example:
+        Examples:
             >>> import sinefield as sf
             >>> knot = sf.load("example:knot")
             >>> far = knot.bounds[1] + 10
@@ -71,7 +71,7 @@ class Distances:
         Raises:
             SinefieldError: a field without a surface or a distance.
 
-        Example:
+        Examples:
             >>> import sinefield as sf
             >>> sf.load("example:knot").prepare(compiling=False) in (True, False)
             True
@@ -97,7 +97,7 @@ class Distances:
         Raises:
             SinefieldError: as `sdf`.
 
-        Example:
+        Examples:
             >>> import sinefield as sf
             >>> knot = sf.load("example:knot")
             >>> near = knot.closest([[0.1, 0.2, 0.9]])
@@ -118,7 +118,7 @@ class Distances:
         Raises:
             SinefieldError: as `sdf`; not as many directions as origins, or one of no length.
 
-        Example:
+        Examples:
             >>> import sinefield as sf
             >>> bool(sf.load("example:knot").ray([[0.0, 0.78, 5]], [[0.0, 0, -1]]).hit[0])
             True
@@ -141,7 +141,7 @@ class Distances:
         Raises:
             SinefieldError: as `sdf`; something that is no field.
 
-        Example:
+        Examples:
             >>> import sinefield as sf
             >>> sf.load("example:knot").distance_to(sf.load("example:knot")).distance < 0
             True

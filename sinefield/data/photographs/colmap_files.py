@@ -55,7 +55,7 @@ def make_lens(model: str, width: int, height: int, values: Sequence[float], wher
 def unsupported(model: str | int, where: str) -> SinefieldError:
     """The one line for a camera model that is not read."""
     return SinefieldError(
-        f"{where}: camera model {str(model)[:40]} is not supported; {ADVICE} (docs/captures.md lists the models)"
+        f"{where}: camera model {str(model)[:40]} is not supported; {ADVICE} (docs/your_photographs.md lists them)"
     )
 
 

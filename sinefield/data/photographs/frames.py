@@ -89,7 +89,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if names and not ({FRAMES} <= names <= {FRAMES, "images"} and overwrite):
         hint = "use --overwrite to replace them" if names == {FRAMES, "images"} else "give a new folder"
-        held = "frames already" if names == {FRAMES, "images"} else "something else than frames"
+        held = "frames already" if names == {FRAMES, "images"} else "something other than frames"
         raise SinefieldError(f"{out}: holds {held}; {hint}")
     check_output(out / FRAMES)
 

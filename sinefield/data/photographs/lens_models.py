@@ -71,7 +71,7 @@ def model_of(lens: dict[str, Any], where: str) -> str:
     name = lens.get("camera_model")
     if name is not None and (not isinstance(name, str) or name not in MODELS):
         raise SinefieldError(
-            f"{where}: camera_model '{str(name)[:40]}' is not supported; {ADVICE} (docs/captures.md lists the models)"
+            f"{where}: camera_model '{str(name)[:40]}' is not supported; {ADVICE} (docs/your_photographs.md lists them)"
         )
     for key in OTHER_FLAGS:
         if lens.get(key):

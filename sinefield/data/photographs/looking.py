@@ -45,7 +45,7 @@ def find_focus(c2w: Float[np.ndarray, "n 3 4"], tangents: Float[np.ndarray, "n 2
         c2w: (n, 3, 4) camera to world, OpenGL axes.
         tangents: (n, 2) of half the field of view across and down.
 
-    Example:
+    Examples:
         >>> from sinefield.cameras.orbits import orbit
         >>> poses = orbit(8, (1.0, 2.0, 3.0), 4.0, 20.0).double().numpy()
         >>> find_focus(poses, np.full((8, 2), 0.5)).point.round(3).tolist()

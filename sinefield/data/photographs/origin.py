@@ -37,7 +37,7 @@ def recentred(listing: Listing, origin: Float[np.ndarray, "3"] | None = None) ->
     Arguments:
         origin: the offset; `offset_of` when None.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from sinefield.data.photographs.transforms import Frame
         >>> far = np.eye(4)[:3] + [[0, 0, 0, 500_000.25], [0, 0, 0, 4_000_000.5], [0, 0, 0, 100]]

@@ -183,7 +183,7 @@ def _check_home(folder: Path, photographs: Photographs, out: str | Path | None, 
             raise SinefieldError(f"--out {out}: is a file; give a folder")
         if names := {path.name for path in there.iterdir()}:
             if not find_models(there) or not names <= {"images", "sparse", "masks"}:
-                raise SinefieldError(f"--out {out}: holds something else than poses found earlier; give a new folder")
+                raise SinefieldError(f"--out {out}: holds something other than poses found earlier; give a new folder")
             if not overwrite:
                 raise SinefieldError(f"--out {out}: has a COLMAP model already; use --overwrite to replace it")
 

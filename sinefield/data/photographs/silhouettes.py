@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
-from scipy.ndimage import binary_fill_holes, maximum_filter
 
 from sinefield.data.photographs.looking import Focus
 from sinefield.data.photographs.transforms import Frame
@@ -55,6 +54,8 @@ def outlines(frames: Sequence[Frame], pixels: Pixels) -> list[Outline] | None:
     An image with transparent pixels shows what is not transparent. Another has a plain backdrop where its edge is of
     one colour, the same in all.
     """
+    from scipy.ndimage import binary_fill_holes  # imported where it is used: a mesh needs none of it
+
     found: list[Outline] = []
     colours: list[np.ndarray] = []
     for frame in frames[:: -(-len(frames) // ASKED)]:
@@ -129,4 +130,6 @@ def _kept(found: Sequence[Outline], centre: np.ndarray, half: np.ndarray, distan
 
 def _widened(shows: np.ndarray, by: int) -> np.ndarray:
     """Where a pixel at most `by` columns and rows away is set."""
+    from scipy.ndimage import maximum_filter
+
     return maximum_filter(shows, 2 * by + 1) if by else shows

@@ -168,7 +168,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         meta = from_json(data, finite=False)  # frames are named where their numbers are looked at
     except json.JSONDecodeError as error:
-        raise SinefieldError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); mend the file") from error
+        raise SinefieldError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); correct the file") from error
     except ValueError as error:
         raise SinefieldError(f"{path}: not readable as JSON ({str(error)[:60]}); provide a proper pose file") from error
     if not isinstance(meta, dict):
@@ -337,7 +337,7 @@ def divide(meta: dict[str, Any], source: Path, frames: list[Frame], holdout: int
     for split, key in keys.items():
         listed = meta.get(key, [])
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise SinefieldError(f"{source}: '{key}' must be a list of file paths; mend or remove it")
+            raise SinefieldError(f"{source}: '{key}' must be a list of file paths; correct or remove it")
         chosen = {PurePosixPath(name.replace("\\", "/")).as_posix() for name in listed}
         # Absolute paths name a frame by their end.
         ends = {"/".join(PurePosixPath(name).parts[first:]) for name in chosen for first in range(1, 9)}
@@ -346,8 +346,8 @@ def divide(meta: dict[str, Any], source: Path, frames: list[Frame], holdout: int
         key = next((key for key in keys.values() if meta.get(key)), "train_filenames")
         first = f", its first is {meta[key][0][:80]!r}" if meta.get(key) else ""
         raise SinefieldError(
-            f"{source}: no usable frames: '{key}' names no frame{first}, a frame is {ordered[0].name[:80]!r}; mend or "
-            "remove the list"
+            f"{source}: no usable frames: '{key}' names no frame{first}, a frame is {ordered[0].name[:80]!r}; correct "
+            "or remove the list"
         )
     return divided
 
@@ -363,7 +363,7 @@ def world_box(meta: dict[str, Any], source: Path) -> list[float]:
     offset = meta.get("offset", 0.5)
     offset = offset if isinstance(offset, list) else [offset] * 3
     if len(offset) != 3 or not all(is_number(value) for value in offset):
-        raise SinefieldError(f"{source}: 'offset' must be one or three finite numbers; mend or remove it")
+        raise SinefieldError(f"{source}: 'offset' must be one or three finite numbers; correct or remove it")
     if "aabb" in meta:
         corners = meta["aabb"]
         proper = isinstance(corners, list) and len(corners) == 2 and all(isinstance(c, list) for c in corners)

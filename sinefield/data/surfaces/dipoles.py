@@ -46,7 +46,7 @@ class Dipoles:
         areas: (n,) that each point stands for, in the square of the points' unit.
         order: that of dipoles at the same points, if they are known; it takes most of the time.
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> ball = rng.normal(size=(20_000, 3))
         >>> ball /= np.linalg.norm(ball, axis=1, keepdims=True)

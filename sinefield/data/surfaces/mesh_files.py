@@ -61,7 +61,7 @@ def read_shape(path: str | Path) -> ShapeFile:
         SinefieldError: no such file, empty, of a kind that is not read, damaged, larger than the readers take, or than
             the memory that is free.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile("w", suffix=".obj") as file:
         ...     _ = file.write("o sail\\nv 0 0 0\\nv 1 0 0\\nv 0 2 0\\nf 1 2 3\\n")

@@ -10,7 +10,7 @@ const CHOICES = {
   activation: "relu leaky_relu gaussian sine softplus",
   encoding: "frequency hash",
 };
-if (!globalThis.NO_SHAPE) Object.assign(CHOICES, { represents: "distance occupancy sheet", loss: "tanh l1 bce mse", colours: "no yes" });
+if (!globalThis.NO_SHAPE) Object.assign(CHOICES, { represents: "distance occupancy sheet", loss: "tanh l1 bce mse asinh", colours: "no yes" });
 if (!globalThis.NO_RADIANCE) Object.assign(CHOICES, { space: "box ndc contracted", density: "free distance" });
 const DECIMALS = new Set(["omega", "phase", "bound", "sigma", "omega0", "band", "cone_angle", "beta"]);
 const NETWORK = {

@@ -274,6 +274,7 @@ def test_a_mesh_is_drawn_by_webgl_and_without(browser, tmp_path):
 
 
 @needs_browser
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["radiance_ndc", "shape_sheet", "shape_hash"])
 def test_what_lean_scripts_lack_is_drawn_by_the_others(name, browser, tmp_path):
     out = tmp_path / "page.html"

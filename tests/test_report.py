@@ -128,17 +128,24 @@ def test_a_page_holds_what_the_run_holds(kind, ball_run, photo_run, tmp_path, ca
     ((video, _),) = read.all("video")
     (tmp_path / "turn.mp4").write_bytes(base64.b64decode(video["src"].removeprefix("data:video/mp4;base64,")))
     assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "turn.mp4"))[0] == 3
+    # the field itself, drawn by the page
+    assert len(read.all("sine-field")) == 1
+    (file,) = (text for attributes, text in read.all("script") if attributes.get("class") == "field")
+    (tmp_path / "live.sine").write_bytes(base64.b64decode(file))
+    assert load_field(tmp_path / "live.sine")[0].kind == kind
+    if kind == "shape":  # which is its surface
+        assert read.mesh is None and made["vertices"] == 0
+        return
     # the mesh is the field's surface, turned to stand upright about its middle
     vertices, faces, colours = decoded(read.mesh)
     truth, truth_faces, _ = extract_field(field, 28)
     assert len(vertices) == made["vertices"] and (faces == truth_faces).all()
     middle = (truth.min(0) + truth.max(0)) / 2
-    upright = truth - middle if kind == "shape" else (truth - middle)[:, [0, 2, 1]] * [1, 1, -1]
+    upright = (truth - middle)[:, [0, 2, 1]] * [1, 1, -1]
     assert np.abs(vertices - upright).max() <= np.ptp(truth, axis=0).max() / 65535
-    assert (colours is not None) == (kind == "radiance")
-    if kind == "radiance":  # the photographed ball is red above, blue below
-        mean = [colours[side].mean(0) for side in (vertices[:, 1] > 0.3, vertices[:, 1] < -0.3)]
-        assert mean[0][0] > mean[0][2] and mean[1][2] > mean[1][0]
+    # the photographed ball is red above, blue below
+    mean = [colours[side].mean(0) for side in (vertices[:, 1] > 0.3, vertices[:, 1] < -0.3)]
+    assert mean[0][0] > mean[0][2] and mean[1][2] > mean[1][0]
 
 
 def references(read):
@@ -164,8 +171,8 @@ def test_strings_are_escaped_and_nothing_is_fetched(ball_run, tmp_path):
     whole = " ".join(read.text("body"))
     assert remark in whole and "<i>fast</i>" in whole and f"path: {path}" in whole
     assert not read.all("i") and len(read.all("img")) == 1 and len(read.all("b")) == len(read.all("li"))
-    data, viewer = read.all("script")
-    assert data[0] == {"type": "application/json", "id": "mesh"} and viewer[0] == {}
+    data, player = read.all("script")
+    assert data[0] == {"type": "text/plain", "class": "field"} and player[0] == {}
     found = list(references(read))
     assert len(found) == 2 and all(value.startswith("data:") for value in found)
     assert "url(" not in "".join(read.text("style")) and "@import" not in "".join(read.text("style"))
@@ -235,7 +242,9 @@ def test_a_mesh_is_turned_upright_and_not_mirrored(up):
 
 def test_a_mesh_too_large_is_made_coarser(ball_run, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MAX_VERTICES", 900)
+    monkeypatch.setattr(report, "MAX_LIVE", 100)
     made = write_report(ball_run[0], tmp_path / "a.html")
+    assert any(line.startswith("live field: ") and "too many" in line for line in made["left_out"])
     vertices, faces, _ = decoded(Page(tmp_path / "a.html").mesh)
     assert 300 < len(vertices) == made["vertices"] <= 900 and faces.max() == len(vertices) - 1
 
@@ -257,7 +266,7 @@ def test_a_packed_file_says_what_it_lacks(ball_run, tmp_path):
     assert read.text("b") == ["0.91", "0.87"] and read.text("h1") == ["small.sine"]
     assert any("curves and pictures" in line for line in made["left_out"])
     assert set(made["left_out"]) <= set(read.text("li"))
-    assert read.mesh and read.all("video") and not read.all("img") and not read.all("svg")
+    assert read.all("sine-field") and read.all("video") and not read.all("img") and not read.all("svg")
     assert "header" in read.text("td") and "width: 32" in read.text("pre")[0]
 
 
@@ -269,12 +278,13 @@ def test_what_a_run_lacks_is_left_out_and_said(copied, monkeypatch):
     def none(*_):
         raise SinefieldError("level 0 is <outside> the field's range")
 
+    monkeypatch.setattr(report, "contents_of", none)
     monkeypatch.setattr(report, "extract_field", none)
     monkeypatch.setattr(kind, "ShapePainter", none)
     made = write_report(copied)
     read = Page(copied / "report.html")
     assert [line.split(":")[0] for line in made["left_out"]] == [
-        *("scores", "curves", "picture shape.png", "pictures", "mesh", "video")
+        *("scores", "curves", "picture shape.png", "pictures", "live field", "mesh", "video")
     ]
     assert made["left_out"] == read.text("li") and made["vertices"] == 0
     assert not any(read.all(tag) for tag in ("script", "canvas", "video", "img", "svg"))

@@ -274,6 +274,7 @@ def test_a_mesh_is_drawn_by_webgl_and_without(browser, tmp_path):
 
 
 @needs_browser
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["radiance_ndc", "shape_sheet", "shape_hash"])
 def test_what_lean_scripts_lack_is_drawn_by_the_others(name, browser, tmp_path):
     out = tmp_path / "page.html"
@@ -284,7 +285,7 @@ def test_what_lean_scripts_lack_is_drawn_by_the_others(name, browser, tmp_path):
 
 
 NEAR = """(() => {
-  const { field, player: { quick } } = document.querySelector("sine-field");
+  const { field, player } = document.querySelector("sine-field") ?? {}, quick = player?.quick;
   if (!quick?.ready || quick.size < 128) return null;
   const [x, y, z, , , , distance, degrees, focal] = field.view, side = 100, up = Array.from(field.view.subarray(3, 6));
   const elevation = (degrees * Math.PI) / 180, size = { width: side, height: side };

@@ -8,10 +8,12 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from sinefield.export.player import SOURCES
+
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 420, 220, 52, 10, 34
 
 
-def page(title: str, body: Sequence[str], viewer: bool) -> str:
+def page(title: str, body: Sequence[str], viewer: bool, player: str | None = None) -> str:
     """A whole document.
 
     The policy in its head forbids it to fetch anything and to run any script but the viewer, even should a text
@@ -21,13 +23,17 @@ def page(title: str, body: Sequence[str], viewer: bool) -> str:
         title: text, escaped here.
         body: pieces of HTML.
         viewer: whether the body has a mesh to turn (`viewer.js`).
+        player: the script that draws a live field in the body (`player.script_for`).
     """
     style = files("sinefield.export").joinpath("page.css").read_text(encoding="utf-8")
-    script = "\n" + files("sinefield.export").joinpath("viewer.js").read_text(encoding="utf-8")
-    allowed = allowed_hash(script) if viewer else "'none'"
-    policy = f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src {allowed}"
-    scripts = [f"<script>{script}</script>"] if viewer else []
-    return document(title, policy, f"\n{style}", [*body, *scripts])
+    turning = "\n" + files("sinefield.export").joinpath("viewer.js").read_text(encoding="utf-8")
+    scripts = ([turning] if viewer else []) + ([player] if player else [])
+    allowed = " ".join(map(allowed_hash, scripts)) or "'none'"
+    more = f" {SOURCES}" if player else ""
+    policy = (
+        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src {allowed}{more}"
+    )
+    return document(title, policy, f"\n{style}", [*body, *(f"<script>{script}</script>" for script in scripts)])
 
 
 def document(title: str, policy: str, style: str, body: Sequence[str]) -> str:

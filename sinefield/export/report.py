@@ -1,4 +1,4 @@
-"""A run as one web page that opens from disk: scores, curves, pictures, a mesh to turn, a video, the settings."""
+"""A run as one web page that opens from disk: scores, curves, pictures, the field to turn, a video, the settings."""
 
 import base64
 import io
@@ -22,6 +22,7 @@ from sinefield.export.flight import Flight
 from sinefield.export.info import describe
 from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, data_uri, html_table, page
+from sinefield.export.player import KINDS, contents_of, element_of, script_for
 from sinefield.export.video import export_video
 from sinefield.fields.base import Field, Kind, kind_of
 from sinefield.files import check_output, read_bytes, scratch_folder, write_text
@@ -37,6 +38,8 @@ MAX_VERTICES = 65_535
 FRAMES, FPS, VIDEO_WIDTH = 48, 16, 200
 MAX_VIDEO = 64 << 20
 """Bytes of a video that goes into the page."""
+MAX_LIVE = 4 << 20
+"""Bytes of a field that goes into the page, to be drawn there."""
 MAX_PICTURES = 6
 MAX_PNG = 256 << 20
 MAX_PICTURE, PICTURE_WIDTH = 400_000, 1200
@@ -75,12 +78,13 @@ def write_report(
     facts, _ = describe(run)
     left_out: list[str] = []
     body, settings = _training_parts(run, adapters, field, facts, left_out)
-    shown, vertices = _field_parts(run, adapters, field, left_out, video)
-    end = _closing_parts(facts, "Sizes of the base" if adapters else "Sizes", settings, left_out)
     title = " + ".join(Path(path).resolve().name for path in (run, *adapters))
+    live, player = _live_part(run, adapters, field, title, left_out)
+    shown, vertices = _field_parts(run, adapters, field, left_out, video, bool(live))
+    end = _closing_parts(facts, "Sizes of the base" if adapters else "Sizes", settings, left_out)
     summary = f"base: {_summary(facts)}" if adapters else _summary(facts)
     head = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(summary)}</p>']
-    write_text(out, page(title, [*head, *body, *shown, *end], viewer=vertices > 0), overwrite)
+    write_text(out, page(title, [*head, *live, *body, *shown, *end], vertices > 0, player), overwrite)
     return {
         "run": str(run),
         "out": str(out),
@@ -119,17 +123,48 @@ def _training_parts(
 
 
 def _field_parts(
-    run: str | Path, adapters: Sequence[str | Path], field: Any, left_out: list[str], video: str | Path | None
+    run: str | Path,
+    adapters: Sequence[str | Path],
+    field: Any,
+    left_out: list[str],
+    video: str | Path | None,
+    live: bool,
 ) -> tuple[list[str], int]:
-    """What the field shows of itself, and the vertices of its mesh: 0 where there is none."""
+    """What the field shows of itself, and the vertices of its mesh: 0 where there is none.
+
+    Arguments:
+        live: whether the page draws the field itself: then a surface needs no mesh beside it.
+    """
     shows = kind_of(field).shows
     if shows == "picture":
         return _image_part(field), 0
     if shows is None:
         return [], 0
-    shown, vertices = _mesh_part(field, left_out)
+    shown, vertices = ([], 0) if live and shows == "surface" else _mesh_part(field, left_out)
     turning = _video_part(run, left_out, adapters) if video is None else _given_video(Path(video))
     return [*shown, *turning], vertices
+
+
+def _live_part(
+    run: str | Path, adapters: Sequence[str | Path], field: Any, title: str, left_out: list[str]
+) -> tuple[list[str], str | None]:
+    """The field itself, drawn by the page, and the script that does it; nothing of a kind that the player lacks."""
+    if field.kind not in KINDS:
+        return [], None
+    try:
+        contents = contents_of(run, field, adapters)
+    except SinefieldError as error:
+        left_out.append(f"live field: {error}")
+        return [], None
+    size = sum(map(len, contents))
+    if size > MAX_LIVE:
+        left_out.append(f"live field: {size:,} bytes are too many for a page; sinefield page makes one of its own")
+        return [], None
+    does = "move" if kind_of(field).shows == "picture" else "turn"
+    hint = f"Drawn from the field's {size:,} bytes. Drag to {does} it; click, then use the wheel, to come closer."
+    return ["<h2>The field</h2>", *element_of(title, contents), f'<p class="soft">{hint}</p>'], script_for(
+        field, bool(adapters)
+    )
 
 
 def _closing_parts(facts: dict[str, Any], sizes: str, settings: str, left_out: list[str]) -> list[str]:

@@ -5,16 +5,16 @@ import { CHUNK, assembled, baked, planOf, rangesOf, rowOf } from "./bake.js";
 const SLICE = 10, NAME = "sinefield";
 const { document, navigator = {} } = globalThis;
 const script = document?.currentScript;
-/** Where this script's own text is, for workers; null of a module, which says it by `import.meta`. */
-const source = script?.textContent || script?.src;
+// A script that holds more than the player would do all of that in each worker: then there are none.
+const inline = script?.textContent && /^\s*(var sinefield=|\(\(\)=>)/.test(script.textContent) ? script.textContent : "";
+const address = [script ? script.src : globalThis.SINEFIELD_URL].find((url) => /sinefield[^/]*\.js$/.test(url));
+let blob;
 
 /** A worker of this very script, or null where none can be. */
 const hire = () => {
   try {
-    const blob = script?.textContent && URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-    const worker = new Worker(blob || source || globalThis.SINEFIELD_URL, { name: NAME, type: script ? "classic" : "module" });
-    if (blob) setTimeout(() => URL.revokeObjectURL(blob), 1e4);
-    return worker;
+    blob ??= inline && URL.createObjectURL(new Blob([inline], { type: "text/javascript" }));
+    return blob || address ? new Worker(blob || address, { name: NAME, type: script ? "classic" : "module" }) : null;
   } catch {
     return null;
   }

@@ -47,7 +47,7 @@ const shorter = (page) => ({
 const OURS = new RegExp(`^(${("activate adapter after ahead apex ask asked azimuth background batches before border bounds cast cellsShape " +
   "change changed chunk coarse coder contexts control controls count drawer drawn drop edge elevation engine exact finish floats " +
   "full hasColours hasSlope hired inputs knows last lengths looks middle nested octaves opacities depths outputs packed painter " +
-  "params paint picture pixelTime placed planes pointers put quickly radius ranges reaches resize room seed sheet sides sigma signed small " +
+  "params picture pixelTime placed planes pointers put quickly radius ranges reaches resize room seed sheet sides sigma signed small " +
   "stopped tables textures through timer turn uniform units varint watch workers zipped zoom").split(" ").join("|")})$`);
 
 const make = async (entry, out, { page = false, ...options }) => {

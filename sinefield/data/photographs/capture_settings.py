@@ -15,6 +15,7 @@ from sinefield.errors import SinefieldError
 LONGEST = 640  # pixels of the photographs' longest side that training sees, about
 BEYOND = 1.5  # in units of the cameras' ring: points farther from its middle are no object within it
 CORE = 2.0  # in units of the same: how far from its middle a contraction leaves space as it is
+LARGE_TABLE = 18  # log2 of the entries from which on a table does not stay in the caches
 UNEVEN = 12  # levels by which a backdrop's colour may differ
 STEP_APART = 0.5  # of the nearest depth: cameras nearer to each other look through one window
 SPACES = {"contracted": {"grid_levels": 4, "cone_angle": 0.004}}
@@ -70,7 +71,9 @@ def capture_settings(
     side = -(-max(width, height) * frames[0].reduction // downscale)
     preset = preset or ("small" if side <= SMALL else "balanced")
     field = {"space": space, **network_for(preset, side), **SPACES.get(space, {})}
-    training = {"seconds": 300.0, "batch": 16384} if "encoding" in field else {}
+    # Lookups in large tables wait for memory, less of it a sample the more there are at once (docs/speed.md).
+    batch = 16384 if field.get("log2_table", 0) < LARGE_TABLE else 65536
+    training = {"seconds": 300.0, "batch": batch} if "encoding" in field else {}
     return {"kind": "radiance", "data": data, "field": field, "training": training}
 
 

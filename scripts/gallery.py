@@ -164,7 +164,7 @@ def make(name: str) -> dict[str, Any]:
     entry = ENTRIES[name]
     data, place = entry.data(), WORK.relative_to(ROOT) / name
     lines = [
-        f"train '{data}' --out {place} {entry.train}",
+        f"train {shlex.quote(data)} --out {place} {entry.train}",
         f"pack {place} docs/gallery/{name}.sine --max-bytes {entry.max_bytes} --steps {entry.steps}",
     ]
     start = time.process_time()

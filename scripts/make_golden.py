@@ -43,6 +43,7 @@ FAR = [2.0e5, -3.0e4, 7.0]
 SHAPES: dict[str, dict[str, Any]] = {
     "shape": {"width": 16, "depth": 4, "rank": 3, "frequencies": 4, "skips": [2], "phase": 0.5, "bound": 4.0},
     "shape_relu": {**SMALL, "activation": "relu", "loss": "l1", "band": 0.05, "omega": 20.0},
+    "shape_far": {**SMALL, "loss": "asinh"},
     "shape_siren": {**SMALL, "frequencies": 0, "activation": "sine", "omega0": 12.0, "bound": 2.0, "phase": 1.0},
     "shape_siren_lowrank": {**SMALL, "frequencies": 0, "activation": "sine", "omega0": 14.0, "weights": "lowrank"},
     "occupancy_lowrank": {

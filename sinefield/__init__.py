@@ -19,10 +19,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from sinefield.api import Field, fit, load, look_at
     from sinefield.example_files import example, examples
+    from sinefield.field_set import FieldSet
 
 
-__all__ = ["Field", "SinefieldError", "__version__", "example", "examples", "fit", "load", "look_at"]
-_HOME = {"example": "sinefield.example_files", "examples": "sinefield.example_files"}
+__all__ = ["Field", "FieldSet", "SinefieldError", "__version__", "example", "examples", "fit", "load", "look_at"]
+_HOME = {"FieldSet": "sinefield.field_set", "example": "sinefield.example_files", "examples": "sinefield.example_files"}
 
 
 def __getattr__(name: str) -> Any:

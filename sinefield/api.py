@@ -277,7 +277,7 @@ class Field(Distances):
             max_bytes: the best field that fits into so many bytes; or
             min_quality: the smallest of that IoU or PSNR; or with neither the smallest that costs almost nothing.
             seconds: training with rounded weights, in all.
-            steps: the same in steps, which repeat to the bit on as many threads.
+            steps: the same in steps, which repeat to the bit.
             overwrite: replace what is there.
 
         Returns:
@@ -366,6 +366,7 @@ def fit(
     out: str | Path | None = None,
     seed: int = 0,
     max_bytes: int | None = None,
+    preset: str | None = None,
     **settings: Any,
 ) -> Field:
     """Fit a field to data, with a progress bar.
@@ -373,11 +374,12 @@ def fit(
     Arguments:
         data: the path of a mesh or point cloud, an image, or a folder of posed photographs; a `trimesh.Trimesh`;
             points and their outward normals, both (n, 3); an image (h, w, 3 or 4), uint8 or float in [0, 1].
-        seconds, steps: how long to train; the kind's usual time with neither. Steps repeat on as many threads.
+        seconds, steps: how long to train; the kind's usual time with neither. Steps repeat.
         scene: a scene file whose settings count in place of the usual ones.
         out: a run folder to train into; a temporary one, kept as long as the field is, when None.
         max_bytes: choose the network for a file of so many bytes, and give what that file holds: the packed field,
             or of a closed mesh an optimised mesh where that is better. With `out` it is beside the run, as OUT.sine.
+        preset: "small", "balanced" or "best" settings for data of this kind and size, in place of the usual ones.
         settings: any setting of a scene file by its name, as in `width=64`, or `"field.width"` in a dictionary.
 
     Returns:
@@ -400,5 +402,7 @@ def fit(
     given |= {"training.seconds": seconds} if seconds is not None else {}
     given |= {"training.steps": steps} if steps is not None else {}
     if max_bytes is not None:
+        if preset is not None:
+            raise SinefieldError("max_bytes and preset both choose the network; leave out one of the two")
         return Field(fitted(data, folder, scene, given, max_bytes).with_name(folder.name + ".sine"), home=home)
-    return Field(fitted(data, folder, scene, given), home=home)
+    return Field(fitted(data, folder, scene, given, preset=preset), home=home)

@@ -18,6 +18,16 @@ class SinefieldError(Exception):
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 3 :]}")
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or on CUDA.
+
+    >>> lacks_memory(MemoryError())
+    True
+    """
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, of CUDA
+    return named or "can't allocate memory" in str(error)  # how torch's CPU allocator says it
+
+
 def shown(value: Any) -> str:
     """A value as Python writes it, shortened."""
     try:

@@ -57,7 +57,7 @@ def inside_and_around(field, seed: int = 0) -> np.ndarray:
 
 @needs_compiler
 @pytest.mark.parametrize("compiler", COMPILERS)
-@pytest.mark.parametrize("golden", SHAPES)
+@pytest.mark.parametrize("golden", [*SHAPES, "shape_hash"])
 def test_the_header_is_the_field(golden, compiler, tmp_path):
     field, _ = load_field(GOLDEN / f"{golden}.sine")
     if field.config.represents != "distance":
@@ -96,6 +96,27 @@ def test_every_layout_and_activation(settings, tmp_path):
     raw = field(((asked - field.centre) * field.scale).float()) * (field.config.band / field.scale)
     (truth,) = torch.autograd.grad(raw.sum(), asked)
     np.testing.assert_allclose(grads, truth.numpy(), atol=1e-3 * max(1.0, float(truth.abs().max())))
+
+
+@needs_compiler
+def test_feature_grids_answer_for_points_that_are_none(tmp_path):
+    export_code(GOLDEN / "shape_hash.sine", tmp_path / "f.h")
+    values, grads = compiled(tmp_path / "f.h", "f")(np.array([[np.nan, 0, 0], [0, np.inf, 0], [0, 0, 0]]))
+    assert np.isnan(values[0]) and values[1] == np.inf and np.isfinite(values[2]) and np.isfinite(grads[2]).all()
+
+
+def test_feature_grids_without_torch_are_those_with_it():
+    field, _ = load_field(GOLDEN / "shape_hash.sine")
+    network = kind_of(field).distance_network(field).network
+    points = torch.rand(300, 3, generator=torch.Generator().manual_seed(0)) * 2.2 - 1.1
+    values, grads = network.with_gradient(points.numpy())
+    asked = points.clone().requires_grad_()
+    raw = field(asked)
+    (truth,) = torch.autograd.grad(raw.sum(), asked)
+    raw = raw.detach().numpy()
+    np.testing.assert_allclose(values, raw, atol=1e-5 * np.abs(raw).max())
+    within = (points.abs() < 1).all(1).numpy()  # beyond, features stay as they are: torch gives 0, the twin does not
+    np.testing.assert_allclose(grads[within], truth.numpy()[within], atol=1e-4 * float(truth.abs().max()))
 
 
 @needs_compiler
@@ -164,7 +185,8 @@ def test_the_grid_holds_true_distances():
         ("example:picture", "picture.npz", [], "image"),
         (GOLDEN / "occupancy_dense.sine", "f.h", [], "OUT.npz"),
         (GOLDEN / "shape_sheet.sine", "f.onnx", [], "OUT.npz"),
-        (GOLDEN / "shape_hash.sine", "f.h", [], "OUT.npz"),
+        (GOLDEN / "shape_hash.sine", "f.glsl", [], "OUT.h"),
+        (GOLDEN / "shape_hash.sine", "f.onnx", [], "OUT.h"),
         ("example:knot", "knot.cpp", [], ".onnx"),
         ("example:knot", "knot.h", ["--name", "two words"], "two words"),
         ("example:knot", "knot.npz", ["--resolution", "100000"], "256"),

@@ -112,7 +112,7 @@ CHOICES = {
     "weights": ["sine", "lowrank", "dense"],
     "activation": ["relu", "leaky_relu", "gaussian", "sine", "softplus"],
     "represents": ["distance", "occupancy", "sheet"],
-    "loss": ["tanh", "l1", "bce", "mse"],
+    "loss": ["tanh", "l1", "bce", "mse", "asinh"],
     "encoding": ["frequency", "hash"],
     "space": ["box", "ndc", "contracted"],
     "density": ["free", "distance"],

@@ -1,5 +1,6 @@
 """Fields in physics engines: a MuJoCo plugin is made and loaded, a warp function says what the field says; slow."""
 
+import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
@@ -46,6 +47,23 @@ def test_a_plugin_of_the_header_is_taken_by_mujoco(tmp_path):
     for _ in range(10):
         mujoco.mj_step(model, data)
     assert np.isfinite(data.qpos).all() and data.qpos[2] < 1  # it falls
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler")
+def test_a_ball_swings_in_a_bowl_as_a_pendulum_and_a_peg_falls_into_a_hole(tmp_path):
+    """The ball's period is a pendulum's by its formula; the peg comes to rest in the hole as in one of boxes."""
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed")
+    spec = importlib.util.spec_from_file_location("physics", ROOT / "scripts" / "benchmarks" / "physics.py")
+    physics = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(physics)
+    for shape in (physics.bowl, physics.hole):
+        assert physics.fitted(shape, 300, tmp_path)["iou"] > 0.99
+    ball = physics.rolled()
+    assert ball["period"] == pytest.approx(ball["pendulum"], rel=0.02)
+    assert ball["off_sphere"] < 0.005 and ball["deepest"] < 0.005 and 0.2 < ball["energy_left"] < 1.01
+    pegs = physics.dropped(1.0)
+    assert pegs["field"]["height"] == pytest.approx(pegs["boxes"]["height"], abs=0.06)
+    assert pegs["field"]["off_middle"] < physics.WIDE - physics.PEG + 0.03 and pegs["field"]["deepest"] < 0.05
 
 
 def test_a_field_in_warp():

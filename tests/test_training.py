@@ -28,7 +28,6 @@ from sinefield.export.video import export_video
 from sinefield.fields.base import step_generator
 from sinefield.fields.radiance.training import RadianceTask, load_scene
 from sinefield.fields.shape.training import ShapeTask
-from sinefield.learning import loop
 from sinefield.learning.evaluate import evaluate, evaluate_file
 from sinefield.learning.loop import Interrupted, optimise, rate
 from sinefield.learning.pack import pack
@@ -65,7 +64,9 @@ def test_a_mesh_comes_back_in_the_inputs_coordinates(ball_run, tmp_path):
     assert mesh.volume == pytest.approx(4 / 3 * math.pi * RADIUS**3, rel=0.05)
 
 
-@pytest.mark.parametrize(("field", "loss"), [("distance", "l1"), ("occupancy", "bce"), ("occupancy", "mse")])
+@pytest.mark.parametrize(
+    ("field", "loss"), [("distance", "l1"), ("distance", "asinh"), ("occupancy", "bce"), ("occupancy", "mse")]
+)
 def test_other_losses_learn(ball, tmp_path, field, loss):
     config = shape_config(ball, steps=200)
     config.field.represents, config.field.loss = field, loss
@@ -155,7 +156,7 @@ def test_compiling_is_not_on_the_clock(ball, tmp_path, monkeypatch):
         return step(index, generator)
 
     task.step = slow
-    monkeypatch.setattr("sinefield.learning.loop.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("sinefield.learning.clock.time.perf_counter", lambda: clock[0])
     result = optimise(task, config.training, Run.prepare(tmp_path / "run", config), 0)
     assert result["steps"] == 11 and result["seconds"] == 10.0
 
@@ -381,7 +382,7 @@ def test_slow_scores_come_less_often(cost, steps, ball, tmp_path, monkeypatch):
     """By a clock of its own: a step takes a second, a score `cost`; in 150 s there are 15 times 10 s, and the end."""
     clock = [0.0]
     step, score = ShapeTask.step, ShapeTask.quick_score
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("sinefield.learning.clock.time.perf_counter", lambda: clock[0])
 
     def takes(method, seconds):
         def timed(self, *arguments):

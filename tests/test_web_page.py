@@ -19,6 +19,7 @@ from sinefield.commands.cli import main
 from sinefield.compress.container import MAX_FILE
 from sinefield.errors import SinefieldError
 from sinefield.export.field_page import write_page
+from sinefield.export.player import script_for
 from sinefield.files import read_bytes
 from sinefield.store.fields import load_field
 from sinefield.store.sine_files import load_packed
@@ -57,7 +58,7 @@ def test_a_page_fetches_nothing_and_runs_no_other_script(tmp_path):
     text = out.read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["']""", text.split("<body>")[1].split("<script>")[0])
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
-    assert "default-src 'none'" in policy and "unsafe-inline" not in policy
+    assert "default-src 'none'" in policy and "unsafe-inline" not in policy and "worker-src blob:" in policy
     for tag in ("script", "style"):
         (inner,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.S)
         assert base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode() in policy
@@ -106,6 +107,26 @@ def test_what_cannot_be_a_page_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(SinefieldError, match="exists already"):
         write_page("example:knot", out)
     assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("shape", "shape.lean"),
+        ("shape_sheet", "shape"),
+        ("shape_hash", "shape"),
+        ("occupancy_dense", "shape"),
+        ("radiance", "radiance.lean"),
+        ("radiance_ndc", "radiance"),
+        ("surface", "radiance"),
+        ("image", "image"),
+        ("mesh", "mesh"),
+    ],
+)
+def test_a_page_has_the_smallest_script_that_draws_its_field(name, script):
+    field, _ = load_field(GOLDEN / f"{name}.sine")
+    assert script_for(field).strip() == (WEB / "made" / f"page.{script}.js").read_text(encoding="utf-8").strip()
+    assert script_for(field, edited=True) != script_for(field)
 
 
 def test_what_is_committed_is_what_the_sources_give():
@@ -235,3 +256,71 @@ def test_an_element_loads_lazily_and_tells_what_it_is(browser, tmp_path):
     browser.ask("scrollTo(0, 3000)")
     drawn(browser)
     assert browser.ask(f"{element}.field.kind") == "image"
+
+
+@needs_browser
+def test_a_mesh_is_drawn_by_webgl_and_without(browser, tmp_path):
+    out, pictures = tmp_path / "page.html", []
+    write_page(GOLDEN / "mesh.sine", out)
+    text = out.read_text(encoding="utf-8")
+    for gl in ("always", "never"):
+        out.write_text(text.replace("<sine-field ", f'<sine-field webgl="{gl}" '), encoding="utf-8")
+        browser.open(out.as_uri())
+        drawn(browser)
+        if gl == "always":
+            wait_for(lambda: browser.ask("told.drawn.includes('quick')"))
+        pictures.append(browser.picture())
+    assert pictures[0].std() > 5 and np.abs(pictures[0] - pictures[1]).mean() < 0.5
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["radiance_ndc", "shape_sheet", "shape_hash"])
+def test_what_lean_scripts_lack_is_drawn_by_the_others(name, browser, tmp_path):
+    out = tmp_path / "page.html"
+    write_page(GOLDEN / f"{name}.sine", out)
+    browser.open(out.as_uri())
+    drawn(browser)
+    assert browser.picture().std() > 3
+
+
+NEAR = """(() => {
+  const { field, player: { quick } } = document.querySelector("sine-field");
+  if (!quick?.ready || quick.size < 128) return null;
+  const [x, y, z, , , , distance, degrees, focal] = field.view, side = 100, up = Array.from(field.view.subarray(3, 6));
+  const elevation = (degrees * Math.PI) / 180, size = { width: side, height: side };
+  const pose = sinefield.orbitPose({ centre: [x, y, z], up, distance, azimuth: 1, elevation });
+  const camera = { ...size, focal: focal * side, pose };
+  const canvas = Object.assign(document.createElement("canvas"), size), context = canvas.getContext("2d");
+  quick.draw(camera, context);
+  const seen = context.getImageData(0, 0, side, side).data, { colours, opacities } = field.render(camera);
+  const off = opacities.map((a, i) => [0, 1, 2].reduce((sum, c) =>
+    sum + (colours[3 * i + c] + (1 - a) * field.background[c] - seen[4 * i + c] / 255) ** 2, 0));
+  return -10 * Math.log10(off.reduce((a, b) => a + b) / off.length / 3);
+})()"""
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [True, False])
+def test_voxels_are_near_the_exact_picture(workers, browser, tmp_path):
+    """By workers, which have the page's own script, and by the page's own thread alone where a policy forbids them."""
+    script = (WEB / "made" / "sinefield.classic.js").read_text(encoding="utf-8")
+    data = base64.b64encode((WEB.parent / "example_fields" / "toys.sine").read_bytes()).decode()
+    policy = f"worker-src {'blob:' if workers else chr(39) + 'none' + chr(39)}"
+    (tmp_path / "page.html").write_text(
+        f"""<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
+        <script>{script}</script><sine-field webgl="always"></sine-field><script>
+        document.querySelector("sine-field").show(Uint8Array.from(atob("{data}"), (c) => c.charCodeAt(0)));</script>""",
+        encoding="utf-8",
+    )
+    browser.do(
+        "Page.addScriptToEvaluateOnNewDocument",
+        source="window.posts = 0; const post = Worker.prototype.postMessage;"
+        "Worker.prototype.postMessage = function (...given) { posts++; return post.apply(this, given); };"
+        "Object.defineProperty(navigator, 'hardwareConcurrency', { get: () => 4 });",
+    )
+    browser.open((tmp_path / "page.html").as_uri())
+    assert wait_for(lambda: browser.ask(NEAR)) > 39
+    assert browser.ask("told.errors.filter((line) => line !== 'worker-src')") == []
+    if workers:
+        assert browser.ask("posts") > 3

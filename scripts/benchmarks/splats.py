@@ -36,6 +36,8 @@ from sinefield.store.fields import load_field
 from sinefield.store.run import Run
 from sinefield.tables import table
 
+SLOWEST = 1200
+"""Seconds that a picture may take: software draws it, beside other work."""
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "docs" / "results" / "splats.md"
 sys.path.insert(0, str(ROOT / "tests"))
@@ -116,7 +118,7 @@ def judged(browser, url: str, poses: np.ndarray, wait_for) -> list[np.ndarray]:
     for pose in poses:
         whole = np.concatenate([pose, [[0, 0, 0, 1]]]).T.ravel().tolist()
         browser.ask(f"window.picture = null; window.look({json.dumps(whole)}); 0")
-        data = wait_for(lambda: browser.ask("window.picture"))
+        data = wait_for(lambda: browser.ask("window.picture"), SLOWEST)
         with Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))) as image:
             pictures.append(np.asarray(image.convert("RGB")) / 255)
     return pictures
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--views", type=int, default=25, help="test views to look from, evenly chosen")
+    parser.add_argument("--keep", type=Path, help="folder of the splats, which are taken from there if it holds them")
     parser.add_argument("--pictures", help="folder for what the viewers show")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -149,18 +152,25 @@ def main() -> None:
     chosen = np.linspace(0, len(scene.test.cameras) - 1, options.views).round().astype(int).tolist()
     cameras = scene.test.cameras[chosen]
     photographs = [reference(scene.test.images[i], ground).numpy() / 255 for i in chosen]
-    rows, folder = [], Path(tempfile.mkdtemp())
+    rows, folder = [], (options.keep or Path(tempfile.mkdtemp())).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     own = []
     for i in range(len(chosen)):
         colours = field.render(*cameras.view(i)).over(field.background).clamp(0, 1)
         own.append(psnr(colours.numpy().reshape(photographs[i].shape), photographs[i]))
-    begin, cpu = time.perf_counter(), time.process_time()
-    splats, report = splats_of(options.run, options.count, options.steps)
-    spent = time.perf_counter() - begin, time.process_time() - cpu
-    for ending in ENDINGS:
-        write_splats(folder / f"splats{ending}", splats)
+    note = folder / "splats.json"
+    if note.exists():
+        made = json.loads(note.read_text())
+    else:
+        begin, cpu = time.perf_counter(), time.process_time()
+        splats, report = splats_of(options.run, options.count, options.steps)
+        made = {"splats": report["splats"], "seconds": [time.perf_counter() - begin, time.process_time() - cpu]}
+        for ending in ENDINGS:
+            write_splats(folder / f"splats{ending}", splats)
+        note.write_text(json.dumps(made))
     (folder / "page.html").write_text(PAGE)
-    (folder / "node_modules").symlink_to(Path(options.npm).resolve() / "node_modules")
+    if not (folder / "node_modules").exists():
+        (folder / "node_modules").symlink_to(Path(options.npm).resolve() / "node_modules")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     fov = np.degrees(2 * np.arctan(cameras.height / 2 / float(cameras.focal[0, 1])))
@@ -186,9 +196,9 @@ def main() -> None:
         "size": [cameras.width, cameras.height],
         "views": len(chosen),
         "field_psnr": float(np.mean(own)),
-        "splats": report["splats"],
+        "splats": made["splats"],
         "steps": options.steps,
-        "seconds": spent,
+        "seconds": made["seconds"],
         "rows": rows,
     }
     write_page(result)

@@ -68,7 +68,7 @@ def add_data(parser: argparse.ArgumentParser, help: str) -> None:
 
 def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
     """--seed, as text: the scene file's reader checks it."""
-    parser.add_argument("--seed", help=f"random seed; the same seed, steps and threads give the same {what}")
+    parser.add_argument("--seed", help=f"random seed; the same seed and steps give the same {what}")
 
 
 def add_surface(parser: argparse.ArgumentParser, resolution: int, box: str, density: str = "") -> None:

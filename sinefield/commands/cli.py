@@ -18,6 +18,7 @@ from sinefield.commands import (
     depth,
     doctor,
     eval,
+    fleet,
     frames,
     image,
     info,
@@ -44,7 +45,7 @@ from sinefield.version import __version__
 
 DESCRIPTION = "3D scenes, shapes and images as small, fast neural fields."
 GROUPS: dict[str, dict[str, Command]] = {
-    "train a field": {"train": train.COMMAND, "capture": capture.COMMAND},
+    "train a field": {"train": train.COMMAND, "capture": capture.COMMAND, "fleet": fleet.COMMAND},
     "prepare its data": {
         "inspect": inspect.COMMAND,
         "frames": frames.COMMAND,

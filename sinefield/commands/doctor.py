@@ -57,6 +57,7 @@ def _try_all() -> list[dict[str, Any]]:
         _try("winding numbers (libigl)", _igl, "used for inside and outside", "pip install libigl"),
         _try("entropy coding (constriction)", _coder, "used by pack", "pip install constriction"),
         _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
+        _try("fleets (ray)", _ray, "used by fleet", "optional: pip install 'sinefield[fleet]'"),
         _try("USDZ (usd-core)", _usd, "used by mesh for .usdz", "optional: pip install 'sinefield[usd]'"),
         _try("poses (pycolmap)", _pycolmap, "used by poses, capture", "optional: pip install 'sinefield[capture]'"),
         _try("poses (COLMAP program)", _colmap, "used by poses --program colmap", "optional: apt install colmap"),
@@ -162,6 +163,13 @@ def _embree() -> str | None:
 
     Raycaster(trimesh.creation.box())
     return _version("embreex")
+
+
+def _ray() -> str | None:
+    found = [_version(package) for package in ("ray", "pyarrow", "fsspec")]
+    if None in found:
+        raise _Absent("ray, pyarrow or fsspec is not installed")
+    return found[0]
 
 
 def _igl() -> str | None:

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-quality", type=number, help="the smallest field with this IoU or PSNR")
     add_quantiser(parser)
     parser.add_argument("--seconds", type=number, default=120, help="training with rounded weights; 0 for none (120)")
-    parser.add_argument("--steps", type=whole, help="the same in steps, which repeat to the bit with the same threads")
+    parser.add_argument("--steps", type=whole, help="the same in steps, which repeat to the bit")
     add_data(parser, "where the run's mesh, photographs or image are, if they moved")
 
 

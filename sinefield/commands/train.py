@@ -37,6 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", action="store_true", help=help_)
     help_ = "choose the network for a file of at most this many bytes, written as OUT.sine; or a mesh, if better"
     parser.add_argument("--max-bytes", type=whole, help=help_)
+    help_ = "settings by kind and size of the data: small, balanced or best; small is for few bytes, best takes longest"
+    parser.add_argument("--preset", help=help_)
     parser.add_argument("--resume", action="store_true", help="continue from the run's saved state")
 
 
@@ -48,13 +50,17 @@ def run(options: argparse.Namespace) -> Answer:
 
     settings = scene_settings(options)
     if is_scene(options.scene):
+        if options.preset is not None:
+            raise SinefieldError(f"--preset: {options.scene} has its settings; leave it out, or train on the data")
         config = load_config(options.scene, settings)
     else:
-        config = data_config(options.scene, settings)
-        print(f"{options.scene}: trained as kind {config.kind}, with the settings usual for it", file=sys.stderr)
+        config = data_config(options.scene, settings, options.preset)
+        print(f"{options.scene}: trained as kind {config.kind}, with {_chosen(config)}", file=sys.stderr)
     out = options.out or str(Path("runs") / Path(locate(options.scene)).resolve().stem)
     fit = train
     if options.max_bytes is not None:
+        if options.preset is not None:
+            raise SinefieldError("--max-bytes and --preset both choose the network; leave out one of the two")
         fit = _to_size(options, settings)
     if options.split:
         from sinefield.learning.split import train_parts
@@ -65,6 +71,7 @@ def run(options: argparse.Namespace) -> Answer:
     except Interrupted as error:
         command = resume_command(options.scene, out, settings) + " --split" * options.split
         command += f" --max-bytes {options.max_bytes}" * (options.max_bytes is not None)
+        command += f" --preset {options.preset}" * (options.preset is not None)
         print(f"sinefield: {error}: the state is saved; resume with: {command}", file=sys.stderr)
         sys.stdout.flush()
         raise SystemExit(128 + error.signum) from None
@@ -72,6 +79,17 @@ def run(options: argparse.Namespace) -> Answer:
         return report, f"{parts_text(report)}\n{out}: parts.json and a run of each part"
     text = f"{summary(report)}\n{out}: config, field, scores and pictures"
     return report, f"{text}\n{packed_text(report['packed'])}" if "packed" in report else text
+
+
+def _chosen(config: Any) -> str:
+    """What is said of the settings that were chosen."""
+    field = config.field
+    network = getattr(field, "encoding", None)
+    return (
+        "the settings usual for it"
+        if network != "hash"
+        else f"feature grids of 2^{field.log2_table} entries, space {field.space}"
+    )
 
 
 def _to_size(options: argparse.Namespace, settings: dict[str, str]) -> Callable[..., Any]:

@@ -31,7 +31,7 @@ SETTINGS: tuple[tuple[str, str | tuple[str, ...]], ...] = (
     ("frequencies", WHOLE),
     ("represents", ("distance", "occupancy", "sheet")),
     ("band", NUMBER),
-    ("loss", ("tanh", "l1", "bce", "mse")),
+    ("loss", ("tanh", "l1", "bce", "mse", "asinh")),
     ("features", WHOLE),
     ("head_width", WHOLE),
     ("head_depth", WHOLE),

@@ -92,13 +92,15 @@ class ShapeFieldConfig(NetworkConfig):
     """A shape: occupancy, signed distance, or an open sheet that holds nothing inside.
 
     Losses of distance and sheet: "l1" between distances clamped to ±band, or "tanh", L1 between tanh(d/band) of both,
-    which is the same with soft shoulders. Losses of occupancy: "bce" on logits, or "mse" on the raw output (the first
-    paper's).
+    which is the same with soft shoulders. "asinh" of distances, L1 between asinh(d/band), learns far ones as well.
+    Losses of occupancy: "bce" on logits, or "mse" on the raw output (the first paper's).
     """
 
     represents: Literal["distance", "occupancy", "sheet"] | None = None  # sheet: an open one; by the data if absent
     band: float = 0.03  # distance from the surface, in field units, within which distances are learned
-    loss: Literal["tanh", "l1", "bce", "mse"] | None = None  # tanh of distances, bce of occupancies when absent
+    loss: Literal["tanh", "l1", "bce", "mse", "asinh"] | None = (
+        None  # tanh of distances, bce of occupancies when absent
+    )
     colours: Literal["auto", "yes", "no"] = "auto"  # learn the input's colours; auto: where it has some
     colour_width: int = 24  # units in each hidden layer of the colour network
     colour_depth: int = 2  # hidden layers of the colour network
@@ -110,7 +112,7 @@ class ShapeFieldConfig(NetworkConfig):
         _check(self.colour_width <= 1024, f"colour_width is {self.colour_width}; at most 1024")
         _check(self.colour_depth <= 16, f"colour_depth is {self.colour_depth}; at most 16")
         _check(0 <= self.colour_frequencies <= 20, f"colour_frequencies is {self.colour_frequencies}; 0 to 20")
-        losses: Any = ("bce", "mse") if self.represents == "occupancy" else ("tanh", "l1")
+        losses: Any = ("bce", "mse") if self.represents == "occupancy" else ("tanh", "l1", "asinh")
         _check(
             self.loss is None or self.loss in losses,
             f"loss {self.loss} does not suit {self.represents or 'distance'}; one of {', '.join(losses)}",
@@ -309,10 +311,10 @@ class ImageDataConfig:
 
 @dataclass
 class Schedule:
-    """How long and by which rule. With `steps`, these count, and the same seed repeats on as many threads."""
+    """How long and by which rule. With `steps`, these count, and the same seed repeats."""
 
     seconds: float | None = 60.0  # training time, without evaluation and saving
-    steps: int | None = None  # number of steps; makes a run repeatable to the bit, on as many threads
+    steps: int | None = None  # number of steps; makes a run repeatable to the bit, on any number of threads
     optimizer: Literal["muon", "adam"] = "muon"  # muon: for the hidden matrices, Adam for the rest
     lr: float = 0.02  # Muon's rate for hidden matrices (unused with adam)
     adam_lr: float = 1e-2  # Adam's rate
@@ -348,6 +350,7 @@ class ShapeTrainingConfig(Schedule):
     batch: int | None = None  # points a step; 16,384, but fewer in trainings of less than 16 seconds: 1,024 a second
     sharpen: float = 6.0  # the band in which distances are learned ends so many times narrower than it began
     eikonal: float | None = None  # weight of (|∇d| − 1)²; none: 0.1 for a point cloud, else 0
+    reach: Literal["near", "far"] = "near"  # how far the network itself learns distances: its band, or the whole box
 
     def __post_init__(self) -> None:
         super().__post_init__()

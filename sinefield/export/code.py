@@ -85,10 +85,11 @@ def export_code(
 
 
 def _written(shape: DistanceNetwork, ending: str, name: str, source: str) -> bytes:
-    if ending == ".onnx":
-        return onnx_model(shape)
     if ending == ".h":
         return c_header(shape, name, source).encode()
+    shape.without_grid(TARGETS[ending])
+    if ending == ".onnx":
+        return onnx_model(shape)
     return shader(shape, name, source, GLSL if ending == ".glsl" else WGSL).encode()
 
 

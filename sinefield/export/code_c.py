@@ -6,6 +6,7 @@ import numpy as np
 
 from sinefield.errors import SinefieldError
 from sinefield.plain.distance_network import DistanceNetwork
+from sinefield.plain.hash_grid import PlainGrid
 from sinefield.plain.network import BETA, LEAK
 from sinefield.version import __version__
 
@@ -31,8 +32,8 @@ HEAD = """\
    float {name}_sdf(float x, float y, float z, float grad[3]);
    void {name}_sdf_many(size_t n, const float *points, float *values, float *grads);
 
-   Coordinates and distances are those of the mesh that the field was trained on; negative inside. Within about
-   {band:.6g} of the surface the value is the distance; further away it stays near that, with the right sign.
+   Coordinates and distances are those of the mesh that the field was trained on; negative inside.
+   {reach}
    Outside the box
    {low} to {high}
    it grows with the distance to the box.
@@ -88,6 +89,49 @@ static inline float @clamped(float v, float low, float high) { return v < low ? 
 """
 
 
+GRID = """\
+/* Features of a point, interpolated in grids whose corners are numbered, or share numbers by a hash; and their
+   derivatives by the coordinates. */
+static inline void @encoded(const float q[3], float *e, float (*slopes)[3]) {
+    for (int l = 0; l < LEVELS; l++) {
+        const int32_t n = @cells[l];
+        const int hashed = @entries[l] != (uint32_t)(n + 1) * (uint32_t)(n + 1) * (uint32_t)(n + 1);
+        const float *features = @table + 2 * @first[l];
+        uint32_t cell[3];
+        float part[3];
+        for (int a = 0; a < 3; a++) {
+            const float t = q[a] * 0.5f + 0.5f, p = (t < 0.0f ? 0.0f : t > 1.0f ? 1.0f : t) * (float)n;
+            const int32_t c = p >= 0.0f ? (int32_t)p : 0; /* NaN stays in the part */
+            cell[a] = (uint32_t)(c < n ? c : n - 1);
+            part[a] = p - (float)cell[a];
+        }
+        for (int f = 0; f < 2; f++) {
+            e[2 * l + f] = 0.0f;
+            if (slopes) for (int a = 0; a < 3; a++) slopes[2 * l + f][a] = 0.0f;
+        }
+        for (uint32_t corner = 0; corner < 8; corner++) {
+            const uint32_t up[3] = {corner & 1, corner >> 1 & 1, corner >> 2 & 1};
+            const uint32_t i = cell[0] + up[0], j = cell[1] + up[1], k = cell[2] + up[2], side = (uint32_t)n + 1;
+            const uint32_t entry = hashed ? (i ^ j * 2654435761u ^ k * 805459861u) & (@entries[l] - 1)
+                                          : (i * side + j) * side + k;
+            float w[3];
+            for (int a = 0; a < 3; a++) w[a] = up[a] ? part[a] : 1.0f - part[a];
+            for (int f = 0; f < 2; f++) {
+                const float feature = features[2 * entry + f];
+                e[2 * l + f] += w[0] * w[1] * w[2] * feature;
+                if (slopes)
+                    for (int a = 0; a < 3; a++) {
+                        const float rest = w[(a + 1) % 3] * w[(a + 2) % 3] * (float)n * 0.5f;
+                        slopes[2 * l + f][a] += (up[a] ? rest : -rest) * feature;
+                    }
+            }
+        }
+    }
+}
+
+"""
+
+
 def check_name(name: str) -> str:
     """A word that may begin the names of C functions. Raises SinefieldError for others."""
     if not NAME.fullmatch(name):
@@ -108,16 +152,18 @@ def c_header(shape: DistanceNetwork, name: str, source: str) -> str:
     check_name(name)
     network = shape.network
     count = sum(matrix.size for matrix in network.matrices)
+    if network.grid is not None:
+        count += network.grid.table.size
     if count > MAX_NUMBERS:
         raise SinefieldError(
-            f"the network has {count:,} numbers, a header takes at most {MAX_NUMBERS:,}; write OUT.onnx or OUT.npz"
+            f"the network has {count:,} numbers, a header takes at most {MAX_NUMBERS:,}; write OUT.npz"
         )
     head = HEAD.format(
         name=name,
         upper=name.upper(),
         source=one_line(source),
         version=__version__,
-        band=shape.config.band / shape.scale,
+        reach=shape.reach.replace("\n", "\n   "),
         box=", ".join(_number(v) for v in (*shape.low, *shape.high)),
         low=_point(shape.low),
         high=_point(shape.high),
@@ -125,6 +171,8 @@ def c_header(shape: DistanceNetwork, name: str, source: str) -> str:
     last = len(network.matrices) - 1
     tables = [_table(f"{name}_w{i}", _padded(matrix, i < last).T) for i, matrix in enumerate(network.matrices)]
     tables += [_table(f"{name}_b{i}", _padded(bias, i < last)) for i, bias in enumerate(network.biases)]
+    if network.grid is not None:
+        tables += _grid_tables(network.grid, name)
     constants = {
         "leak": _number(float(LEAK)),
         "beta": _number(float(BETA)),
@@ -132,7 +180,8 @@ def c_header(shape: DistanceNetwork, name: str, source: str) -> str:
         "omega": _number(shape.config.omega0),
     }
     value, slope = (text.format(**constants) for text in ACTIVATIONS[shape.config.activation])
-    body = BODY.replace("VALUE", value).replace("SLOPE", slope) + _function(shape)
+    grid = "" if network.grid is None else GRID.replace("LEVELS", str(len(network.grid.levels)))
+    body = BODY.replace("VALUE", value).replace("SLOPE", slope) + grid + _function(shape)
     return head + "\n".join(tables) + "\n" + body.replace("@", f"{name}_") + "\n#endif\n"
 
 
@@ -149,13 +198,17 @@ def _function(shape: DistanceNetwork) -> str:
         f"    static const float low[3] = {_list(shape.low)}, high[3] = {_list(shape.high)};",
         f"    static const float centre[3] = {_list(shape.centre)};",
         f"    const float point[3] = {{x, y, z}}, scale = {_number(shape.scale)}, factor = {_number(shape.factor)};",
-        f"    float closest[3], e[{inputs}], h[{room}], s[{last}][{widest}], away = 0.0f, value;",
+        f"    float closest[3], q[3], e[{inputs}], h[{room}], s[{last}][{widest}], away = 0.0f, value;",
         "    for (int a = 0; a < 3; a++) {",
         "        closest[a] = @clamped(point[a], low[a], high[a]);",
         "        away = hypotf(away, point[a] - closest[a]);",
-        "        e[a] = (closest[a] - centre[a]) * scale;",
+        "        q[a] = (closest[a] - centre[a]) * scale;",
         "    }",
     ]
+    if network.grid is not None:
+        lines += [f"    float slopes[{inputs}][3];", "    @encoded(q, e, grad ? slopes : NULL);"]
+    else:
+        lines.append("    for (int a = 0; a < 3; a++) e[a] = q[a];")
     if octaves:
         scales = ", ".join(_number(v) for v in network.scales)
         lines += [
@@ -225,7 +278,11 @@ def _gradient(shape: DistanceNetwork, widths: list[int], inputs: int, octaves: i
         if i:
             lines.append(f"        for (int j = 0; j < {below}; j++) g[j] = x_[j] * s[{i - 1}][j];")
     lines.append("        for (int a = 0; a < 3; a++) {")
-    lines.append("            float sum = of_e[a];")
+    if network.grid is not None:
+        lines.append("            float sum = 0.0f;")
+        lines.append(f"            for (int k = 0; k < {inputs}; k++) sum += of_e[k] * slopes[k][a];")
+    else:
+        lines.append("            float sum = of_e[a];")
     if octaves:
         lines += [
             f"            for (int o = 0; o < {octaves}; o++)",
@@ -249,6 +306,18 @@ def _table(name: str, values: np.ndarray) -> str:
     numbers = [_number(v) for v in values.ravel()]
     rows = [", ".join(numbers[start : start + 8]) for start in range(0, len(numbers), 8)]
     return f"static const float {name}[{len(numbers)}] = {{\n    " + ",\n    ".join(rows) + "};"
+
+
+def _grid_tables(grid: PlainGrid, name: str) -> list[str]:
+    """Cells, entries and first entry of each level, and all features."""
+    kinds = zip(
+        ("int32_t", "uint32_t", "uint32_t"), ("cells", "entries", "first"), zip(*grid.levels, strict=True), strict=True
+    )
+    rows = [
+        f"static const {kind} {name}_{what}[{len(grid.levels)}] = {{{', '.join(str(n) for n in numbers)}}};"
+        for kind, what, numbers in kinds
+    ]
+    return [*rows, _table(f"{name}_table", grid.table)]
 
 
 def _list(values: np.ndarray) -> str:

@@ -74,9 +74,9 @@ def _head(shape: DistanceNetwork, source: str) -> str:
     return (
         f"// Signed distance to a shape, from {one_line(source)}. Written by sinefield {__version__}.\n"
         "//\n"
-        f"// @sdf(point): the distance, negative inside; coordinates and units are those of the mesh. Within about\n"
-        f"// {shape.config.band / shape.scale:.6g} of the surface it is the distance, further away its sign counts. "
-        "Outside the box\n"
+        "// @sdf(point): the distance, negative inside; coordinates and units are those of the mesh.\n"
+        + "".join(f"// {line}\n" for line in shape.reach.split("\n"))
+        + "// Outside the box\n"
         f"// {low} to {high}\n"
         "// it grows with the distance to the box.\n"
         "// @normal(point): unit gradient, by differences.\n"

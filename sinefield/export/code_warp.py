@@ -37,6 +37,7 @@ def warp_function(run: str | Path, device: str = "cpu") -> tuple[Any, Any]:
         raise SinefieldError("a warp function needs warp-lang: pip install 'sinefield[physics]'") from error
     field, _ = load_field(run)
     shape = kind_of(field).distance_network(field)
+    shape.without_grid("a warp function")
     text = _source(shape)
     name = f"<sinefield {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)  # warp reads a function's source

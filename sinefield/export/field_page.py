@@ -1,28 +1,18 @@
 """A field as one web page that opens from disk: its file and what draws it, and nothing fetched."""
 
-import base64
 import gzip
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sinefield.adapters.edits import load_edit
-from sinefield.compress.container import MAX_FILE, encode
-from sinefield.compress.quantize import Quantiser, Uniform
+from sinefield.compress.container import MAX_FILE
 from sinefield.errors import SinefieldError
-from sinefield.example_files import EXAMPLE, file_of, is_sine
+from sinefield.example_files import EXAMPLE
 from sinefield.export.page import allowed_hash, document
-from sinefield.fields.base import Field
+from sinefield.export.player import SOURCES, contents_of, element_of, script_for
 from sinefield.files import check_output, read_bytes, write_bytes
 from sinefield.store.fields import load_field
-from sinefield.store.sine_files import to_packed
 
-KINDS = ("shape", "radiance", "image")
-"""What the player draws."""
-HALF_STEPS = 2047
-"""Of a run that is not packed: steps between 0 and the largest entry of a tensor, 12 bits in all."""
 STYLE = """
 html, body { margin: 0; height: 100%; background: #fff; color: #1d2328; font: 16px/1.5 system-ui, sans-serif; }
 sine-field { position: fixed !important; inset: 0; outline-offset: -2px; cursor: grab; }
@@ -68,12 +58,7 @@ def write_page(
         raise SinefieldError(f"{out}: is a web page; name it .html")
     check_output(out, overwrite)
     field, _ = load_field(run, adapters)
-    if field.kind not in KINDS:
-        raise SinefieldError(f"{run}: a page cannot draw a field of kind {field.kind}; it draws {', '.join(KINDS)}")
-    if adapters and not is_sine(run):
-        raise SinefieldError(f"{run}: edits go into a page with a packed base; pack it and adapt the packed file")
-    contents = [_packed(run, field), *(_edit_bytes(path) for path in adapters)]
-    script = _script("full" if adapters else field.kind)
+    contents, script = contents_of(run, field, adapters), script_for(field, bool(adapters))
     names = [str(run).removeprefix(EXAMPLE), *map(str, adapters)]
     title = " + ".join(Path(name).resolve().stem for name in names)
     write_bytes(out, _document(title, contents, script).encode(), overwrite)
@@ -89,44 +74,21 @@ def write_page(
     }
 
 
-def _packed(run: str | Path, field: Field) -> bytes:
-    """A `.sine` file's bytes; of a run its parameters rounded."""
-    if is_sine(run):
-        return read_bytes(file_of(run), MAX_FILE, "packed field")
-    quantisers: dict[str, Quantiser] = {}
-    for name, parameter in field.named_parameters():
-        step = max(float(parameter.detach().abs().max()) / HALF_STEPS, 1e-12) if parameter.numel() else 1.0
-        quantisers[name] = Uniform(parameter, step=step)
-    return encode(to_packed(field, quantisers, {}))
-
-
-def _edit_bytes(path: str | Path) -> bytes:
-    load_edit(path)
-    return read_bytes(path, MAX_FILE, "edit")
-
-
-def _script(kind: str) -> str:
-    return files("sinefield").joinpath("web", "made", f"page.{kind}.js").read_text(encoding="utf-8")
-
-
 def _document(title: str, contents: Sequence[bytes], script: str) -> str:
-    # A browser hashes a text's line ends as they are read: one kind only.
-    script = "\n" + script.replace("\r\n", "\n")
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src {allowed_hash(script)} 'wasm-unsafe-eval'",
+            f"script-src {allowed_hash(script)} {SOURCES}",
             f"style-src {allowed_hash(STYLE)}",
             "img-src data: blob:",
         )
     )
-    fields = [f'<script type="text/plain" class="field">{base64.b64encode(c).decode()}</script>' for c in contents]
+    element, *held = element_of(title, contents)
     body = [
-        f'<sine-field camera-controls alt="{escape(title)}: drag or use the arrow keys to turn, + and - to zoom">'
-        "</sine-field>",
+        element,
         '<button hidden title="full screen (f)" aria-label="full screen"></button>',
         "<noscript>This page draws a neural field by a script, and scripts are switched off.</noscript>",
-        *fields,
+        *held,
         f"<script>{script}</script>",
     ]
     return document(title, policy, STYLE, body)

@@ -7,7 +7,7 @@ have to ask. `tests/test_kinds.py` defines a kind of its own from start to end.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from sinefield.render.channels import Layers
 
 Mesh = tuple[Float[np.ndarray, "v 3"], np.ndarray, dict[str, Any]]
-"""Vertices in the input's coordinates, faces (f, 3), and what `meshing.extract.extract` tells beside them, with `level`
-and `level_note`."""
+"""Vertices in the input's coordinates, faces (f, 3), what `meshing.extract.extract` tells, `level`, `level_note`."""
 
 
 class Field(nn.Module):
@@ -196,6 +195,7 @@ class Kind:
         trains_rounded: whether packing trains on with rounded weights, or only rounds.
         has_photographs: whether its data are photographs with cameras.
         short_in_torch: whether a training of seconds rather does without compiled kernels than wait for them.
+        presets: settings by dotted name, of `balanced` fields and of what else there is.
     """
 
     name: ClassVar[str]
@@ -215,6 +215,7 @@ class Kind:
     trains_rounded: ClassVar[bool] = True
     has_photographs: ClassVar[bool] = False
     short_in_torch: ClassVar[bool] = False
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def of(self, settings: Any) -> Kind:
         """What knows of fields with these settings: this, or a kind that differs from it in some answers."""
@@ -222,9 +223,15 @@ class Kind:
 
     # Data and training
 
+    def preset(self, name: str | None, path: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by dotted name that suit the data at `path`: of a small, balanced or best field, as `name` says, or
+        the usual ones when None. `given` are those that count in any case."""
+        if name is not None and not self.presets:
+            self._cannot("has no presets")
+        return self.presets.get(name or "balanced", {})
+
     def settled(self, config: Any, data: Any) -> Any:
-        """The configuration, with what a scene file may leave to its data decided. Raises SinefieldError for data that
-        it does not suit."""
+        """The configuration with what its data decide. Raises SinefieldError for data that it does not suit."""
         return config
 
     def chosen(self, config: Any, data: Any) -> str | None:
@@ -299,6 +306,10 @@ class Kind:
     def quality(self, field: Any, data: Any) -> float:
         """The main score as `report` has it."""
         raise NotImplementedError
+
+    def quick_quality(self, field: Any, data: Any) -> float:
+        """The main score of fewer held-out samples, where that is sooner done."""
+        return self.quality(field, data)
 
     def judge(self, data: Any, apart: bool) -> tuple[Any, Callable[[Any], float]]:
         """The data to train on while packing, and a score to decide by: of other samples than `quality`'s where data

@@ -20,7 +20,7 @@ PRIMES = (1, 2654435761, 805459861)
 LEAST_ALPHA, MOST_ALPHA, LEAST_TRANSMITTANCE = 1 / 255, 0.99, 1e-4
 """Of splats: what is fainter at a pixel is left out, none hides more, and behind less light nothing is looked at; as
 the renderer of Kerbl et al., ACM TOG 2023, has them."""
-ERRORS = ("tanh", "l1", "bce", "mse")
+ERRORS = ("tanh", "l1", "bce", "mse", "asinh")
 """Errors of points; see `nn.point_error.errors`."""
 
 

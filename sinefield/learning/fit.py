@@ -12,6 +12,7 @@ from sinefield.data.surfaces.mesh_files import EXTENSIONS as MESHES
 from sinefield.errors import SinefieldError
 from sinefield.learning.budget import CHOSEN, train_to_size
 from sinefield.learning.loop import Interrupted
+from sinefield.learning.presets import put_preset
 from sinefield.learning.train import train
 from sinefield.pictures import save_png
 from sinefield.store.run import Run
@@ -35,7 +36,12 @@ class Given(NamedTuple):
 
 
 def fitted(
-    data: Any, folder: Path, scene: str | Path | None, settings: dict[str, Any], max_bytes: int | None = None
+    data: Any,
+    folder: Path,
+    scene: str | Path | None,
+    settings: dict[str, Any],
+    max_bytes: int | None = None,
+    preset: str | None = None,
 ) -> Path:
     """Train a field into a run folder; returns the folder.
 
@@ -44,6 +50,7 @@ def fitted(
         scene: a scene file whose settings count in place of the usual ones.
         settings: by bare or dotted name.
         max_bytes: see `learning.budget.train_to_size`.
+        preset: see `learning.presets.put_preset`.
 
     Raises:
         SinefieldError: unknown data or settings; see `learning.train.train`.
@@ -52,7 +59,7 @@ def fitted(
     keep = folder.parent / f".data-{folder.name}"  # a run's folder has to be empty before it is trained into
     given = given_data(data, keep)
     try:
-        config = _config(given, scene, settings)
+        config = _config(given, scene, settings, preset)
         if max_bytes is None:
             train(config, folder)
         else:
@@ -94,19 +101,30 @@ def given_data(data: Any, keep: Path) -> Given:
     raise SinefieldError(f"fit was given {_described(data, array)}; it takes {TAKEN}")
 
 
-def data_config(path: str, overrides: dict[str, str]) -> Config:
-    """The usual settings of a file's or folder's kind of field, with its `data.path` and dotted overrides put in.
+def data_config(path: str, overrides: dict[str, str], preset: str | None = None) -> Config:
+    """The settings that suit a file or folder, with its `data.path` and dotted overrides put in.
 
     Raises:
-        SinefieldError: see `named_data`, `strict.set_dotted` and `make_config`; `data.path` among the overrides.
+        SinefieldError: see `named_data`, `strict.set_dotted`, `put_preset` and `make_config`; `data.path` among the
+            overrides.
     """
     if "data.path" in overrides:
         raise SinefieldError(f"--data.path: the data are {path} already; give one of the two")
     given = named_data(path)
-    content = {"kind": given.kind, "data": {"path": given.path}}
+    content: dict[str, Any] = {"kind": given.kind, "data": {"path": given.path}}
+    put_preset(content, preset, _values(overrides))
     for key, text in overrides.items():
         set_dotted(content, key, text)
     return make_config(content, path)
+
+
+def _values(overrides: dict[str, str]) -> dict[str, Any]:
+    """Dotted overrides as what their texts say."""
+    content: dict[str, Any] = {}
+    for key, text in overrides.items():
+        set_dotted(content, key, text)
+    groups = {group: names for group, names in content.items() if isinstance(names, dict)}
+    return {f"{group}.{name}": value for group, names in groups.items() for name, value in names.items()}
 
 
 def named_data(path: str) -> Given:
@@ -218,8 +236,8 @@ def _described(data: Any, array: np.ndarray) -> str:
     return f"numbers of shape {array.shape}" if array.size else f"a {type(data).__name__}"
 
 
-def _config(given: Given, scene: str | Path | None, settings: dict[str, Any]) -> Config:
-    """The scene file's settings, or the kind's own, with what was given put in."""
+def _config(given: Given, scene: str | Path | None, settings: dict[str, Any], preset: str | None) -> Config:
+    """The scene file's settings, or those that suit the data, with what was given put in."""
     content = {} if scene is None else load_yaml(scene)
     kind = content.setdefault("kind", given.kind)
     if kind != given.kind:
@@ -227,8 +245,13 @@ def _config(given: Given, scene: str | Path | None, settings: dict[str, Any]) ->
             f"{scene}: is of kind {kind}, the data are for {given.kind}; give a scene file of that kind"
         )
     plain = {**given.settings, "data.path": given.path, **settings}
-    for key, value in plain.items():
-        group, name = _placed(key, KINDS[kind])
+    placed = {_placed(key, KINDS[kind]): value for key, value in plain.items()}
+    content.setdefault("data", {})["path"] = given.path
+    if scene is not None and preset is not None:
+        raise SinefieldError("a scene file has its settings; leave out the scene or the preset")
+    if scene is None:
+        put_preset(content, preset, {f"{group}.{name}": value for (group, name), value in placed.items()})
+    for (group, name), value in placed.items():
         target = content.setdefault(group, {}) if group else content
         target[name] = list(value) if isinstance(value, tuple) else value
     return make_config(content, "fit" if scene is None else str(scene))

@@ -3,7 +3,6 @@
 import math
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
@@ -14,9 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sinefield.config import RadianceTrainingConfig, Schedule
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, lacks_memory
 from sinefield.fields.base import Task, step_generator
 from sinefield.learning.board import Board
+from sinefield.learning.clock import Stint, noticing_stops
 from sinefield.learning.muon import Muon
 from sinefield.machine import few_objects_searched
 from sinefield.nn.backend import hidden_dtype
@@ -73,6 +73,7 @@ def optimise(task: Task, config: Schedule, run: Run, seed: int, resume: bool = F
     """Train until the budget is spent; returns {"steps", "seconds", "loss"}.
 
     The first step is not on the clock: on a machine's first run it compiles kernels, which takes as long as hundreds.
+    Nor is the time in which the process is stopped (Ctrl-Z).
     Where memory runs out in a step, the batch is halved, which is said, and training goes on.
 
     Raises:
@@ -85,7 +86,7 @@ def optimise(task: Task, config: Schedule, run: Run, seed: int, resume: bool = F
         training.resume()
     board = closing(Board(run, config.tensorboard, training.step))
     bars = _bar(config, training.step, training.seconds)
-    with _signals() as stopped, few_objects_searched(), bars as bar, board as training.board:
+    with _signals() as stopped, noticing_stops(), few_objects_searched(), bars as bar, board as training.board:
         training.bar = bar
         bar.set_postfix_str("first step, which may compile")
         pause, waited = config.score_seconds, training.seconds
@@ -146,8 +147,7 @@ class _Training:
 
     def advance(self) -> float:
         """Take one step, unless memory is lacking; returns the time it took, whether on the clock or not."""
-        begin = time.perf_counter()
-        done = self.done()
+        stint, done = Stint(), self.done()
         for optimizer, lr in zip(self.optimizers, self.base, strict=True):
             optimizer.param_groups[0]["lr"] = lr * rate(done, self.config)
         for p in self.learned:
@@ -156,7 +156,7 @@ class _Training:
         try:
             self.unseen.append(self.task.step(self.step, step_generator(self.seed, self.step, self.task.device)))
         except (MemoryError, RuntimeError) as error:
-            if not _lacks_memory(error) or self.task.config.training.batch < 2:
+            if not lacks_memory(error) or self.task.config.training.batch < 2:
                 raise
             batch = self.task.halve_batch()
             tqdm.write(f"too little memory; the batch is now {batch:,} (training.batch)", file=sys.stderr)
@@ -166,7 +166,7 @@ class _Training:
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        return self._tick(time.perf_counter() - begin)
+        return self._tick(stint.seconds)
 
     def _tick(self, spent: float) -> float:
         """Put a step's time on the clock, all but the first's."""
@@ -181,9 +181,9 @@ class _Training:
     def catch_up(self) -> None:
         """Wait for the device's losses, which takes time that is on the clock."""
         if self.unseen:
-            begin = time.perf_counter()
+            stint = Stint()
             self._look(self.step - 1)
-            self.seconds += time.perf_counter() - begin
+            self.seconds += stint.seconds
 
     def _look(self, last: int) -> None:
         """Take in the losses of the steps up to `last`; none that is not finite is ever saved after."""
@@ -198,7 +198,7 @@ class _Training:
 
     def score(self) -> float:
         """Score the field, write that down and show it; returns the time that took, which is not on the clock."""
-        begin = time.perf_counter()
+        stint = Stint()
         score = self.task.quick_score()
         line = {"step": self.step, "seconds": round(self.seconds, 3), "loss": self.smooth, **score}
         self.run.append_metrics(line)
@@ -207,7 +207,7 @@ class _Training:
         speed = f", {self.step / self.seconds:.1f} steps/s" if self.seconds else ""
         self.bar.set_postfix_str(f"loss {self.smooth:.4g}, {name} {value:.4g}{speed}")
         self.task.field.set_dtype(self.dtype)
-        return time.perf_counter() - begin
+        return stint.seconds
 
     def save(self) -> None:
         """Write all that resuming needs."""
@@ -220,12 +220,6 @@ def read(losses: list[float | Tensor]) -> list[float]:
     tensors = [loss for loss in losses if isinstance(loss, Tensor)]
     found = iter(torch.stack(tensors).tolist() if tensors else [])
     return [next(found) if isinstance(loss, Tensor) else loss for loss in losses]
-
-
-def _lacks_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the CPU or on CUDA."""
-    named = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return named or "can't allocate memory" in str(error)  # how torch's CPU allocator says it
 
 
 def _bar(config: Schedule, step: int, seconds: float) -> tqdm:

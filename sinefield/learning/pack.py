@@ -57,7 +57,7 @@ def pack(
     Arguments:
         quantiser: "uniform" or, with `bits`, "kmeans".
         seconds: training with rounded weights, in all; 0 for rounding alone.
-        steps: the same in steps, which repeat to the bit on as many threads.
+        steps: the same in steps, which repeat to the bit.
         data: where the run's data are now, if they moved.
 
     Returns:

@@ -4,7 +4,6 @@ Steps are first set by measured sensitivity, then learned together with what the
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from sinefield.compress.tensors import octaves
 from sinefield.config import Schedule
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, step_generator
+from sinefield.learning.clock import Stint, noticing_stops
 from sinefield.learning.muon import Muon
 from sinefield.nn.optimisers import Adam, Optimiser
 
@@ -35,7 +35,7 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{r
 
 
 class Budget(NamedTuple):
-    """How long to train with rounded weights: seconds, or steps, which repeat to the bit on as many threads."""
+    """How long to train with rounded weights: seconds, or steps, which repeat to the bit."""
 
     seconds: float = 0.0
     steps: int | None = None
@@ -129,9 +129,9 @@ def refine(
     base = [group["lr"] for group in moved]
     spent, index, done = 0.0, 0, 0.0
     total, unit = (budget.steps, "step") if budget.steps else (budget.seconds, "s")
-    with tqdm(total=total, desc="pack", unit=unit, leave=False, disable=None, bar_format=BAR) as bar:
+    with noticing_stops(), tqdm(total=total, desc="pack", unit=unit, leave=False, disable=None, bar_format=BAR) as bar:
         while done < 1:
-            begin = time.perf_counter()
+            stint = Stint()
             for group, rate in zip(moved, base, strict=True):
                 group["lr"] = rate * _share(index, done)
             install(field, quantisers)
@@ -147,7 +147,7 @@ def refine(
                 for optimizer in optimizers:
                     optimizer.step()
             index += 1
-            spent += time.perf_counter() - begin
+            spent += stint.seconds
             done = index / budget.steps if budget.steps else spent / budget.seconds
             if index % WEIGHED_EVERY == 0:
                 size = weigh(quantisers)

@@ -11,6 +11,9 @@ SCORES = {
     "fscore": "F-score",
     "normal_consistency": "normal consistency",
     "colour_rms": "colour error (RMS)",
+    "sdf_error": "distance error near the surface (%)",
+    "sdf_error_far": "distance error in twice the box (%)",
+    "gradient_error": "gradient error (degrees)",
 }
 """What reports call a score, and its name for people. Chamfer distances are in the input's units, errors of colour in
-sRGB of 0 to 1."""
+sRGB of 0 to 1, of distances in percent of the box's diagonal."""

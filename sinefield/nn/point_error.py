@@ -18,11 +18,12 @@ def errors(
 
     Args:
         kind: "tanh" |tanh(s·raw) − tanh(s·target)|, "l1" the same with numbers cut at ±1 in place of tanh, "bce"
-            binary cross entropy of logits, or "mse" squares.
+            binary cross entropy of logits, "mse" squares, or "asinh" |asinh(s·raw) − asinh(s·target)|: absolute near 0,
+            relative far from it.
         sharpness: s.
     """
-    if kind in ("tanh", "l1"):
-        bend = torch.tanh if kind == "tanh" else lambda v: v.clamp(-1, 1)
+    if kind in ("tanh", "l1", "asinh"):
+        bend = {"tanh": torch.tanh, "asinh": torch.asinh}.get(kind, lambda v: v.clamp(-1, 1))
         return (bend(raw * sharpness) - bend(target * sharpness)).abs()
     if kind == "bce":
         return F.binary_cross_entropy_with_logits(raw, target, reduction="none")

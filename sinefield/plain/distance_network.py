@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from sinefield.config import ShapeFieldConfig
 from sinefield.errors import SinefieldError
+from sinefield.plain.hash_grid import PlainGrid
 from sinefield.plain.network import STORED, PlainNetwork
 
 MARGIN = 0.02
@@ -39,23 +40,33 @@ class DistanceNetwork:
         """Of a state dict's arrays, by name.
 
         Raises:
-            SinefieldError: an occupancy, a sheet, a hash grid, or weights of a kind registered from outside.
+            SinefieldError: an occupancy, a sheet, or weights of a kind registered from outside.
         """
         if config.represents != "distance":
             raise SinefieldError(
                 f"a field that represents {config.represents} has no signed distance of its own; "
                 "train with --field.represents distance, or write a grid: OUT.npz"
             )
-        if config.encoding != "frequency" or config.weights not in STORED:
-            raise SinefieldError(
-                f"{config.encoding} encoding with {config.weights} weights cannot be written as code; "
-                "write a grid: OUT.npz"
-            )
+        if config.weights not in STORED:
+            raise SinefieldError(f"{config.weights} weights cannot be written as code; write a grid: OUT.npz")
         centre, aabb = (np.asarray(arrays[name], np.float64) for name in ("centre", "aabb"))
         scale = float(arrays["scale"])
         grown = MARGIN * float((aabb[3:] - aabb[:3]).max())
-        network = PlainNetwork(config, arrays)
+        network = PlainNetwork(config, arrays, grid=PlainGrid(config, arrays) if config.encoding == "hash" else None)
         return cls(config, network, centre, scale, config.band / scale, aabb[:3] - grown, aabb[3:] + grown)
+
+    def without_grid(self, target: str) -> None:
+        """Raises SinefieldError if there are trained feature grids, which `target` cannot hold."""
+        if self.network.grid is not None:
+            raise SinefieldError(f"feature grids cannot be written as {target}; write C, OUT.h, or a grid, OUT.npz")
+
+    @property
+    def reach(self) -> str:
+        """Where the value is the distance, in two lines at most, for whoever reads what is written."""
+        if self.config.loss == "asinh":
+            return "In the box\nthe value is the distance, to some per cent of it."
+        near = f"Within about {self.config.band / self.scale:.6g} of the surface"
+        return f"{near}\nthe value is the distance; further away it stays near that, with the right sign."
 
     @property
     def digits_lost(self) -> float:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from sinefield.config import NetworkConfig, ShapeFieldConfig
 from sinefield.errors import SinefieldError
+from sinefield.plain.hash_grid import FEATURES, PlainGrid
 
 Array = np.ndarray
 LEAK, BETA = np.float32(0.01), np.float32(100.0)
@@ -27,10 +28,11 @@ class PlainNetwork:
         config: the field's settings.
         arrays: by name, those of the field's state dict; others are left alone.
         prefix: what the names of the network's arrays begin with.
+        grid: what encodes the points of a field with trained feature grids.
 
     Raises:
-        SinefieldError: the encoding is a hash grid, the weights are of a kind registered from outside, or an array is
-            missing or does not fit the settings.
+        SinefieldError: the encoding is a hash grid and no `grid` is given, the weights are of a kind registered from
+            outside, or an array is missing or does not fit the settings.
 
     Examples:
         >>> import numpy as np
@@ -42,14 +44,22 @@ class PlainNetwork:
         array([[6.]], dtype=float32)
     """
 
-    def __init__(self, config: NetworkConfig, arrays: Mapping[str, Array], prefix: str = "network.") -> None:
-        if config.encoding != "frequency":
+    def __init__(
+        self,
+        config: NetworkConfig,
+        arrays: Mapping[str, Array],
+        prefix: str = "network.",
+        grid: PlainGrid | None = None,
+    ) -> None:
+        self.grid = grid
+        if config.encoding != "frequency" and grid is None:
             raise SinefieldError(f"encoding is {config.encoding}; without torch only frequency can be evaluated")
         self.activation = ACTIVATIONS[config.activation](config)
         self.skips = frozenset(config.skips)
         self.scales = np.array([math.pi * 2.0**octave for octave in range(config.frequencies)], np.float32)
         self.matrices, self.biases = _layers(config, _Arrays(arrays, prefix))
-        self.dimensions, rest = divmod(self.matrices[0].shape[1], 1 + 2 * len(self.scales))
+        inputs, seen = self.matrices[0].shape[1], 1 + 2 * len(self.scales)
+        self.dimensions, rest = divmod(inputs, seen) if grid is None else (3, inputs - FEATURES * len(grid.levels))
         if rest:
             raise SinefieldError(
                 f"{prefix}weights.0.weight does not fit {config.frequencies} octaves; the file is damaged"
@@ -78,13 +88,18 @@ class PlainNetwork:
         return values, gradients
 
     def _encoded(self, x: Array) -> tuple[Array, Array, Array]:
-        """What the network sees of points, and its sines and cosines."""
+        """What the network sees of points, and its sines and cosines; of a grid its slopes, twice."""
+        if self.grid is not None:
+            features, slopes = self.grid(x)
+            return features, slopes, slopes
         phases = (x[:, None, :] * self.scales[:, None]).reshape(len(x), -1)
         sines, cosines = np.sin(phases), np.cos(phases)
         return np.concatenate([x, sines, cosines], axis=1), sines, cosines
 
     def _to_points(self, g: Array, sines: Array, cosines: Array) -> Array:
         """Gradient of the encoding into that of the points."""
+        if self.grid is not None:
+            return np.einsum("ne,nea->na", g, sines)
         d, waves = self.dimensions, sines.shape[1]
         turned = g[:, d : d + waves] * cosines - g[:, d + waves :] * sines
         by_octave = turned.reshape(len(g), -1, d) * self.scales[:, None]

@@ -37,14 +37,14 @@ export interface Picture {
 
 export interface Parameter {
   shape: number[];
-  values: Float32Array;
+  values: Float32Array | Int32Array;
 }
 
 export interface SineField {
-  readonly kind: "shape" | "radiance" | "image";
+  readonly kind: "shape" | "radiance" | "image" | "mesh";
   /** Of the object or scene; null of an image. */
   readonly bounds: Box | null;
-  /** By name, in the network's order; the very float32 numbers that Python has. */
+  /** By name, in the network's order; the very float32 numbers that Python has. Of a mesh `nodes` and `faces`, whole numbers. */
   readonly params: Map<string, Parameter>;
   readonly settings: Record<string, unknown>;
   /** Where the field comes from, as the file says. Never put it into a page as HTML. */
@@ -58,7 +58,7 @@ export interface SineField {
   readonly simd: boolean;
   /** Of a radiance field, per unit of its space, at points x y z x y z …; the box is not enforced. */
   density(points: Points): Float32Array;
-  /** Of a shape: signed distances (negative inside), or occupancies of 0 to 1, or distances to a sheet. */
+  /** Of a shape or a mesh: signed distances (negative inside), or occupancies of 0 to 1, or distances to a sheet. */
   sdf(points: Points): Float32Array;
   /** sRGB of 0 to 1: of light along unit directions, of a surface, or of an image at x y x y … */
   colour(points: Points, directions?: Points): Float32Array;
@@ -95,19 +95,31 @@ export interface Mesh {
   indices: Uint32Array;
 }
 
-/** A shape's surface; `resolution` cells along the longest side. */
+/** A shape's surface; `resolution` cells along the longest side. A mesh as it is, three vertices a face. */
 export function meshOf(field: SineField, resolution?: number): Mesh;
 
+/** Values at the nodes of a lattice, in bricks of 8³ voxels (9³ nodes) where there is matter. */
 export interface Voxels {
   low: number[];
-  size: number[];
+  /** Side of a voxel. */
+  voxel: number;
+  /** Bricks along x, y, z, and nodes. */
   shape: number[];
-  step: number;
-  /** RGBA bytes, x fastest: colour and log density, then the colour's slopes along x, y, z. */
+  dims: number[];
+  /** By brick, x fastest: 0 where there is none, else 1 + its place in the atlas, 28 along x and y. */
+  bricks: Uint16Array;
+  /** Sides of the atlas, and its RGBA bytes, x fastest: three features and the density's logarithm, then four features each. */
+  size: number[];
   textures: Uint8Array[];
+  /** Occupied cells, x fastest, `grid` along each side. */
+  cells: Uint8Array;
+  grid: number;
+  /** The head's weights, four floats each, by hidden unit. */
+  head: Float32Array;
+  step: number;
 }
 
-/** Voxels of a radiance field in a box, in steps; `n` along the longest side of what is occupied. */
+/** Voxels of a radiance field in a box, in steps; `n` (at most 256) along the longest side of what is occupied. */
 export function bake(field: SineField, n: number): Generator<number, Voxels>;
 
 /**

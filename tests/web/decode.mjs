@@ -15,7 +15,10 @@ for (const file of files) {
   try {
     const packed = decode(new Uint8Array(fs.readFileSync(file)));
     const tensors = {};
-    for (const [name, { shape, values }] of packed.params) tensors[name] = [shape, hex(new Uint8Array(values.buffer))];
+    for (const [name, { shape, values }] of packed.params) {
+      const same = Float32Array.from(values); // of a mesh whole numbers
+      tensors[name] = [shape, hex(new Uint8Array(same.buffer))];
+    }
     const { kind, settings, note, cells, cellsShape, edit = null } = packed;
     line = { kind, settings, note, tensors, edit: edit && { ...edit, box: edit.box && Array.from(edit.box) } };
     line.box = packed.box ? Array.from(packed.box) : null;

@@ -45,9 +45,10 @@ for (let i = 0; i < Number(count); i++) {
     const packed = decode(bytes);
     if (packed.kind !== "adapter") {
       const field = fieldOf(packed);
-      if (packed.kind === "shape") field.sdf(new Float64Array(3));
+      if (packed.kind === "shape" || packed.kind === "mesh") field.sdf(new Float64Array(3));
       else if (packed.kind === "radiance") field.density(new Float64Array(3));
       else field.colour(new Float64Array(2));
+      if (packed.kind === "mesh") field.render({ width: 16, height: 16, focal: 16, pose: [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 4] });
     }
     found.read++;
   } catch (error) {

@@ -17,11 +17,28 @@ BEYOND = 1.5  # in units of the cameras' ring: points farther from its middle ar
 CORE = 2.0  # in units of the same: how far from its middle a contraction leaves space as it is
 STEP_APART = 0.5  # of the nearest depth: cameras nearer to each other look through one window
 SPACES = {"contracted": {"grid_levels": 4, "cone_angle": 0.004}}
-FIELD = {"encoding": "hash", "log2_table": 17, "depth": 1, "weights": "dense", "steps": 256}
+PRESETS = ("small", "balanced", "best")
+SMALL = 128  # pixels of the longest side up to which a network without feature grids is as good
 
 
-def capture_settings(path: str | Path, space: str | None = None, downscale: int | None = None) -> dict[str, Any]:
-    """A scene file's content for posed photographs: size, box, space, and trained feature grids.
+def network_for(preset: str, side: int) -> dict[str, Any]:
+    """Settings of a radiance field's network: `small` is a sine network, the others have feature grids whose tables and
+    whose samples along a ray follow the photographs' longest side, in pixels.
+
+    >>> network_for("balanced", 640)["log2_table"], network_for("small", 640)
+    (17, {})
+    """
+    if preset == "small":
+        return {}
+    table = 15 + sum(side > limit for limit in (128, 256, 640)) + 2 * (preset == "best")
+    samples = 128 * (1 + sum(side > limit for limit in (128, 640)))
+    return {"encoding": "hash", "log2_table": table, "depth": 1, "weights": "dense", "steps": samples}
+
+
+def capture_settings(
+    path: str | Path, space: str | None = None, downscale: int | None = None, preset: str | None = "balanced"
+) -> dict[str, Any]:
+    """A scene file's content for posed photographs: size, box, space, and the network.
 
     Space: `ndc` where the cameras look one way through one window; else `contracted` where a twentieth of the points
     lie farther than 1.5 radii from the middle of the cameras' ring, or most cameras stand in the box; else `box`, as
@@ -31,6 +48,7 @@ def capture_settings(path: str | Path, space: str | None = None, downscale: int 
         path: what `load_posed` takes.
         space: field.space, if it was chosen already.
         downscale: data.downscale, if it was chosen already.
+        preset: one of `PRESETS`; None: small for photographs of at most `SMALL` pixels a side, balanced for others.
 
     Raises:
         SinefieldError: what `read_listing` refuses; no images.
@@ -48,8 +66,11 @@ def capture_settings(path: str | Path, space: str | None = None, downscale: int 
     data |= {"background": "white" if alpha else "black"}
     if space == "contracted" and (core := _core(listing, positions)):
         data["aabb"] = core
-    field = {"space": space, **FIELD, **SPACES.get(space, {})}
-    return {"kind": "radiance", "data": data, "field": field, "training": {"seconds": 300.0, "batch": 16384}}
+    side = -(-max(width, height) * frames[0].reduction // downscale)
+    preset = preset or ("small" if side <= SMALL else "balanced")
+    field = {"space": space, **network_for(preset, side), **SPACES.get(space, {})}
+    training = {"seconds": 300.0, "batch": 16384} if "encoding" in field else {}
+    return {"kind": "radiance", "data": data, "field": field, "training": training}
 
 
 def _space(listing: Listing, c2w: np.ndarray) -> str:

@@ -1,6 +1,9 @@
 """Points to train a shape on, with their labels, and points to score it on that training never sees."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,6 +27,19 @@ SHELL = 0.003
 JUDGED_SEED, REPORTED_SEED = 1_000_003, 1_000_004
 """Of held-out points: those that decisions are made by, and those that are reported. No two alike, and far from any
 training seed a user picks."""
+
+
+_stored: ContextVar[bool] = ContextVar("stored", default=True)
+
+
+@contextmanager
+def samples_not_stored() -> Iterator[None]:
+    """Within, `sample_shape` keeps nothing on disk: where shapes are met once, it would only fill it."""
+    token = _stored.set(False)
+    try:
+        yield
+    finally:
+        _stored.reset(token)
 
 
 def sample_shape(
@@ -58,7 +74,7 @@ def sample_shape(
         raise SinefieldError(f"{n} points, near share {near_fraction}, deviations {near_std}; give n ≥ 1, share 0 to 1")
     folder = cache_folder() if cache is None else cache
     stored = None
-    if folder is not False:
+    if folder is not False and _stored.get():
         key = _key(surface, normalisation, n, seed, near_fraction, near_std, kind, *[half] * (kind == "sheet"))
         stored = Path(folder) / f"shape-{key}.safetensors"
         if (found := _read(stored, (n, 2) if kind == "sheet" else (n,))) is not None:

@@ -37,6 +37,11 @@ class ImageKind(Kind):
     pictures = "image.png"
     placed = {"size": (2,)}  # noqa: RUF012
     edits = True
+    presets = {  # noqa: RUF012
+        "small": {"field.width": 96, "field.weights": "sine"},
+        "balanced": {},
+        "best": {"field.width": 384, "training.seconds": 180.0},
+    }
 
     def read(self, config: ImageConfig) -> Pixels:
         return load_image(config.data.path, config.data.downscale, config.data.background)

@@ -1,6 +1,6 @@
 """Radiance fields: all that the package knows of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from sinefield.cameras.orbits import Orbit
 from sinefield.compress.container import Packed
 from sinefield.config import RadianceConfig, RadianceFieldConfig, RadianceTrainingConfig
+from sinefield.data.photographs.capture_settings import capture_settings
 from sinefield.data.photographs.image_files import MAX_SIDE
 from sinefield.data.photographs.images import PosedScene
 from sinefield.errors import SinefieldError
@@ -27,6 +28,8 @@ from sinefield.fields.radiance.surface import SurfaceField, make_radiance_field
 from sinefield.fields.radiance.training import RadianceTask, load_scene
 from sinefield.plain.distance import TrueDistance
 
+NETWORK = [f"field.{name}" for name in ("encoding", "width", "depth", "weights", "rank", "frequencies", "log2_table")]
+"""Settings of the network, which leave its size to whoever gives one of them."""
 WORTH = 0.3
 """dB that a grid of its own must bring, else an edit leaves the base's as it is."""
 
@@ -48,6 +51,20 @@ class RadianceKind(Kind):
     bits = frozenset({"grid.binaries", "grid.solid"})
     edits = True
     has_photographs = True
+
+    def preset(self, name: str | None, path: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `capture_settings`; where the network's size is given and no preset, that of the network is left."""
+        network = name is None and any(key in given for key in NETWORK)
+        downscale = given.get("data.downscale")
+        chosen = capture_settings(
+            path, given.get("field.space"), downscale if isinstance(downscale, int) and downscale > 0 else None,
+            "small" if network else name,
+        )  # fmt: skip
+        flat = {
+            f"{group}.{key}": value for group in ("data", "field", "training") for key, value in chosen[group].items()
+        }
+        flat.pop("data.path")
+        return flat
 
     def read(self, config: RadianceConfig) -> PosedScene:
         return load_scene(config)

@@ -17,9 +17,10 @@ from sinefield.data.surfaces.split import load_part
 from sinefield.data.surfaces.surface import Normalisation, Surface, load_surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Kind, Mesh, network_numbers, register_kind
+from sinefield.fields.shape.distance_scores import distance_scores
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.painter import ShapePainter
-from sinefield.fields.shape.scores import EMPTY, Judge, heldout_iou, score_shape
+from sinefield.fields.shape.scores import EMPTY, QUICK_POINTS, Judge, heldout_iou, score_shape
 from sinefield.fields.shape.sheet_painter import SheetPainter
 from sinefield.fields.shape.surface import SLOPE, extract_shape, extract_sheet
 from sinefield.fields.shape.training import ShapeTask, settled
@@ -48,6 +49,12 @@ class ShapeKind(Kind):
 
     def of(self, settings: ShapeFieldConfig) -> Kind:
         return SHEET if settings.represents == "sheet" else self
+
+    presets = {  # noqa: RUF012
+        "small": {"field.width": 64, "field.rank": 8},
+        "balanced": {},
+        "best": {"field.width": 256, "field.rank": 32, "training.seconds": 180.0},
+    }
 
     def read(self, config: ShapeConfig) -> Surface:
         data = config.data
@@ -84,7 +91,8 @@ class ShapeKind(Kind):
         return self.blank(settings, placed_by(packed.box))
 
     def report(self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None) -> dict[str, Any]:
-        return score_shape(field, data, pictures)
+        scores = score_shape(field, data, pictures)
+        return scores | distance_scores(field, self.true_distance(field), data)
 
     def quick_report(
         self, field: ShapeField, config: ShapeConfig, data: Surface, pictures: Path | None
@@ -93,6 +101,9 @@ class ShapeKind(Kind):
 
     def quality(self, field: ShapeField, data: Surface) -> float:
         return heldout_iou(field, data)
+
+    def quick_quality(self, field: ShapeField, data: Surface) -> float:
+        return heldout_iou(field, data, QUICK_POINTS)
 
     def judge(self, data: Surface, apart: bool) -> tuple[Surface, Callable[[ShapeField], float]]:
         return data, Judge(data)

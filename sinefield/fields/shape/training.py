@@ -71,7 +71,14 @@ def represented(config: ShapeConfig, surface: Surface) -> ShapeConfig:
     if eikonal is None:
         eikonal = CLOUD_EIKONAL if surface.faces is None else 0.0
     training = replace(config.training, eikonal=eikonal)
-    return replace(config, field=replace(config.field, represents=asked), training=training)
+    field = replace(config.field, represents=asked)
+    if training.reach == "far":
+        if asked != "distance":
+            raise SinefieldError(
+                f"training.reach is far, which a field that represents {asked} cannot be; leave training.reach out"
+            )
+        field = replace(field, loss="asinh")
+    return replace(config, field=field, training=training)
 
 
 def prepared_points(config: ShapeConfig) -> int:

@@ -23,8 +23,9 @@ from sinefield.kernels.cpu.step import (
     work_for,
 )
 from sinefield.kernels.cpu.tiles import filled_up, give, take
+from sinefield.kernels.inputs import ERRORS
 
-TANH, L1, BCE = range(3)
+TANH, L1, BCE, ASINH = (ERRORS.index(kind) for kind in ("tanh", "l1", "bce", "asinh"))
 """Errors of points, as `inputs.ERRORS` counts them; the last is the square."""
 ONE, TWO = np.float32(1), np.float32(2)
 
@@ -56,9 +57,9 @@ class Points(NamedTuple):
 
 
 @share_of.of(Outputs, Slopes, Points)
-def _(head, n, thread, threads):
+def _(head, n, part, parts):
     tiles = (n + TILE - 1) // TILE
-    return tiles * thread // threads, tiles * (thread + 1) // threads, np.int64(TILE)
+    return tiles * part // parts, tiles * (part + 1) // parts, np.int64(TILE)
 
 
 @group_of.of(Outputs, Slopes, Points)
@@ -67,7 +68,7 @@ def _(head, n, unit, end):
 
 
 @work_for.of(Outputs, Slopes, Points)
-def _(head, thread, most):
+def _(head, part, most):
     return None
 
 
@@ -150,6 +151,13 @@ def _tanh(x):
 
 
 @numba.njit(error_model="numpy")
+def _asinh(x):
+    """By the magnitude, so that no digits are lost where x is far below 0."""
+    away = abs(x)
+    return _sign(x) * np.log(away + np.sqrt(ONE + away * away))
+
+
+@numba.njit(error_model="numpy")
 def _sign(x):
     return np.float32(x > 0) - np.float32(x < 0) if x == x else x
 
@@ -166,6 +174,10 @@ def _error(raw, value, kind, sharpness):
         cut = -ONE if scaled < -ONE else (ONE if scaled > ONE else scaled)
         difference = cut - min(max(value * sharpness, -ONE), ONE)
         return abs(difference), _sign(difference) * (sharpness if abs(scaled) <= ONE else np.float32(0))
+    if kind == ASINH:
+        scaled = raw * sharpness
+        difference = _asinh(scaled) - _asinh(value * sharpness)
+        return abs(difference), _sign(difference) * sharpness / np.sqrt(ONE + scaled * scaled)
     if kind == BCE:
         small = np.exp(-abs(raw))
         share = ONE / (ONE + small) if raw >= 0 else small / (ONE + small)

@@ -170,6 +170,7 @@ def _backward(
 
 def _of_matrix(g: Tensor, h: Tensor, inputs: Tensor | None) -> Tensor:
     if inputs is not None:
-        return torch.cat([g.t() @ h, g.t() @ inputs], dim=1)
-    # Which of the two is transposed on its way in decides by a quarter where they are not alike.
+        return torch.cat([_of_matrix(g, h, None), _of_matrix(g, inputs, None)], dim=1)
+    # Which of the two is transposed on its way in decides by a quarter where they are not alike; and the other way
+    # round a long sum for a narrow matrix would be cut into as many parts as there are threads.
     return (h.t() @ g).t() if h.shape[1] < g.shape[1] else g.t() @ h

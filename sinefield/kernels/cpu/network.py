@@ -16,6 +16,7 @@ from torch import Tensor
 from sinefield.kernels.cpu.heads import Outputs, Points, Slopes
 from sinefield.kernels.cpu.pixels import Pixels
 from sinefield.kernels.cpu.products import LANES, ROWS, TILE
+from sinefield.kernels.cpu.slices import room_of_slices, summed
 from sinefield.kernels.cpu.sources import Along, Rows
 from sinefield.kernels.cpu.step import compiled
 from sinefield.kernels.cpu.tiles import Net, pack
@@ -108,10 +109,10 @@ def _outputs(net: Network, wanted: Sequence[bool], x: Tensor, *parameters: Tenso
         net.pool.give(space)
 
     def pull(grad: Tensor) -> tuple[Tensor | None, ...]:
-        learned, of_x = torch.zeros(threads, laid.learned), _gradient(x, wanted[0])
+        (learned,), of_x = room_of_slices(len(x), laid.learned), _gradient(x, wanted[0])
         _backward((rows,), laid.net, (flat(grad.to(x.dtype)), kept), learned.numpy(), flat(of_x))
         net.pool.give(space)
-        return of_x if wanted[0] else None, *laid.unpack(learned.sum(0))
+        return of_x if wanted[0] else None, *laid.unpack(summed(learned))
 
     return out, pull
 
@@ -123,12 +124,12 @@ def point_error(
 
     def step(wanted: Sequence[bool], x: Tensor, *parameters: Tensor) -> tuple[Tensor, Pull]:
         laid = LaidOut(x.shape[1], x.dtype, SLOPES[net.activation.name], parameters)
-        learned, of_x = torch.zeros(numba.get_num_threads(), laid.learned), _gradient(x, wanted[0])
+        (learned,), of_x = room_of_slices(len(x), laid.learned), _gradient(x, wanted[0])
         head = flat(target.float()), ERRORS.index(kind), np.float32(sharpness)
         error = _point_error((flat(x),), laid.net, head, learned.numpy(), flat(of_x))
 
         def pull(grad: Tensor) -> tuple[Tensor | None, ...]:
-            of_parameters = laid.unpack(learned.sum(0) * grad)
+            of_parameters = laid.unpack(summed(learned) * grad)
             return of_x * grad.to(of_x.dtype) if wanted[0] else None, *of_parameters
 
         return torch.tensor(error, dtype=torch.float32), pull
@@ -151,14 +152,15 @@ def ray_error(
             LaidOut(ps[0].shape[1], x.dtype, SLOPES[net.activation.name], ps)
             for ps, net in zip(both, (trunk, head), strict=True)
         ]
-        learned, of_x = [torch.zeros(numba.get_num_threads(), one.learned) for one in laid], _gradient(x, wanted[0])
+        learned = room_of_slices(len(samples.t_starts), *(one.learned for one in laid))
+        of_x = _gradient(x, wanted[0])
         source = _along(seen, samples) if isinstance(seen, Lines) else Rows(flat(x))
         given = _pixels(samples, light, laid, learned[1].numpy())
         run = _ray_error[type(source)]
         error = run(tuple(source), laid[0].net, tuple(given), learned[0].numpy(), flat(of_x))
 
         def pull(grad: Tensor) -> tuple[Tensor | None, ...]:
-            found = [one.unpack(part.sum(0) * grad) for one, part in zip(laid, learned, strict=True)]
+            found = [one.unpack(summed(part) * grad) for one, part in zip(laid, learned, strict=True)]
             if octaves:
                 found[0][0] = found[0][0][:, _columns(octaves)[1]]
             return of_x * grad.to(of_x.dtype) if wanted[0] else None, *found[0], *found[1]

@@ -51,7 +51,7 @@ class Pixels(NamedTuple):
         directions: the rest of its input, one row a ray, of the kind of the networks' numbers.
         background, target: (rays, 3).
         group: samples at once, about.
-        learned: zeros (threads, …) for the second network's gradients.
+        learned: zeros (slices, …) for the second network's gradients.
         sizes, forth, biases, back, slope: the second network, as `Net`.
     """
 
@@ -118,19 +118,19 @@ def _second(head):
 
 
 @share_of.of(Pixels)
-def _(head, n, thread, threads):
-    """Rays, so that each thread has about as many samples."""
+def _(head, n, part, parts):
+    """Rays, so that each slice has about as many samples."""
     ends, packed = np.zeros(2, np.int64), head.packed_info
     for i in range(2):
-        goal, low, high = n * (thread + i) // threads, 0, len(packed)
+        goal, low, high = n * (part + i) // parts, 0, len(packed)
         while low < high:
             middle = (low + high) // 2
             if packed[middle, 0] < goal:
                 low = middle + 1
             else:
                 high = middle
-        ends[i] = low if thread + i < threads else len(packed)
-    unit, end, most = (ends[0] if thread else 0), ends[1], head.group
+        ends[i] = low if part + i < parts else len(packed)
+    unit, end, most = (ends[0] if part else 0), ends[1], head.group
     for r in range(unit, end):
         most = max(most, packed[r, 1])
     return unit, end, (most + TILE - 1) // TILE * TILE
@@ -146,13 +146,13 @@ def _(head, n, unit, end):
 
 
 @work_for.of(Pixels)
-def _(head, thread, most):
+def _(head, part, most):
     net, kind, real = _second(head), head.forth.dtype, np.float32
     width = filled_up(head.sizes[0])
     seen = np.zeros(most * width, kind)  # zeros: rows that fill up a block are multiplied, though with zeros only
     kept, columns = np.empty(most * widths(head.sizes)[0], kind), np.empty(TILE * width, kind)
     return PixelsWork(
-        seen, kept, columns, room_for(net), head.learned[thread], np.empty(most, real), np.empty(most, real),
+        seen, kept, columns, room_for(net), head.learned[part], np.empty(most, real), np.empty(most, real),
         np.empty(most, real), np.empty(most, real), np.empty((most, 3), real), np.empty(most, real),
         np.empty((most, 3), real), np.empty(most + 1, np.float64), np.empty(TILE, kind),
     )  # fmt: skip

@@ -4,7 +4,8 @@ A source hands a tile's rows to the network: rows that lie in memory (`sources.R
 encodes (`sources.Along`). A head takes what the network gives (`heads`): it stores it (`Outputs`), or makes an error
 and its gradient of it (`Points`, `Pixels`), or brings the gradient along (`Slopes`). What is between the two is here
 once: rows go forward and back in groups that the head chooses, so that what a group keeps is met again in the cache.
-Each thread adds to gradients of its own, so that no sum depends on a race.
+Rows are cut into slices, which threads share; each slice adds to gradients of its own (`slices`), so that no sum
+depends on a race, nor on how many threads there are.
 
 Numba compiles `step` for each pair of source and head, from the functions that `varied` has for their kinds. Literals
 are never passed on: a function is compiled anew for each that it is given.
@@ -74,8 +75,8 @@ def columns_of(source, net, at, t, rows, sight):
 
 
 @varied
-def share_of(head, n, thread, threads):
-    """A thread's units, tiles or rays, of `n` rows in all: the first, the first of the next thread's, and the rows of
+def share_of(head, n, part, parts):
+    """A slice's units, tiles or rays, of `n` rows in all: the first, the first of the next slice's, and the rows of
     the largest group."""
 
 
@@ -85,7 +86,7 @@ def group_of(head, n, unit, end):
 
 
 @varied
-def work_for(head, thread, most):
+def work_for(head, part, most):
     """Memory that a head needs for groups of up to `most` rows."""
 
 
@@ -105,7 +106,7 @@ def lead(head, at, t, rows, net, room, work):
 
 
 class Memory(NamedTuple):
-    """What a thread writes to: of the source, the head and the network; and the hidden layers that are kept."""
+    """What a slice's thread writes to: of the source, the head and the network; and the hidden layers that are kept."""
 
     sight: NamedTuple
     work: NamedTuple
@@ -149,8 +150,8 @@ def whole(rows):
 
 
 @varied
-def share(head, thread, threads, source, net, learned, of_x):
-    """One thread's groups, one after another; returns the loss."""
+def share(head, part, parts, source, net, learned, of_x):
+    """One slice's groups, one after another; returns the loss."""
 
 
 def way(head: type) -> Callable:
@@ -163,11 +164,11 @@ def way(head: type) -> Callable:
         go = numba.njit(error_model="numpy", inline="always")(named(function, f"way_{head.__name__}"))
 
         @share.of(head)
-        def _(head, thread, threads, source, net, learned, of_x):
+        def _(head, part, parts, source, net, learned, of_x):
             n = count(source, net)
-            unit, end, most = share_of(head, n, thread, threads)
+            unit, end, most = share_of(head, n, part, parts)
             kept, keeps, keeps_all = kept_for(head, most * widths(net.sizes)[0], net.forth)
-            sight, work, room = sight_for(source, net, most), work_for(head, thread, most), room_for(net)
+            sight, work, room = sight_for(source, net, most), work_for(head, part, most), room_for(net)
             memory, loss = Memory(sight, work, room, kept, keeps, keeps_all), 0.0
             while unit < end:
                 group = group_of(head, n, unit, end)
@@ -184,21 +185,19 @@ def compiled(Source: type, Head: type) -> Callable[..., Any]:
     """The step of a source and a head.
 
     Its arguments are the fields of the source, of the network (`tiles.Net`), and of the head as plain tuples, which is
-    what parallel loops pass on; `learned`, zeros (threads, …) that each thread adds its gradients to, as
+    what parallel loops pass on; `learned`, zeros (slices, …) that each slice adds its gradients to, as
     `tile_backward` says; and `of_x`, the gradient of the source's rows, or empty where it is not asked for. It returns
     the loss.
     """
     written = _written()
 
     def step(source, net, head, learned, of_x):
-        threads = len(learned)
-        losses, total = np.zeros(threads), 0.0
-        for thread in numba.prange(threads):
-            losses[thread] = share(
-                Head(*head), np.int64(thread), threads, Source(*source), Net(*net), learned[thread], of_x
-            )
-        for thread in range(threads):
-            total += losses[thread]
+        parts = len(learned)
+        losses, total = np.zeros(parts), 0.0
+        for part in numba.prange(parts):
+            losses[part] = share(Head(*head), np.int64(part), parts, Source(*source), Net(*net), learned[part], of_x)
+        for part in range(parts):
+            total += losses[part]
         return total if written else 0.0
 
     named(step, f"step_{Source.__name__}_{Head.__name__}")

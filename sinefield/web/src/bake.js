@@ -1,122 +1,212 @@
-// A radiance field as voxels that a graphics processor draws: density as a logarithm, and colour as a mean and its
-// slopes along the three axes of the direction, eight bits each.
+// A radiance field as voxels that a graphics processor draws: at the nodes of a lattice the logarithm of the density and
+// the features of the trunk, eight bits each, in bricks where there is matter; the head is asked in the shader.
 import { fail } from "./bytes.js";
 import { POINTS } from "./plain.js";
 
-export const LEAST = -10, MOST = 6; // logarithms of a step's optical depth
-const FAINT = Math.exp(-6.5);
-const AXES = [[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]];
+export const CHUNK = 4096;
+const LEAST = -6.5, MOST = 6; // logarithms of a step's optical depth
+const FAINT = -6, BRICK = 8, SIDE = BRICK + 1, ACROSS = 28, MOST_WEIGHTS = 1024, SAMPLED = 2048;
 
-/** Whether a field can be baked: one box in the world. */
-export const canBake = ({ kind, settings }) => kind === "radiance" && settings.space === "box" && settings.grid_levels === 1;
+/** RGBA textures of a field's voxels: three features and the density, then four features each. */
+const texturesOf = (s) => Math.ceil((s.features + 1) / 4);
+/** Bytes of a node. */
+export const rowOf = (s) => 4 * texturesOf(s);
+/** Groups of four floats of its head. */
+export const weightsOf = (s) => s.head_width * (texturesOf(s) + 5) + 1;
 
-/**
- * Bakes in steps, which a generator's `next` takes; returns {low, size, shape, textures}: four arrays of RGBA bytes, x
- * fastest. `n` voxels along the longest side of what is occupied.
- */
-export function* bake(field, n) {
-  if (!canBake(field)) fail("only a radiance field in one box can be baked");
-  const { drawer } = field, { box, sides, s, step } = drawer, cells = drawer.cells, g = s.grid;
-  const from = [g, g, g], to = [0, 0, 0];
-  cells.forEach((bit, i) => {
-    if (bit) [Math.floor(i / g / g), Math.floor(i / g) % g, i % g].forEach((v, a) => {
-      from[a] = Math.min(from[a], v);
-      to[a] = Math.max(to[a], v + 1);
-    });
-  });
-  if (to[0] === 0) from.fill(0), to.fill(g);
+/** Whether a field can be baked: one box in the world, and a head that fits a shader. */
+export const canBake = ({ kind, settings: s }) => kind === "radiance" && s.space === "box" && s.grid_levels === 1 && !s.cone_angle &&
+  s.head_depth === 1 && s.features < 32 && s.grid <= 256 && weightsOf(s) <= MOST_WEIGHTS;
+
+/** Which nodes of a lattice are needed, `n` voxels along the longest side of what is occupied. */
+export const planOf = (field, n) => {
+  if (!canBake(field)) fail("only a radiance field in one box, with a head of one layer, can be baked");
+  if (!(n >= 4 && n <= 256)) fail(`${n} voxels a side; give 4 to 256`);
+  const { drawer, settings: { grid: g } } = field, { box, sides, cells } = drawer, from = [g, g, g], to = [0, 0, 0];
+  const each = (act) => cells.forEach((bit, i) => bit && act([Math.floor(i / g / g), Math.floor(i / g) % g, i % g]));
+  each((at) => at.forEach((v, a) => {
+    from[a] = Math.min(from[a], v);
+    to[a] = Math.max(to[a], v + 1);
+  }));
+  if (!to[0]) from.fill(0), to.fill(1);
   const low = from.map((v, a) => box[a] + (v / g) * sides[a]), size = from.map((v, a) => ((to[a] - v) / g) * sides[a]);
-  const voxel = Math.max(...size) / n, shape = size.map((side) => Math.max(Math.round(side / voxel), 1)), [nx, ny, nz] = shape;
-  const count = nx * ny * nz, textures = [0, 128, 128, 128].map((v) => new Uint8Array(4 * count).fill(v)), has = new Uint8Array(count);
-  const f = drawer.trunk.engine.floats, ids = new Int32Array(POINTS), units = new Float64Array(POINTS);
-  let held = 0;
-  const flush = () => {
-    const out = drawer.look(), densities = Float64Array.from(ids.subarray(0, held), (_, p) => drawer.sigma(f[out + p], units[p]) * step);
-    const seen = [];
-    for (let p = 0; p < held; p++) {
-      const level = Math.round(((Math.log(densities[p] + 1e-30) - LEAST) / (MOST - LEAST)) * 255);
-      textures[0][4 * ids[p] + 3] = Math.min(Math.max(level, 0), 255);
-      if (densities[p] > FAINT) seen.push(p);
-    }
-    if (seen.length) {
-      const rgb = AXES.map((axis) => {
-        const wave = drawer.harmonics(axis);
-        for (let p = 0; p < held; p++) drawer.ask(p, out, wave);
-        const at = drawer.head.run();
-        return f.slice(at, at + 3 * POINTS).map((v) => 1 / (1 + Math.exp(-v)));
-      });
-      for (const p of seen) {
-        for (let c = 0; c < 3; c++) {
-          const found = rgb.map((values) => values[c * POINTS + p]), at = 4 * ids[p] + c;
-          textures[0][at] = Math.round((found.reduce((a, b) => a + b) / 6) * 255);
-          for (let a = 0; a < 3; a++) textures[1 + a][at] = Math.round(((found[2 * a] - found[2 * a + 1]) / 2 + 0.5) * 255);
-        }
-        has[ids[p]] = 1;
-      }
-    }
-    held = 0;
-  };
-  for (let z = 0, i = 0; z < nz; z++) {
-    for (let y = 0; y < ny; y++) {
-      for (let x = 0; x < nx; x++, i++) {
-        const px = low[0] + ((x + 0.5) / nx) * size[0], py = low[1] + ((y + 0.5) / ny) * size[1], pz = low[2] + ((z + 0.5) / nz) * size[2];
-        if (!drawer.occupied(px, py, pz)) continue;
-        units[held] = drawer.put(held, px, py, pz);
-        ids[held++] = i;
-        if (held === POINTS) flush();
-      }
-    }
-    yield z / nz;
-  }
-  if (held) flush();
-  // Twice, so that diagonal neighbours get one too.
-  for (const round of [1, 2]) spread(textures, has, round, shape);
-  return { low, size, shape, textures, step };
-}
+  const voxel = Math.max(...size) / n, shape = size.map((side) => Math.max(Math.ceil(side / voxel / BRICK - 1e-6), 1));
+  const dims = shape.map((count) => count * BRICK + 1), [nx, ny, nz] = dims, slots = new Int32Array(nx * ny * nz);
+  // What a sample within an occupied cell is interpolated from.
+  each((at) => {
+    const cell = (a, by, round) => round((((at[a] + by) / g) * sides[a] + box[a] - low[a]) / voxel), ends = (a) => [
+      Math.max(cell(a, 1e-6, Math.floor), 0), Math.min(cell(a, 1 - 1e-6, Math.ceil), dims[a] - 1)];
+    const [[x0, x1], [y0, y1], [z0, z1]] = [0, 1, 2].map(ends);
+    for (let z = z0; z <= z1; z++) for (let y = y0; y <= y1; y++) slots.fill(1, (z * ny + y) * nx + x0, (z * ny + y) * nx + x1 + 1);
+  });
+  let count = 0;
+  for (let i = 0; i < slots.length; i++) if (slots[i]) slots[i] = ++count;
+  const nodes = new Int32Array(count);
+  for (let i = 0; i < slots.length; i++) if (slots[i]) nodes[slots[i] - 1] = i;
+  return { low, voxel, shape, dims, slots, nodes };
+};
 
-/** Gives voxels without a colour that of their neighbours, so that interpolation finds no black beside a surface. */
-const spread = (textures, has, round, [nx, ny, nz]) => {
-  const steps = [1, -1, nx, -nx, nx * ny, -nx * ny], given = [];
-  for (let z = 1; z < nz - 1; z++) for (let y = 1; y < ny - 1; y++) for (let x = 1, i = (z * ny + y) * nx + 1; x < nx - 1; x++, i++) {
-    if (has[i]) continue;
-    const near = steps.filter((by) => has[i + by]);
-    if (!near.length) continue;
-    const mean = (t, c) => near.reduce((sum, by) => sum + textures[t][4 * (i + by) + c], 0) / near.length;
-    given.push([i, [0, 1, 2, 3].map((t) => [0, 1, 2].map((c) => mean(t, c)))]);
-  }
-  for (const [i, colours] of given) {
-    has[i] = round;
-    colours.forEach((rgb, t) => textures[t].set(rgb, 4 * i));
+/** `done(at, depth, i)` for each node: where the trunk's output 0 of it lies, and the logarithm of a step's optical depth. */
+const asked = ({ drawer }, { low, voxel, dims: [nx, ny] }, nodes, done) => {
+  const units = new Float64Array(POINTS);
+  for (let first = 0; first < nodes.length; first += POINTS) {
+    const n = Math.min(POINTS, nodes.length - first);
+    for (let p = 0; p < n; p++) {
+      const i = nodes[first + p], y = Math.floor(i / nx);
+      units[p] = drawer.put(p, low[0] + (i % nx) * voxel, low[1] + (y % ny) * voxel, low[2] + Math.floor(y / ny) * voxel);
+    }
+    const out = drawer.look();
+    for (let p = 0; p < n; p++) done(out + p, Math.log(drawer.sigma(drawer.trunk.engine.floats[out + p], units[p]) * drawer.step + 1e-30), first + p);
   }
 };
 
-/** The shader's part that goes along a ray through the voxels: premultiplied colour and opacity, and depth. */
-export const MARCH = /* glsl */ `
-uniform highp sampler3D v0, v1, v2, v3;
-uniform vec3 low, size, boxLow, boxHigh;
-uniform float stepSize;
+/** From where to where each feature goes, by some of the nodes that are seen: {from, by}, by 255 levels. */
+export const rangesOf = (field, plan) => {
+  const { features } = field.settings, f = field.drawer.trunk.engine.floats, every = Math.ceil(plan.nodes.length / SAMPLED);
+  const low = new Float32Array(features).fill(1e9), high = new Float32Array(features).fill(-1e9);
+  asked(field, plan, plan.nodes.filter((_, k) => k % every === 0), (at, depth) => {
+    for (let c = 0; c < features && depth > FAINT; c++) {
+      low[c] = Math.min(low[c], f[at + (c + 1) * POINTS]);
+      high[c] = Math.max(high[c], f[at + (c + 1) * POINTS]);
+    }
+  });
+  const by = low.map((v, c) => (high[c] > v ? 255 / (1.4 * (high[c] - v)) : 1));
+  return { from: low.map((v, c) => (high[c] > v ? v - 0.2 * (high[c] - v) : Math.min(v, 0))), by };
+};
+
+/** The textures' bytes of some nodes, one after another. */
+export const baked = (field, plan, { from, by }, nodes) => {
+  const { features } = field.settings, row = rowOf(field.settings), bytes = new Uint8ClampedArray(row * nodes.length);
+  const f = field.drawer.trunk.engine.floats;
+  asked(field, plan, nodes, (at, depth, i) => {
+    bytes[i * row + 3] = ((depth - LEAST) / (MOST - LEAST)) * 255;
+    for (let c = 0; c < features; c++) bytes[i * row + c + (c > 2)] = (f[at + (c + 1) * POINTS] - from[c]) * by[c];
+  });
+  return bytes;
+};
+
+/** Everything that the shader needs: bricks, textures and the head's weights, with the features' ranges in them. */
+export const assembled = (field, plan, ranges, bytes) => {
+  const { settings: s, drawer, params } = field, { shape: [bx, by, bz], dims: [nx, ny], slots } = plan, count = texturesOf(s);
+  const bricks = new Uint16Array(bx * by * bz), held = [], words = new Uint32Array(bytes.buffer);
+  for (let z = 0, b = 0; z < bz; z++) for (let y = 0; y < by; y++) for (let x = 0; x < bx; x++, b++) {
+    const corner = BRICK * ((z * ny + y) * nx + x);
+    let any = 0;
+    for (let w = 0; w < SIDE && !any; w++) for (let v = 0; v < SIDE && !any; v++) for (let u = 0; u < SIDE; u++) any |= slots[corner + (w * ny + v) * nx + u];
+    if (any) bricks[b] = held.push(corner);
+  }
+  const size = [ACROSS * SIDE, ACROSS * SIDE, Math.max(Math.ceil(held.length / ACROSS ** 2), 1) * SIDE], voxels = size[0] * size[1] * size[2];
+  const textures = Array.from({ length: count }, () => new Uint32Array(voxels));
+  held.forEach((corner, i) => {
+    const at = SIDE * ((Math.floor(i / ACROSS ** 2) * size[1] + (Math.floor(i / ACROSS) % ACROSS)) * size[0] + (i % ACROSS));
+    for (let w = 0; w < SIDE; w++) for (let v = 0; v < SIDE; v++) for (let u = 0; u < SIDE; u++) {
+      const slot = slots[corner + (w * ny + v) * nx + u], to = at + (w * size[1] + v) * size[0] + u;
+      if (slot) textures.forEach((texture, t) => (texture[to] = words[(slot - 1) * count + t]));
+    }
+  });
+  return {
+    ...plan, bricks, size, textures: textures.map((texture) => new Uint8Array(texture.buffer)), head: headOf(s, params, ranges, count),
+    step: drawer.step, cells: flipped(drawer.cells, s.grid), grid: s.grid,
+  };
+};
+
+/** Cells as textures have them, x fastest. */
+const flipped = (cells, n) => cells.map((_, i) => cells[((i % n) * n + (Math.floor(i / n) % n)) * n + Math.floor(i / n / n)]);
+
+/** Four floats each, a hidden unit after another: weights of the textures' channels, of the harmonics, and out with its bias. */
+const headOf = ({ features, head_width: width }, params, { from, by }, count) => {
+  const [w, b, out, end] = ["weights.0.weight", "biases.0", "weights.1.weight", "biases.1"].map((name) => params.get(`head.${name}`).values);
+  const row = 4 * (count + 5), found = new Float32Array(width * row + 4), inputs = features + 16;
+  for (let j = 0; j < width; j++) {
+    let bias = b[j];
+    for (let c = 0; c < features; c++) {
+      const weight = w[j * inputs + c];
+      found[j * row + c + (c > 2)] = (weight * 255) / by[c];
+      bias += weight * from[c];
+    }
+    for (let k = 0; k < 16; k++) found[j * row + 4 * count + k] = w[j * inputs + features + k];
+    found.set([out[j], out[width + j], out[2 * width + j], bias], j * row + 4 * count + 16);
+  }
+  found.set(end, width * row);
+  return found;
+};
+
+/** Bakes in steps, which a generator's `next` takes; returns what `assembled` gives. */
+export function* bake(field, n) {
+  const plan = planOf(field, n), { nodes } = plan, ranges = rangesOf(field, plan), row = rowOf(field.settings);
+  const bytes = new Uint8Array(row * nodes.length);
+  for (let i = 0; i < nodes.length; i += CHUNK) {
+    bytes.set(baked(field, plan, ranges, nodes.subarray(i, i + CHUNK)), row * i);
+    yield i / nodes.length;
+  }
+  return assembled(field, plan, ranges, bytes);
+}
+
+/**
+ * The shader's part that goes along a ray through the voxels: premultiplied colour and opacity, and depth. `weights`
+ * says how it reads the head: declarations, and W(i), four floats.
+ */
+export const marchOf = ({ settings: s }, weights) => {
+  const count = texturesOf(s), list = (text, from = 0) => Array.from({ length: count - from }, (_, t) => text.replaceAll("#", t + from)).join("");
+  return /* glsl */ `
+${weights}
+uniform highp sampler3D ${list(", v#").slice(1)};
+uniform highp usampler3D bricks, cells;
+uniform vec3 low, boxLow, boxHigh;
+uniform float stepSize, voxel;
 vec4 march(vec3 o, vec3 d, out float depth) {
-  vec3 a = (boxLow - o) / d, b = (boxHigh - o) / d, n = min(a, b), f = max(a, b);
-  vec3 a2 = (low - o) / d, b2 = (low + size - o) / d, n2 = min(a2, b2), f2 = max(a2, b2);
-  float first = max(max(n.x, max(n.y, n.z)), 0.0), end = min(f2.x, min(f2.y, f2.z));
-  float near = max(max(n2.x, max(n2.y, n2.z)), first), light = 1.0;
-  vec3 rgb = vec3(0.0);
+  const int H = ${s.head_width}, R = ${count + 5};
+  vec3 a = (boxLow - o) / d, b = (boxHigh - o) / d, n = min(a, b), f = max(a, b), rgb = vec3(0.0), colour = rgb;
+  float first = max(max(n.x, max(n.y, n.z)), 0.0), end = min(f.x, min(f.y, f.z)), light = 1.0, due = 0.0;
+  float x = d.x, y = d.y, z = d.z, xx = x * x, yy = y * y, zz = z * z, hidden[H];
+  // What the hidden units have of the direction.
+  vec4 w0 = vec4(0.28209479, -0.48860251 * y, 0.48860251 * z, -0.48860251 * x);
+  vec4 w1 = vec4(1.09254843 * x * y, -1.09254843 * y * z, 0.31539157 * (3.0 * zz - 1.0), -1.09254843 * x * z);
+  vec4 w2 = vec4(0.54627422 * (xx - yy), -0.59004359 * y * (3.0 * xx - yy), 2.89061144 * x * y * z, -0.4570458 * y * (5.0 * zz - 1.0));
+  vec4 w3 = vec4(0.37317633 * z * (5.0 * zz - 3.0), -0.4570458 * x * (5.0 * zz - 1.0), 1.44530572 * z * (xx - yy), -0.59004359 * x * (xx - 3.0 * yy));
+  for (int j = 0; j < H; j++) {
+    int at = j * R + ${count};
+    hidden[j] = dot(w0, W(at)) + dot(w1, W(at + 1)) + dot(w2, W(at + 2)) + dot(w3, W(at + 3)) + W(at + 4).w;
+  }
+  ivec3 shape = textureSize(bricks, 0), grid = textureSize(cells, 0);
+  vec3 atlas = vec3(textureSize(v0, 0));
   depth = 0.0;
-  // The lattice is the exact picture's; what lies before the voxels is passed.
-  float k = max(floor((near - first) / stepSize - 0.5), 0.0);
+  // The lattice is the exact picture's.
+  float k = 0.0;
   for (int i = 0; i < 4096; i++, k += 1.0) {
     float t = first + (k + 0.5) * stepSize;
     if (t >= end || light < 0.001) break;
-    if (t < near) continue;
-    vec3 p = (o + t * d - low) / size;
-    vec4 c = textureLod(v0, p, 0.0);
-    if (c.a < 0.004) continue;
-    float w = light * (1.0 - exp(-exp(mix(${LEAST}.0, ${MOST}.0, c.a))));
-    vec3 slope = d.x * (textureLod(v1, p, 0.0).rgb - 0.50196) + d.y * (textureLod(v2, p, 0.0).rgb - 0.50196) + d.z * (textureLod(v3, p, 0.0).rgb - 0.50196);
-    rgb += w * clamp(c.rgb + slope, 0.0, 1.0);
-    depth += w * t;
+    vec3 p = o + t * d, q = (p - low) / (voxel * ${BRICK}.0);
+    ivec3 at = ivec3(floor(q)), cell = clamp(ivec3((p - boxLow) / (boxHigh - boxLow) * vec3(grid)), ivec3(0), grid - 1);
+    uint brick = any(lessThan(q, vec3(0.0))) || any(greaterThanEqual(at, shape)) ? 0u : texelFetch(bricks, at, 0).x;
+    if (brick == 0u) {
+      // On to the last position that is within this empty brick; what has its size lies outside of them, too.
+      vec3 far = (vec3(at) + step(0.0, d) - q) / d * voxel * ${BRICK}.0;
+      k += max(floor(min(far.x, min(far.y, far.z)) / stepSize - 0.001), 0.0);
+      continue;
+    }
+    if (texelFetch(cells, cell, 0).x == 0u) continue;
+    int e = int(brick) - 1;
+    vec3 place = (vec3(e % ${ACROSS}, e / ${ACROSS} % ${ACROSS}, e / ${ACROSS ** 2}) * ${SIDE}.0 + (q - vec3(at)) * ${BRICK}.0 + 0.5) / atlas;
+    vec4 f0 = textureLod(v0, place, 0.0);
+    float w = light * (1.0 - exp(-exp(mix(${LEAST}, ${MOST}.0, f0.a))));
+    if (f0.a < 0.004) continue;
     light -= w;
+    depth += w * t;
+    due += w;
+    if (due < 0.001) continue; // a colour for several faint samples
+    ${list("vec4 f# = textureLod(v#, place, 0.0);", 1)}
+    vec3 sum = W(H * R).xyz;
+    for (int j = 0; j < H; j++) {
+      float h = hidden[j]${list(" + dot(f#, W(j * R + #))")};
+      sum += max(h, 0.0) * W(j * R + R - 1).xyz;
+    }
+    colour = 1.0 / (1.0 + exp(-sum));
+    rgb += due * colour;
+    due = 0.0;
   }
+  rgb += due * colour;
   depth /= max(1.0 - light, 1e-4);
   return vec4(rgb, 1.0 - light);
 }`;
+};

@@ -8,7 +8,7 @@ export class SineError extends Error {
   }
 }
 
-export const fail = (message) => {
+export const fail = (message = "the file is damaged; make it again") => {
   throw new SineError(message);
 };
 

@@ -5,8 +5,9 @@ import { Decoder, gridIn, sumsOf } from "./coder.js";
 import { MAX_NOTE, noteIn } from "./note.js";
 import { partsIn } from "./parts.js";
 import { BASE, settingsIn, tensorsOf } from "./settings.js";
+import { meshIn } from "./walk.js";
 
-const KINDS = [, "shape", "radiance", "image", "adapter", "shapes"];
+const KINDS = [, "shape", "radiance", "image", "adapter", "shapes", "mesh"];
 const VERSION = 2, HEAD = 9, MAX_FILE = 256 << 20, MAX_NUMBERS = 1 << 26;
 
 const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
@@ -24,7 +25,7 @@ const kindIn = (reader) => {
   const number = reader.byte();
   const kind = number === 255 && reader.version > 1 ? reader.name() : KINDS[number];
   if (!kind) fail("it holds an unknown kind of field; a newer player may know it");
-  if ((globalThis.ONLY || kind !== "adapter") && !BASE[kind]) fail(`it holds a field of the kind ${kind}, which this player cannot draw`);
+  if ((globalThis.NO_EDITS || kind !== "adapter") && !BASE[kind]) fail(`it holds a field of the kind ${kind}, which this player cannot draw`);
   return kind;
 };
 
@@ -49,16 +50,17 @@ export function decode(bytes) {
 }
 
 const read = (reader, length) => {
-  const kind = kindIn(reader), adapter = !globalThis.ONLY && kind === "adapter" ? adapterIn(reader) : null;
+  const kind = kindIn(reader), adapter = !globalThis.NO_EDITS && kind === "adapter" ? adapterIn(reader) : null;
   const settings = adapter ? {} : settingsIn(kind, reader);
   const packed = { kind, settings, ...adapter, ...partsIn(kind, settings, reader) };
+  if (!globalThis.NO_MESH && kind === "mesh") packed.params = meshIn(reader.take(reader.varint(MAX_FILE)), settings);
   const note = reader.take(reader.varint(MAX_NOTE));
-  packed.note = globalThis.ONLY ? {} : noteIn(note, reader.version);
-  const tensors = !globalThis.ONLY && adapter ? adapterTensors(adapter) : tensorsOf(kind, settings);
-  const { grid: n, grid_levels: levels } = settings, edited = adapter?.edit?.grid;
-  const shape = edited ? [edited[0], edited[1], edited[1]] : kind === "radiance" ? [levels * n, n, n] : null;
+  packed.note = globalThis.NO_EDITS ? {} : noteIn(note, reader.version);
+  const tensors = !globalThis.NO_EDITS && adapter ? adapterTensors(adapter) : tensorsOf(kind, settings);
+  const { grid: n, grid_levels: levels } = settings, edited = globalThis.NO_EDITS ? null : adapter?.edit?.grid;
+  const sides = globalThis.NO_RADIANCE ? null : edited ? [edited[0], edited[1], edited[1]] : kind === "radiance" ? [levels * n, n, n] : null;
   const numbers = tensors.reduce((sum, { shape: [a, b = 1] }) => sum + a * b, 0);
-  const cells = shape ? shape[0] * shape[1] * shape[2] : 0;
+  const cells = sides ? sides[0] * sides[1] * sides[2] : 0;
   if (numbers > Math.min(MAX_NUMBERS, 64 * length) || cells > Math.max(2 ** 24, 256 * length)) {
     fail(`it claims ${numbers} numbers and ${cells} cells in ${length} bytes; it is no proper .sine file`);
   }
@@ -68,24 +70,30 @@ const read = (reader, length) => {
     if ((levelsLeft -= row.tables.reduce((sum, table) => sum + table.n, 0)) < 0) fail("its tables are too large");
     return row;
   });
-  const at = [0, 0, 0], size = shape ? [...shape] : [0, 0, 0];
-  if (edited && reader.version > 1) {
-    shape.forEach((side, a) => {
+  const block = !globalThis.NO_RADIANCE && sides && blockIn(reader, sides, edited, length);
+  const decoder = new Decoder(reader.take(reader.left));
+  packed.params ??= new Map(rows.map((row) => [row.name, valuesIn(decoder, row)]));
+  if (!globalThis.NO_RADIANCE && sides) {
+    packed.cells = new Uint8Array(cells);
+    packed.cellsShape = sides;
+    gridIn(decoder, block.contexts, packed.cells, sides, block.at, block.size);
+  }
+  decoder.finish();
+  return packed;
+};
+
+/** Which cells of a grid are coded, and how: all of them, of an edit those of a block. */
+const blockIn = (reader, sides, edited, length) => {
+  const at = [0, 0, 0], size = [...sides];
+  if (!globalThis.NO_EDITS && edited && reader.version > 1) {
+    sides.forEach((side, a) => {
       at[a] = reader.varint(side);
       size[a] = reader.varint(side - at[a]);
     });
   }
   const [a, b, c] = size, most = Math.max(2 ** 18, (edited ? 8192 : 256) * length);
   if (a * b * c > most || a * (b + 4) > Math.max(2 ** 13, 64 * length)) fail("its grid is too large for its bytes");
-  const contexts = shape && reader.take(60), decoder = new Decoder(reader.take(reader.left));
-  packed.params = new Map(rows.map((row) => [row.name, valuesIn(decoder, row)]));
-  if (shape) {
-    packed.cells = new Uint8Array(cells);
-    packed.cellsShape = shape;
-    gridIn(decoder, contexts, packed.cells, shape, at, size);
-  }
-  decoder.finish();
-  return packed;
+  return { at, size, contexts: reader.take(60) };
 };
 
 const bits = new Uint32Array(1), asFloat = new Float32Array(bits.buffer);

@@ -1,12 +1,12 @@
 // A memory, and the loops over it: WASM with SIMD where a browser has it and its policy allows it, else plain ones.
-import { KERNEL } from "./kernel.js";
+import { KERNEL, SMALL_KERNEL } from "./kernel.js";
 import { plainKernel } from "./plain.js";
 
 let compiled; // null where it cannot be
 const kernelModule = () => {
   if (compiled === undefined) {
     try {
-      compiled = new WebAssembly.Module(Uint8Array.from(atob(KERNEL), (c) => c.charCodeAt(0)));
+      compiled = new WebAssembly.Module(Uint8Array.from(atob(globalThis.LEAN ? SMALL_KERNEL : KERNEL), (c) => c.charCodeAt(0)));
     } catch {
       compiled = null;
     }

@@ -2,35 +2,41 @@
 import { fail } from "./bytes.js";
 import { decode } from "./container.js";
 import { applyEdits } from "./edit.js";
+import { FacetField } from "./facets.js";
 import { ImageField } from "./image.js";
 import { networks } from "./network.js";
 import { RadianceField } from "./radiance.js";
 import { ShapeField } from "./shape.js";
 
-// A page has the one kind that it draws, by the build's word for ONLY; what it lacks is not in its script.
-const MAKE = {
-  shape: (globalThis.ONLY ?? "shape") === "shape" ? ShapeField : null,
-  radiance: (globalThis.ONLY ?? "radiance") === "radiance" ? RadianceField : null,
-  image: (globalThis.ONLY ?? "image") === "image" ? ImageField : null,
+// A page's script has no more than its field needs: tools/build.mjs defines the words NO_… and LEAN, and what stands
+// behind them is left out.
+const drawerOf = (packed, plain) => {
+  const { kind, settings, params } = packed;
+  if (!globalThis.NO_MESH && kind === "mesh") return new FacetField(packed);
+  const nets = globalThis.NO_NETWORKS ? null : networks(kind, settings, params, plain);
+  if (!globalThis.NO_SHAPE && kind === "shape") return new ShapeField(packed, nets);
+  if (!globalThis.NO_RADIANCE && kind === "radiance") return new RadianceField(packed, nets);
+  return globalThis.NO_IMAGE ? null : new ImageField(packed, nets);
 };
 
 /** @see sinefield.d.ts */
 export class SineField {
   constructor(packed, drawer) {
     const { kind, settings, note, params, box, background, view, size, cells, cellsShape } = packed;
-    Object.assign(this, { kind, settings, note, params, drawer, cells, cellsShape, view, size });
+    Object.assign(this, { kind, settings, note, params, drawer, cells, cellsShape, view, size, packed });
     this.bounds = box ? Array.from(box) : null;
     this.background = kind === "radiance" ? Array.from(background) : [1, 1, 1];
-    this.simd = (drawer.network ?? drawer.trunk).engine.simd; // whether WASM draws it
-    this.hasColours = kind !== "shape" || !!drawer.painter;
+    this.simd = !!(drawer.network ?? drawer.trunk)?.engine.simd; // whether WASM draws it
+    this.hasColours = kind !== "mesh" && (kind !== "shape" || !!drawer.painter);
   }
 
+  // < asked by scripts, never by pages
   density(points) {
     return this.kind === "radiance" ? this.drawer.density(points) : fail(`a field of kind ${this.kind} has no density`);
   }
 
   sdf(points) {
-    return this.kind === "shape" ? this.drawer.sdf(points) : fail(`a field of kind ${this.kind} has no distances`);
+    return this.drawer.sdf ? this.drawer.sdf(points) : fail(`a field of kind ${this.kind} has no distances`);
   }
 
   colour(points, directions) {
@@ -46,6 +52,7 @@ export class SineField {
     this.drawer.rows(camera, 0, height, out);
     return out;
   }
+  // >
 
   /** An empty picture for `rows` of the drawer. */
   picture(width, height) {
@@ -57,13 +64,13 @@ export class SineField {
 /** What `decode` gives, ready to be asked. */
 export const fieldOf = (packed, { plain = false } = {}) => {
   if (packed.kind === "adapter") fail("the file holds an adapter, not a field; give it as an edit of one");
-  return new SineField(packed, new MAKE[packed.kind](packed, networks(packed.kind, packed.settings, packed.params, plain)));
+  return new SineField(packed, drawerOf(packed, plain));
 };
 
 /** A `.sine` file as a field; `edits`: files of `sinefield adapt`, applied in this order. */
 export const loadSine = (bytes, { edits = [], plain = false } = {}) => {
-  const packed = decode(asBytes(bytes));
-  return fieldOf(edits.length && !globalThis.ONLY ? applyEdits(packed, edits.map((edit) => decode(asBytes(edit)))) : packed, { plain });
+  const packed = decode(globalThis.PAGE ? bytes : asBytes(bytes));
+  return fieldOf(edits.length && !globalThis.NO_EDITS ? applyEdits(packed, edits.map((edit) => decode(asBytes(edit)))) : packed, { plain });
 };
 
 const asBytes = (given) => {

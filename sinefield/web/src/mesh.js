@@ -5,14 +5,15 @@ import { scan } from "./scan.js";
 
 const PULLS = 2;
 
-/** {positions, normals, colours or null, indices} of a shape field; `resolution` cells along its longest side. */
+/** {positions, normals, colours or null, indices} of a shape field; `resolution` cells along its longest side. A mesh is as it is. */
 export const meshOf = (field, resolution = 96) => {
+  if (!globalThis.NO_MESH && field.kind === "mesh") return field.drawer.triangles();
   if (field.kind !== "shape") fail(`a field of kind ${field.kind} has no surface to mesh`);
   if (!(resolution >= 4 && resolution <= 512)) fail(`a mesh of ${resolution} cells a side; give 4 to 512`);
   const { drawer } = field, grid = scan(drawer, resolution), { low, cell, shape, active, rim } = grid, [nx, ny, nz] = shape;
   const values = grid.values, row = nz + 1, plane = (ny + 1) * row, vertexOf = new Map(), places = [], indices = [];
   // Beyond the box nothing is: what is inside at its walls is closed there.
-  if (!drawer.sheet) {
+  if (globalThis.LEAN || !drawer.sheet) {
     for (let x = 0, i = 0; x <= nx; x++) for (let y = 0; y <= ny; y++) for (let z = 0; z <= nz; z++, i++) {
       if (!(x && y && z && x < nx && y < ny && z < nz) && values[i] <= 0) values[i] = cell / 4;
     }

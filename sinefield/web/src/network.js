@@ -83,9 +83,9 @@ class Network {
     const { kernel, floats } = this.engine, { activation, sigma, omega0 } = this.net;
     if (activation === "relu") kernel.rectify(at, count, 0);
     else if (activation === "leaky_relu") kernel.rectify(at, count, 0.01);
-    else if (activation === "gaussian") kernel.bell(at, count, (-0.5 * Math.LOG2E) / sigma ** 2);
+    else if (!globalThis.LEAN && activation === "gaussian") kernel.bell(at, count, (-0.5 * Math.LOG2E) / sigma ** 2);
     else if (activation === "sine") kernel.wave(at, at, count, omega0 / (2 * Math.PI), 0);
-    else {
+    else if (!globalThis.LEAN) {
       for (let i = at / 4, end = i + count; i < end; i++) {
         const z = floats[i];
         floats[i] = Math.max(z, 0) + Math.log1p(Math.exp(-100 * Math.abs(z))) / 100;
@@ -96,41 +96,41 @@ class Network {
   /** The encoding of the points whose coordinates are the first rows of `input`. */
   encode() {
     const { engine, net } = this, { kernel } = engine, row = 4 * POINTS;
-    if (net.encoding === "hash") return this.look();
+    if (!globalThis.LEAN && net.encoding === "hash") return hashed(this);
     for (let i = 0; i < net.octaves; i++) {
       const at = this.input + (net.d + net.d * i) * row;
       kernel.wave(this.input, at, net.d * POINTS, 2 ** (i - 1), 0);
       kernel.wave(this.input, at + net.d * net.octaves * row, net.d * POINTS, 2 ** (i - 1), 0.25);
     }
   }
-
-  /** The hash grid's features, in place of the coordinates. */
-  look() {
-    const f = this.engine.floats, first = this.input / 4, levels = (this.levels ??= hashLevels(this.net));
-    const table = this.params.get("encoding.table").values, u = [0, 0, 0], c = [0, 0, 0];
-    for (let p = 0; p < POINTS; p++) {
-      const x = [0, 1, 2].map((a) => Math.min(Math.max(f[first + a * POINTS + p] * 0.5 + 0.5, 0), 1) || 0);
-      levels.forEach(({ n, size, first: start }, level) => {
-        for (let a = 0; a < 3; a++) {
-          u[a] = x[a] * n;
-          c[a] = Math.min(Math.floor(u[a]), n - 1);
-          u[a] -= c[a];
-        }
-        let even = 0, odd = 0;
-        for (let corner = 0; corner < 8; corner++) {
-          const [i, j, k] = [0, 1, 2].map((a) => c[a] + ((corner >> a) & 1));
-          const weight = [0, 1, 2].reduce((w, a) => w * ((corner >> a) & 1 ? u[a] : 1 - u[a]), 1);
-          const entry = size === (n + 1) ** 3 ? (i * (n + 1) + j) * (n + 1) + k
-            : ((i ^ Math.imul(j, 2654435761) ^ Math.imul(k, 805459861)) & (size - 1)) >>> 0;
-          even += weight * table[2 * (start + entry)];
-          odd += weight * table[2 * (start + entry) + 1];
-        }
-        f[first + 2 * level * POINTS + p] = even;
-        f[first + (2 * level + 1) * POINTS + p] = odd;
-      });
-    }
-  }
 }
+
+/** The hash grid's features, in place of the coordinates. */
+const hashed = (net) => {
+  const f = net.engine.floats, first = net.input / 4, levels = (net.levels ??= hashLevels(net.net));
+  const table = net.params.get("encoding.table").values, u = [0, 0, 0], c = [0, 0, 0];
+  for (let p = 0; p < POINTS; p++) {
+    const x = [0, 1, 2].map((a) => Math.min(Math.max(f[first + a * POINTS + p] * 0.5 + 0.5, 0), 1) || 0);
+    levels.forEach(({ n, size, first: start }, level) => {
+      for (let a = 0; a < 3; a++) {
+        u[a] = x[a] * n;
+        c[a] = Math.min(Math.floor(u[a]), n - 1);
+        u[a] -= c[a];
+      }
+      let even = 0, odd = 0;
+      for (let corner = 0; corner < 8; corner++) {
+        const [i, j, k] = [0, 1, 2].map((a) => c[a] + ((corner >> a) & 1));
+        const weight = [0, 1, 2].reduce((w, a) => w * ((corner >> a) & 1 ? u[a] : 1 - u[a]), 1);
+        const entry = size === (n + 1) ** 3 ? (i * (n + 1) + j) * (n + 1) + k
+          : ((i ^ Math.imul(j, 2654435761) ^ Math.imul(k, 805459861)) & (size - 1)) >>> 0;
+        even += weight * table[2 * (start + entry)];
+        odd += weight * table[2 * (start + entry) + 1];
+      }
+      f[first + 2 * level * POINTS + p] = even;
+      f[first + (2 * level + 1) * POINTS + p] = odd;
+    });
+  }
+};
 
 /** All networks of a field, by name, in one engine; refused where they are larger than a page can draw. */
 export const networks = (kind, settings, params, plain) => {

@@ -1,12 +1,20 @@
 // The script of a page that `sinefield page` writes: its file stands in it as base64.
-import { define } from "./element.js";
+import { fieldOf } from "./field.js";
+import { isHand, serve } from "./hands.js";
+import { Stage, define } from "./stage.js";
 
-define();
-const element = document.querySelector("sine-field");
-const [base, ...edits] = Array.from(document.querySelectorAll(".field"), ({ textContent }) =>
-  Uint8Array.from(atob(textContent), (c) => c.charCodeAt(0)));
-element.show(base, { edits });
-const button = document.querySelector("button");
-button.hidden = !document.fullscreenEnabled;
-button.addEventListener("click", () => element.player?.full(element));
-element.focus();
+const start = () => {
+  define(Stage);
+  const element = document.querySelector("sine-field");
+  const [base, ...edits] = Array.from(document.querySelectorAll(".field"), ({ textContent }) =>
+    Uint8Array.from(atob(textContent), (c) => c.charCodeAt(0)));
+  element.show(base, { edits });
+  const button = document.querySelector("button");
+  if (!button) return; // the field is a part of a longer page
+  button.hidden = !document.fullscreenEnabled;
+  button.addEventListener("click", () => element.player?.full(element));
+  element.focus();
+};
+// A worker that bakes has this same script.
+if (!globalThis.NO_RADIANCE && isHand()) serve(fieldOf);
+else start();

@@ -34,16 +34,16 @@ const frameIn = (reader) => {
 
 /** The parts that a kind has, in their order. */
 export const partsIn = (kind, settings, reader) => {
-  if (kind === "adapter") return {};
-  if (kind === "image") {
+  if (!globalThis.NO_EDITS && kind === "adapter") return {};
+  if (!globalThis.NO_IMAGE && kind === "image") {
     const size = [reader.varint(16384), reader.varint(16384)];
     return size[0] && size[1] ? { size } : fail("its image has no pixels");
   }
   const parts = { box: boxIn(reader) };
-  if (kind === "radiance") {
+  if (!globalThis.NO_RADIANCE && kind === "radiance") {
     parts.background = Float32Array.from(reader.take(3), (v) => v / 255);
     parts.view = viewIn(reader);
-    if (settings.space !== "box") parts.frame = frameIn(reader);
+    if (!globalThis.LEAN && settings.space !== "box") parts.frame = frameIn(reader);
   }
   return parts;
 };

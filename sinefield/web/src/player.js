@@ -5,11 +5,11 @@ const REST = 120, SLICE = 24, FRAME = 30, MOST_PIXELS = 2 ** 21, TURN = 0.008;
 
 /** Where a camera begins: {centre, up, distance, azimuth, elevation, focal}, focal in shorter sides of the picture. */
 const startOf = (field) => {
-  if (field.kind === "image") return { centre: [0, 0, 0], distance: 1 };
+  if (!globalThis.NO_IMAGE && field.kind === "image") return { centre: [0, 0, 0], distance: 1 };
   const b = field.bounds, v = field.view;
-  if (v) {
+  if (!globalThis.NO_RADIANCE && v) {
     const [, , , , , , distance, degrees, focal, width, height] = v;
-    const near = field.settings.space === "ndc" ? Math.PI / 2 : 0;
+    const near = !globalThis.LEAN && field.settings.space === "ndc" ? Math.PI / 2 : 0;
     return {
       centre: [v[0], v[1], v[2]], up: [v[3], v[4], v[5]], distance, azimuth: near, elevation: (degrees * Math.PI) / 180,
       focal: (focal * width) / Math.min(width, height),
@@ -37,7 +37,7 @@ export class Player {
   /** The camera of a picture of width × height pixels. */
   camera(width, height) {
     const { view } = this;
-    if (this.field.kind === "image") {
+    if (!globalThis.NO_IMAGE && this.field.kind === "image") {
       const [w, h] = this.field.size, fit = Math.max(w / width, h / height) * (2 / Math.max(w, h));
       return { width, height, centre: view.centre, scale: fit * view.distance };
     }
@@ -61,7 +61,7 @@ export class Player {
   /** Turns by pixels; of an image moves it. */
   turn(dx, dy) {
     const { view } = this;
-    if (this.field.kind === "image") {
+    if (!globalThis.NO_IMAGE && this.field.kind === "image") {
       const { scale } = this.camera(this.canvas.clientWidth, this.canvas.clientHeight);
       view.centre = [view.centre[0] - dx * scale, view.centre[1] - dy * scale, 0];
     } else {
@@ -98,6 +98,8 @@ export class Player {
 
   /** Pictures of a half, then all of the pixels, in slices of time. */
   exactly() {
+    // Triangles are a mesh's exact picture.
+    if (!globalThis.NO_MESH && this.field.kind === "mesh" && this.quick?.draw(this.camera(this.canvas.width, this.canvas.height), this.context)) return this.drawn("exact");
     const { width, height } = this.canvas, scales = this.quick?.ready ? [1] : [4, 2, 1];
     const work = function* () {
       for (const scale of scales) {
@@ -111,7 +113,7 @@ export class Player {
       while (this.exact === going && performance.now() < end) if (going.next().done) return;
       if (this.exact === going) setTimeout(slice);
     };
-    slice();
+    return slice();
   }
 
   finish(work) {
@@ -163,6 +165,8 @@ export class Player {
     });
     for (const name of ["pointerup", "pointercancel"]) on(name, (e) => pointers.delete(e.pointerId));
     on("wheel", (e) => {
+      // Of a page that is scrolled the wheel is the reader's, until the field is clicked.
+      if (document.activeElement !== element) return;
       e.preventDefault();
       this.zoom(Math.exp(Math.min(Math.max(e.deltaY, -60), 60) * 0.004));
     }, { passive: false });

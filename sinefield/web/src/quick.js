@@ -1,9 +1,10 @@
 // What draws moving pictures by WebGL 2: a shape as triangles, light as voxels. Exact pictures are WASM's.
-import { MARCH, bake, canBake } from "./bake.js";
+import { canBake, marchOf, weightsOf } from "./bake.js";
+import { Hands } from "./hands.js";
 import { meshOf } from "./mesh.js";
-import { CLAY, FILL, SUN } from "./shape.js";
+import { CLAY, FILL, SUN } from "./light.js";
 
-const SIZES = [64, 128], CELLS = 96, SLICE = 10, SOFTWARE = /swiftshader|llvmpipe|software|basic render/i;
+const SIZES = [64, 128, 192], LARGE = 192, CELLS = 96, SOFTWARE = /swiftshader|llvmpipe|software|basic render/i;
 
 /** A WebGL 2 context on a canvas of its own; null where there is none, or only a software one that is not `forced`. */
 const contextOf = (forced) => {
@@ -26,21 +27,8 @@ const programOf = (gl, vertex, fragment) => {
   return gl.getProgramParameter(program, gl.LINK_STATUS) ? program : null;
 };
 
-/** Runs a generator in slices of time; `stop()` ends it. */
-const inSlices = (work, done) => {
-  let going = true;
-  const slice = () => {
-    const end = performance.now() + SLICE;
-    while (going && performance.now() < end) {
-      const { done: last, value } = work.next();
-      if (last) return done(value);
-    }
-    if (going) setTimeout(slice);
-    return undefined;
-  };
-  setTimeout(slice);
-  return () => (going = false);
-};
+/** Whether there are the cores and the memory for the finest voxels. */
+const roomy = ({ most }) => most > 2 && (navigator.deviceMemory ?? 8) >= 4;
 
 const eyeOf = (m) => [m[3], m[7], m[11]];
 /** Columns of the pose's rotation, as WebGL takes matrices. */
@@ -81,6 +69,7 @@ class Quick {
 
 class QuickLight extends Quick {
   constructor(gl, field, changed) {
+    const head = `\nlayout(std140) uniform Head { vec4 head[${weightsOf(field.settings)}]; };\n#define W(i) head[i]\n`;
     super(gl, programOf(gl, /* glsl */ `
       out vec2 at;
       void main() { at = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0; gl_Position = vec4(at, 0.0, 1.0); }`, /* glsl */ `
@@ -89,45 +78,54 @@ class QuickLight extends Quick {
       uniform mat3 turn;
       uniform vec3 eye, background;
       uniform vec2 lens;
-      ${MARCH}
+      ${marchOf(field, head)}
       void main() {
         float depth;
         vec4 c = march(eye, normalize(turn * vec3(at / lens, -1.0)), depth);
         colour = vec4(c.rgb + (1.0 - c.a) * background, 1.0);
       }`), changed);
     this.field = field;
-    const next = (i) => {
-      this.stopped = inSlices(bake(field, SIZES[i]), (baked) => {
-        this.fill(baked);
-        changed();
-        if (i + 1 < SIZES.length) next(i + 1);
-      });
-    };
-    if (this.program) next(0);
+    const hands = new Hands(field), next = (i) => hands.bake(SIZES[i], i > 0, (found) => {
+      this.fill(found);
+      changed();
+      if (i + 1 < SIZES.length && (SIZES[i + 1] < LARGE || roomy(hands))) next(i + 1);
+      else hands.stop();
+    });
+    this.stopped = () => hands.stop();
+    // After a first picture without WebGL.
+    if (this.program) setTimeout(() => hands.stopped || next(0));
   }
 
-  fill({ low, size, shape, textures, step }) {
+  fill({ low, voxel, size, shape, bricks, cells, grid, textures, head, step, dims }) {
     const { gl, field, program } = this, b = field.bounds;
     gl.useProgram(program);
     this.textures?.forEach((texture) => gl.deleteTexture(texture));
-    this.textures = textures.map((data, i) => {
-      const texture = gl.createTexture();
+    this.textures = [];
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+    const put = (name, filter, sides, inner, format, type, data) => {
+      const i = this.textures.length, texture = gl.createTexture();
       gl.activeTexture(gl.TEXTURE0 + i);
       gl.bindTexture(gl.TEXTURE_3D, texture);
-      gl.texImage3D(gl.TEXTURE_3D, 0, gl.RGBA8, ...shape, 0, gl.RGBA, gl.UNSIGNED_BYTE, data);
+      gl.texImage3D(gl.TEXTURE_3D, 0, inner, ...sides, 0, format, type, data);
       for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T, gl.TEXTURE_WRAP_R]) gl.texParameteri(gl.TEXTURE_3D, side, gl.CLAMP_TO_EDGE);
-      gl.texParameteri(gl.TEXTURE_3D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
-      gl.texParameteri(gl.TEXTURE_3D, gl.TEXTURE_MAG_FILTER, gl.LINEAR);
-      gl.uniform1i(gl.getUniformLocation(program, `v${i}`), i);
-      return texture;
-    });
+      gl.texParameteri(gl.TEXTURE_3D, gl.TEXTURE_MIN_FILTER, filter);
+      gl.texParameteri(gl.TEXTURE_3D, gl.TEXTURE_MAG_FILTER, filter);
+      gl.uniform1i(gl.getUniformLocation(program, name), i);
+      this.textures.push(texture);
+    };
+    put("bricks", gl.NEAREST, shape, gl.R16UI, gl.RED_INTEGER, gl.UNSIGNED_SHORT, bricks);
+    put("cells", gl.NEAREST, [grid, grid, grid], gl.R8UI, gl.RED_INTEGER, gl.UNSIGNED_BYTE, cells);
+    textures.forEach((data, i) => put(`v${i}`, gl.LINEAR, size, gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE, data));
+    gl.bindBufferBase(gl.UNIFORM_BUFFER, 0, gl.createBuffer());
+    gl.bufferData(gl.UNIFORM_BUFFER, head, gl.STATIC_DRAW);
+    gl.uniformBlockBinding(program, gl.getUniformBlockIndex(program, "Head"), 0);
     this.uniform("low", ...low);
-    this.uniform("size", ...size);
+    this.uniform("voxel", voxel);
     this.uniform("boxLow", ...b.slice(0, 3));
     this.uniform("boxHigh", ...b.slice(3));
     this.uniform("stepSize", step);
     this.uniform("background", ...field.background);
-    this.size = Math.max(...shape);
+    this.size = Math.max(...dims) - 1;
     this.ready = true;
   }
 
@@ -161,7 +159,7 @@ class QuickSurface extends Quick {
     this.field = field;
     if (!this.program) return;
     const timer = setTimeout(() => {
-      this.fill(meshOf(field, CELLS));
+      this.fill(globalThis.NO_SHAPE ? field.drawer.triangles() : meshOf(field, CELLS));
       changed();
     });
     this.stopped = () => clearTimeout(timer);
@@ -210,10 +208,9 @@ class QuickSurface extends Quick {
 
 /** What draws a field's moving pictures; `changed` is called whenever it can do so better. Null where WASM alone must. */
 export const quickFor = (field, changed, forced = false) => {
-  if (globalThis.ONLY === "image") return null;
   let make = null;
-  if ((globalThis.ONLY ?? "radiance") === "radiance" && canBake(field)) make = QuickLight;
-  if ((globalThis.ONLY ?? "shape") === "shape" && field.kind === "shape" && !field.drawer.sheet) make = QuickSurface;
+  if (!globalThis.NO_RADIANCE && canBake(field)) make = QuickLight;
+  if (!globalThis.NO_SURFACE && (field.kind === "shape" || field.kind === "mesh") && !field.drawer.sheet) make = QuickSurface;
   const gl = make && contextOf(forced);
   if (!gl) return null;
   const quick = new make(gl, field, changed);

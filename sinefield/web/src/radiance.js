@@ -33,19 +33,21 @@ export class RadianceField {
   constructor(packed, nets) {
     const { settings: s, box, frame, cells } = packed;
     Object.assign(this, { s, box, frame, cells, trunk: nets.trunk, head: nets.head });
-    const levels = s.space === "box" ? 2 ** (s.grid_levels - 1) : 1;
+    const levels = !globalThis.LEAN && s.space === "box" ? 2 ** (s.grid_levels - 1) : 1;
     this.middle = [0, 1, 2].map((a) => (box[a] + box[a + 3]) / 2);
     this.sides = [0, 1, 2].map((a) => box[a + 3] - box[a]);
     const longest = Math.max(...this.sides);
     this.half = (longest / 2) * levels;
     this.step = longest / s.steps;
-    this.reaches = this.sides.map((side) => side / 2 / this.half || 1e-9);
-    this.near = frame && s.space !== "ndc" ? frame[14] : 0;
-    this.nested = s.grid_levels > 1 || s.cone_angle > 0;
-    // The smallest ball around all that is drawn.
-    this.radius = Math.hypot(...this.sides) / 2 * 2 ** (s.grid_levels - 1);
+    this.near = !globalThis.LEAN && frame && s.space !== "ndc" ? frame[14] : 0;
+    if (!globalThis.LEAN) {
+      this.reaches = this.sides.map((side) => side / 2 / this.half || 1e-9);
+      this.nested = s.grid_levels > 1 || s.cone_angle > 0;
+      // The smallest ball around all that is drawn.
+      this.radius = (Math.hypot(...this.sides) / 2) * 2 ** (s.grid_levels - 1);
+    }
     this.wave = new Float64Array(16);
-    if (!this.nested) {
+    if (globalThis.LEAN || !this.nested) {
       const n = s.grid, m = Math.ceil(n / BLOCK), at = (i) => Math.floor(i / BLOCK);
       this.coarse = new Uint8Array(m ** 3);
       cells.forEach((bit, i) => bit && (this.coarse[(at(Math.floor(i / n / n)) * m + at(Math.floor(i / n) % n)) * m + at(i % n)] = 1));
@@ -56,7 +58,7 @@ export class RadianceField {
   put(i, x, y, z) {
     const { half, middle: m, trunk } = this, f = trunk.engine.floats, at = trunk.input / 4 + i;
     let a = (x - m[0]) / half, b = (y - m[1]) / half, c = (z - m[2]) / half, unit = half;
-    if (this.s.space === "contracted") {
+    if (!globalThis.LEAN && this.s.space === "contracted") {
       const e = this.reaches, reach = Math.max(1, Math.abs(a / e[0]), Math.abs(b / e[1]), Math.abs(c / e[2]));
       const by = (2 - 1 / reach) / reach / 2;
       a *= by; b *= by; c *= by;
@@ -71,7 +73,7 @@ export class RadianceField {
   /** The trunk's outputs of the batch: index of output 0's row. Signed distances get their sphere added. */
   look() {
     const { trunk } = this, f = trunk.engine.floats, at = trunk.input / 4;
-    const far = this.s.density === "distance" && Float64Array.from({ length: POINTS }, (_, i) => Math.hypot(f[at + i], f[at + POINTS + i], f[at + 2 * POINTS + i]) - 0.5);
+    const far = !globalThis.LEAN && this.s.density === "distance" && Float64Array.from({ length: POINTS }, (_, i) => Math.hypot(f[at + i], f[at + POINTS + i], f[at + 2 * POINTS + i]) - 0.5);
     trunk.encode();
     const out = trunk.run();
     if (far) for (let i = 0; i < POINTS; i++) f[out + i] += far[i];
@@ -80,8 +82,9 @@ export class RadianceField {
 
   /** Density of an output of the trunk where a unit is so long. */
   sigma(value, unit) {
-    const { beta } = this.s;
-    return this.s.density === "distance" ? logistic(-value / beta) / (beta * unit) : Math.exp(Math.min(value, 12)) / unit;
+    const { beta, density } = this.s;
+    if (!globalThis.LEAN && density === "distance") return logistic(-value / beta) / (beta * unit);
+    return Math.exp(Math.min(value, 12)) / unit;
   }
 
   /** Features and direction of point i to the head's input. */
@@ -91,6 +94,7 @@ export class RadianceField {
     for (let k = 0; k < 16; k++) f[at + (s.features + k) * POINTS] = wave[k];
   }
 
+  // < asked by scripts, never by pages
   /** In batches: `each(i, n, out, units)` after points i … i + n − 1 went through the trunk. */
   batches(points, each) {
     const units = new Float64Array(POINTS);
@@ -99,10 +103,6 @@ export class RadianceField {
       for (let p = 0; p < n; p++) units[p] = this.put(p, points[3 * (i + p)], points[3 * (i + p) + 1], points[3 * (i + p) + 2]);
       each(i, n, this.look(), units);
     }
-  }
-
-  harmonics(d) {
-    return harmonics(d[0], d[1], d[2], this.wave);
   }
 
   density(points) {
@@ -125,28 +125,17 @@ export class RadianceField {
     });
     return found;
   }
-
-  /** Whether a point of the field's space lies in an occupied cell. */
-  occupied(x, y, z) {
-    const { s, middle: m, sides, cells } = this, n = s.grid;
-    let a = (2 * (x - m[0])) / sides[0], b = (2 * (y - m[1])) / sides[1], c = (2 * (z - m[2])) / sides[2], level = 0;
-    for (const far = Math.max(Math.abs(a), Math.abs(b), Math.abs(c)); far > 2 ** level; level++) if (level === s.grid_levels - 1) return false;
-    const by = n / 2 ** (level + 1), h = n / 2;
-    a = Math.min(Math.max(Math.floor(a * by + h), 0), n - 1);
-    b = Math.min(Math.max(Math.floor(b * by + h), 0), n - 1);
-    c = Math.min(Math.max(Math.floor(c * by + h), 0), n - 1);
-    return cells[((level * n + a) * n + b) * n + c] === 1;
-  }
+  // >
 
   /** A world ray as the one that is marched: {o, d, t, end}, null where it meets nothing. */
   ray(o, d) {
     const ray = { o, d, world: d, k: 0, light: 1, rgb: [0, 0, 0], far: 0, before: null };
-    if (this.s.space === "ndc") {
+    if (!globalThis.LEAN && this.s.space === "ndc") {
       const entered = toNdc(this.frame, o, d);
       if (!entered) return null;
       [ray.o, ray.d] = entered;
     }
-    if (this.nested) {
+    if (!globalThis.LEAN && this.nested) {
       ray.t = this.near;
       const away = Math.hypot(...[0, 1, 2].map((a) => ray.o[a] - this.middle[a]));
       ray.end = away + this.radius;
@@ -169,22 +158,11 @@ export class RadianceField {
 
   /** The ray's next sample, its middle as ray.middle and its length as ray.length; false where there is none. */
   next(ray) {
-    const { o, d } = ray, cone = this.s.cone_angle;
-    if (!this.nested) return this.step1(ray);
-    for (;;) {
-      const length = Math.max(this.step, cone * ray.t), middle = ray.t + length / 2;
-      if (middle >= ray.end) return false;
-      ray.t += length;
-      if (this.occupied(o[0] + middle * d[0], o[1] + middle * d[1], o[2] + middle * d[2])) {
-        ray.middle = middle;
-        ray.length = length;
-        return true;
-      }
-    }
+    return globalThis.LEAN || !this.nested ? this.through(ray) : along(this, ray);
   }
 
-  /** The same through one grid: blocks of cells of which none is occupied are passed in one go. */
-  step1(ray) {
+  /** Through one grid: blocks of cells of which none is occupied are passed in one go. */
+  through(ray) {
     const { o, d, first, end } = ray, { step, cells, coarse, box, sides } = this, n = this.s.grid, m = Math.ceil(n / BLOCK);
     const sx = n / sides[0] || 0, sy = n / sides[1] || 0, sz = n / sides[2] || 0;
     const ox = (o[0] - box[0]) * sx, oy = (o[1] - box[1]) * sy, oz = (o[2] - box[2]) * sz;
@@ -213,7 +191,7 @@ export class RadianceField {
     const f = this.head.engine.floats;
     const colour = [0, 1, 2].map((c) => logistic(f[rgb + c * POINTS + p]));
     let depth, at = middle;
-    if (this.s.density === "distance") {
+    if (!globalThis.LEAN && this.s.density === "distance") {
       const now = value / this.s.beta, last = ray.before, bend = (x) => (x < -30 ? x : -Math.log1p(Math.exp(-x)));
       ray.before = { d: now, colour: [...colour], middle };
       if (!last) depth = -bend(now);
@@ -286,20 +264,46 @@ export class RadianceField {
       const opacity = ray ? 1 - ray.light : 0;
       for (let c = 0; c < 3; c++) out.colours[3 * i + c] = ray ? ray.rgb[c] : 0;
       out.opacities[i] = opacity;
-      out.depths[i] = opacity > 0 ? this.distance(camera, i, ray.far / opacity) : Infinity;
+      const depth = opacity > 0 ? ray.far / opacity : Infinity;
+      out.depths[i] = !globalThis.LEAN && this.s.space === "ndc" && opacity > 0 ? worldDepth(this.frame, camera, i, depth) : depth;
     });
   }
-
-  /** A depth of the marched ray as the world's, along pixel i's ray. */
-  distance(camera, i, t) {
-    if (this.s.space !== "ndc") return t;
-    const { width } = sizeOf(camera), [o, d] = rayOf(camera, (i % width) + 0.5, Math.floor(i / width) + 0.5);
-    const [start, slope] = toNdc(this.frame, o, d), m = this.frame;
-    const z = 2 / Math.min(start[2] + t * slope[2] - 1, -1e-6);
-    const along = (v, w) => m[8] * v[0] + m[9] * v[1] + m[10] * v[2] + w;
-    return (z - along(o, m[11])) / along(d, 0);
-  }
 }
+
+/** Whether a point of the field's space lies in an occupied cell. */
+const occupied = ({ s, middle: m, sides, cells }, x, y, z) => {
+  const n = s.grid;
+  let a = (2 * (x - m[0])) / sides[0], b = (2 * (y - m[1])) / sides[1], c = (2 * (z - m[2])) / sides[2], level = 0;
+  for (const far = Math.max(Math.abs(a), Math.abs(b), Math.abs(c)); far > 2 ** level; level++) if (level === s.grid_levels - 1) return false;
+  const by = n / 2 ** (level + 1), h = n / 2;
+  a = Math.min(Math.max(Math.floor(a * by + h), 0), n - 1);
+  b = Math.min(Math.max(Math.floor(b * by + h), 0), n - 1);
+  c = Math.min(Math.max(Math.floor(c * by + h), 0), n - 1);
+  return cells[((level * n + a) * n + b) * n + c] === 1;
+};
+
+/** The next sample through nested grids, or with growing steps. */
+const along = (field, ray) => {
+  const { o, d } = ray;
+  for (;;) {
+    const length = Math.max(field.step, field.s.cone_angle * ray.t), middle = ray.t + length / 2;
+    if (middle >= ray.end) return false;
+    ray.t += length;
+    if (occupied(field, o[0] + middle * d[0], o[1] + middle * d[1], o[2] + middle * d[2])) {
+      ray.middle = middle;
+      ray.length = length;
+      return true;
+    }
+  }
+};
+
+/** A depth of the marched ray as the world's, along pixel i's ray. */
+const worldDepth = (m, camera, i, t) => {
+  const { width } = sizeOf(camera), [o, d] = rayOf(camera, (i % width) + 0.5, Math.floor(i / width) + 0.5);
+  const [start, slope] = toNdc(m, o, d), z = 2 / Math.min(start[2] + t * slope[2] - 1, -1e-6);
+  const ahead = (v, w) => m[8] * v[0] + m[9] * v[1] + m[10] * v[2] + w;
+  return (z - ahead(o, m[11])) / ahead(d, 0);
+};
 
 /** A world ray in NDC, of unit length there; null where it looks backwards. */
 const toNdc = (m, origin, direction) => {

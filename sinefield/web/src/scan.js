@@ -21,10 +21,12 @@ export const scan = (field, n) => {
     eachCell(dims, (i, x, y, z) => points.set([low[0] + (x + shift) * size, low[1] + (y + shift) * size, low[2] + (z + shift) * size], 3 * i));
     return points;
   };
-  const centres = sheet ? field.sdf(place(coarse, side, 0.5)) : field.signed(place(coarse, side, 0.5));
+  const middles = place(coarse, side, 0.5), beyond = !globalThis.LEAN && sheet ? new Float32Array(middles.length / 3) : null;
+  let centres = field.signed(middles, beyond);
+  if (!globalThis.LEAN && sheet) centres = centres.map((v, i) => Math.hypot(v, Math.max(beyond[i], 0)));
   if (!centres.every(Number.isFinite)) fail("the field is not finite within its box; train again, with a lower rate");
   let blocks = Uint8Array.from(centres, (v) => (Math.abs(v) <= (SLOPE * side * Math.sqrt(3)) / 2 ? 1 : 0));
-  if (!hasSlope) {
+  if (!globalThis.LEAN && !hasSlope) {
     const corners = field.signed(place(coarse.map((c) => c + 1), side, 0)), [, cy, cz] = coarse, mixed = new Uint8Array(centres.length);
     eachCell(coarse, (i, x, y, z) => {
       for (let c = 0; c < 8; c++) {
@@ -63,10 +65,10 @@ export const scan = (field, n) => {
     const z = i % nz, y = Math.floor(i / nz) % ny, x = Math.floor(i / nz / ny);
     points.set([low[0] + x * cell, low[1] + y * cell, low[2] + z * cell], 3 * k);
   });
-  const rims = sheet ? new Float32Array(wanted.length) : null, rim = sheet ? new Float32Array(values.length).fill(Infinity) : null;
+  const rims = !globalThis.LEAN && sheet ? new Float32Array(wanted.length) : null, rim = !globalThis.LEAN && sheet ? new Float32Array(values.length).fill(Infinity) : null;
   field.signed(points, rims).forEach((v, k) => {
     values[wanted[k]] = v;
-    if (rim) rim[wanted[k]] = rims[k];
+    if (!globalThis.LEAN && rim) rim[wanted[k]] = rims[k];
   });
   const active = new Uint8Array(shape[0] * shape[1] * shape[2]), reach = SLOPE * cell * Math.sqrt(3);
   eachCell(shape, (i, x, y, z) => {
@@ -76,7 +78,7 @@ export const scan = (field, n) => {
       const at = ((x + (c >> 2)) * ny + y + ((c >> 1) & 1)) * nz + z + (c & 1);
       least = Math.min(least, Math.abs(values[at]));
       inside += values[at] <= 0;
-      close ||= rim[at] < reach;
+      if (!globalThis.LEAN) close ||= rim[at] < reach;
     }
     const wall = !x || !y || !z || x === shape[0] - 1 || y === shape[1] - 1 || z === shape[2] - 1;
     active[i] = close && ((hasSlope ? least <= reach : !hasSlope) || (inside && inside < 8) || (inside && wall)) ? 1 : 0;

@@ -4,37 +4,45 @@ import { fail } from "./bytes.js";
 const NAMES = ("width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band " +
   "loss features head_width head_depth grid steps encoding levels log2_table coarsest finest space grid_levels " +
   "cone_angle density beta points dim tokens heads blocks expand attention graying epsilon skip_attention " +
-  "skip_feedforward colours colour_width colour_depth colour_frequencies").split(" ");
+  "skip_feedforward colours colour_width colour_depth colour_frequencies vertices faces digits").split(" ");
 const CHOICES = {
   weights: "sine lowrank dense",
   activation: "relu leaky_relu gaussian sine softplus",
-  represents: "distance occupancy sheet",
-  loss: "tanh l1 bce mse",
   encoding: "frequency hash",
-  space: "box ndc contracted",
-  density: "free distance",
-  colours: "no yes",
 };
+if (!globalThis.NO_SHAPE) Object.assign(CHOICES, { represents: "distance occupancy sheet", loss: "tanh l1 bce mse asinh", colours: "no yes" });
+if (!globalThis.NO_RADIANCE) Object.assign(CHOICES, { space: "box ndc contracted", density: "free distance" });
 const DECIMALS = new Set(["omega", "phase", "bound", "sigma", "omega0", "band", "cone_angle", "beta"]);
 const NETWORK = {
   skips: [], weights: "sine", omega: null, phase: 2.5, bound: 1, sigma: 0.1, omega0: 30,
   encoding: "frequency", levels: 12, log2_table: 15, coarsest: 16, finest: 512,
 };
-export const BASE = {
-  shape: {
+export const BASE = {};
+if (!globalThis.NO_SHAPE) {
+  BASE.shape = {
     ...NETWORK, width: 64, depth: 3, rank: 10, activation: "leaky_relu", frequencies: 5,
     represents: "distance", band: 0.03, loss: "tanh",
     colours: "no", colour_width: 24, colour_depth: 2, colour_frequencies: 4,
-  },
-  radiance: {
+  };
+}
+if (!globalThis.NO_RADIANCE) {
+  BASE.radiance = {
     ...NETWORK, width: 64, depth: 4, rank: 16, phase: 0.5, bound: 4, activation: "relu", frequencies: 8,
     features: 15, head_width: 64, head_depth: 1, grid: 64, steps: 128,
     space: "box", grid_levels: 1, cone_angle: 0, density: "free", beta: 0.003,
-  },
-  image: {
+  };
+}
+if (!globalThis.NO_IMAGE) {
+  BASE.image = {
     ...NETWORK, width: 96, depth: 3, rank: 16, phase: 0.25, bound: 2, activation: "gaussian", sigma: 0.25,
     frequencies: 7,
-  },
+  };
+}
+if (!globalThis.NO_MESH) BASE.mesh = { vertices: 0, faces: 0, digits: 8 };
+/** What a page's lean script can draw, and nothing else: sinefield/export/player.py has the same. */
+const USUAL = {
+  encoding: ["frequency"], activation: ["relu", "leaky_relu", "sine"], represents: ["distance"],
+  space: ["box"], grid_levels: [1], cone_angle: [0], density: ["free"],
 };
 const LARGEST = 1 << 20;
 
@@ -57,16 +65,17 @@ export const settingsIn = (kind, reader) => {
     if (!(name in settings)) fail(`setting ${number & 127} is unknown; a newer player may know it`);
     settings[name] = number & 128 ? null : valueOf(name, reader);
   }
-  return check(settings);
+  return globalThis.PAGE ? settings : check(settings); // Python has looked at the file of a page
 };
 
 /** Settings that no network can have are refused. */
 const check = (s) => {
   const least = { width: 1, depth: 1, rank: 1, grid: 1, grid_levels: 1, steps: 1, levels: 1, coarsest: 1, finest: 1,
     head_width: 1, head_depth: 1, colour_width: 1, colour_depth: 1, frequencies: 0, colour_frequencies: 0, features: 0,
-    log2_table: 0 };
+    log2_table: 0, faces: 1, digits: 1 };
   const most = { depth: 64, frequencies: 24, colour_frequencies: 24, log2_table: 24, levels: 32, head_depth: 64,
-    colour_depth: 64, grid: 512, grid_levels: 16, finest: 1 << 16, coarsest: 1 << 16 };
+    colour_depth: 64, grid: 512, grid_levels: 16, finest: 1 << 16, coarsest: 1 << 16,
+    faces: 1 << 18, digits: 15, vertices: 3 * s.faces };
   for (const [name, value] of Object.entries(s)) {
     const lost = value === null && name !== "omega" && name !== "phase";
     const small = name in least && !(value >= least[name]);
@@ -77,8 +86,11 @@ const check = (s) => {
       fail(`its setting ${name} is ${value}, which this player cannot draw`);
     }
   }
-  if (s.skips.some((i) => i < 1 || i >= s.depth)) fail(`its skips are ${s.skips}, of ${s.depth} layers`);
-  if (s.space && s.density === "distance" && (s.space !== "box" || s.grid_levels > 1 || s.cone_angle)) {
+  if (globalThis.LEAN && Object.entries(USUAL).some(([name, values]) => name in s && !values.includes(s[name]))) {
+    fail("its settings are not those that this page can draw");
+  }
+  if (s.skips?.some((i) => i < 1 || i >= s.depth)) fail(`its skips are ${s.skips}, of ${s.depth} layers`);
+  if (!globalThis.LEAN && s.space && s.density === "distance" && (s.space !== "box" || s.grid_levels > 1 || s.cone_angle)) {
     fail("its density is a distance outside a box, which cannot be");
   }
   return s;
@@ -99,11 +111,11 @@ export const hashLevels = (s) => {
 
 /** What a network is: its inputs, its layers, and what its matrices are stored as. */
 export const networksOf = (kind, s) => {
-  const d = kind === "image" ? 2 : 3, hash = s.encoding === "hash";
+  const d = kind === "image" ? 2 : 3, hash = !globalThis.LEAN && s.encoding === "hash";
   if (hash && (kind === "image" || s.frequencies)) fail("its hash encoding has frequencies, which cannot be");
   const inputs = hash ? 2 * s.levels : d * (1 + 2 * s.frequencies);
   const own = { d, inputs, octaves: hash ? 0 : s.frequencies };
-  if (kind === "radiance") {
+  if (!globalThis.NO_RADIANCE && kind === "radiance") {
     const head = { ...s, width: s.head_width, depth: s.head_depth, weights: "dense", activation: "relu", skips: [] };
     return {
       trunk: { ...s, ...own, outputs: 1 + s.features },
@@ -112,7 +124,7 @@ export const networksOf = (kind, s) => {
   }
   const outputs = kind === "image" ? 3 : s.represents === "sheet" ? 2 : 1;
   const networks = { network: { ...s, ...own, outputs } };
-  if (s.colours === "yes") {
+  if (!globalThis.NO_SHAPE && s.colours === "yes") {
     networks.colour_network = {
       ...s, d, width: s.colour_width, depth: s.colour_depth, weights: "dense", skips: [], outputs: 3,
       inputs: d * (1 + 2 * s.colour_frequencies), octaves: s.colour_frequencies, encoding: "frequency",
@@ -124,12 +136,12 @@ export const networksOf = (kind, s) => {
 /** Columns of layer i. */
 export const columnsOf = (net, i) => (i ? net.width + (net.skips.includes(i) ? net.inputs : 0) : net.inputs);
 
-/** Names of all tensors, in their order, with shape and octaves of columns. */
+/** Names of all tensors, in their order, with shape and octaves of columns; none of a mesh, whose numbers are its code. */
 export const tensorsOf = (kind, s) => {
   const found = [];
   const add = (name, shape, net) => found.push({ name, shape, octaves: net ? octavesOf(net) : [] });
-  if (s.encoding === "hash") add("encoding.table", [hashLevels(s).reduce((sum, level) => sum + level.size, 0), 2]);
-  for (const [name, net] of Object.entries(networksOf(kind, s))) {
+  if (!globalThis.LEAN && s.encoding === "hash") add("encoding.table", [hashLevels(s).reduce((sum, level) => sum + level.size, 0), 2]);
+  for (const [name, net] of globalThis.NO_NETWORKS || kind === "mesh" ? [] : Object.entries(networksOf(kind, s))) {
     for (let i = 0; i <= net.depth; i++) {
       const rows = i < net.depth ? net.width : net.outputs, columns = columnsOf(net, i), at = `${name}.weights.${i}.`;
       if (!i || i === net.depth || net.weights === "dense") {

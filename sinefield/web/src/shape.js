@@ -1,17 +1,12 @@
 // A shape: distances, colours, its surface met by rays, lit as Python's pictures are but for hollows and shadows.
 import { fail } from "./bytes.js";
 import { dot, rayOf, sizeOf, unit } from "./camera.js";
+import { CLAY, lightOn } from "./light.js";
 import { POINTS } from "./plain.js";
 import { SLOPE, scan } from "./scan.js";
 
 const MARGIN = 0.04, CELLS = 64, REFINED = 8;
 const TETRAHEDRON = [[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]];
-export const CLAY = [0.8, 0.76, 0.72];
-const UP = [0, 1, 0], ACROSS = [-0.45, 0, 0.75];
-export const SUN = /* @__PURE__ */ unit(ACROSS.map((v, a) => v + UP[a])), FILL = /* @__PURE__ */ unit(ACROSS.map((v, a) => 0.35 * UP[a] - v));
-
-/** Brightness of a surface with this normal under the pictures' sky, sun and fill. */
-export const lightOn = (n) => 0.54 + 0.2 * (0.5 + 0.5 * dot(n, UP)) + 0.46 * Math.max(dot(n, SUN), 0) + 0.14 * Math.max(dot(n, FILL), 0);
 
 export class ShapeField {
   constructor(packed, nets) {
@@ -22,8 +17,8 @@ export class ShapeField {
     this.middle = [0, 1, 2].map((a) => (placed[a] + placed[a + 3]) / 2);
     this.scale = 2 / (1.1 * Math.max(...[0, 1, 2].map((a) => placed[a + 3] - placed[a])));
     this.band = s.band / this.scale;
-    this.sheet = s.represents === "sheet";
-    this.hasSlope = s.represents !== "occupancy";
+    this.sheet = !globalThis.LEAN && s.represents === "sheet";
+    this.hasSlope = globalThis.LEAN || s.represents !== "occupancy";
     this.radius = Math.hypot(...sides) / 2;
     const grow = MARGIN * longest;
     this.clip = Float64Array.from(box, (v, a) => (a < 3 ? v - grow : v + grow));
@@ -42,19 +37,22 @@ export class ShapeField {
     }
   }
 
+  // < asked by scripts, never by pages
   /** Signed distance, or occupancy of 0 to 1, or of a sheet the distance to it. */
   sdf(points) {
     const found = new Float32Array(points.length / 3), f = this.network.engine.floats, { s, band } = this;
     this.batches(this.network, points, (i, n, out) => {
       for (let p = 0; p < n; p++) {
         const raw = f[out + p];
-        if (this.sheet) found[i + p] = Math.hypot(raw, Math.max(f[out + POINTS + p], 0)) * band;
+        if (globalThis.LEAN) found[i + p] = raw * band;
+        else if (this.sheet) found[i + p] = Math.hypot(raw, Math.max(f[out + POINTS + p], 0)) * band;
         else if (this.hasSlope) found[i + p] = raw * band;
         else found[i + p] = s.loss === "mse" ? raw : 1 / (1 + Math.exp(-raw));
       }
     });
     return found;
   }
+  // >
 
   /** Negative inside and in the points' units where it is a distance; of a sheet its side, `beyond` its rim in `rim`. */
   signed(points, rim = null) {
@@ -62,8 +60,8 @@ export class ShapeField {
     const level = s.loss === "mse" ? 0.5 : 0;
     this.batches(this.network, points, (i, n, out) => {
       for (let p = 0; p < n; p++) {
-        found[i + p] = this.hasSlope ? f[out + p] * band : level - f[out + p];
-        if (rim) rim[i + p] = f[out + POINTS + p] * band;
+        found[i + p] = globalThis.LEAN || this.hasSlope ? f[out + p] * band : level - f[out + p];
+        if (!globalThis.LEAN && rim) rim[i + p] = f[out + POINTS + p] * band;
       }
     });
     return found;
@@ -122,7 +120,7 @@ export class ShapeField {
     const met = [];
     while (rays.length) {
       rays = rays.filter((ray) => ahead(ray, grid));
-      const points = new Float64Array(3 * rays.length), rim = this.sheet ? new Float32Array(rays.length) : null;
+      const points = new Float64Array(3 * rays.length), rim = !globalThis.LEAN && this.sheet ? new Float32Array(rays.length) : null;
       rays.forEach(({ o, d, t }, k) => points.set([o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]], 3 * k));
       const values = this.signed(points, rim), going = [];
       rays.forEach((ray, k) => {
@@ -133,7 +131,7 @@ export class ShapeField {
         }
         ray.before = ray.t;
         ray.value = v;
-        ray.t += this.hasSlope ? Math.min(Math.max(Math.abs(v) / SLOPE, cell / 3), cell) : cell / 3;
+        ray.t += globalThis.LEAN || this.hasSlope ? Math.min(Math.max(Math.abs(v) / SLOPE, cell / 3), cell) : cell / 3;
         going.push(ray);
       });
       rays = going;
@@ -189,7 +187,7 @@ export class ShapeField {
     found.forEach((t, i) => t < Infinity && hit.push(i));
     const points = Float64Array.from(hit.flatMap((i) => [0, 1, 2].map((a) => origins[3 * i + a] + found[i] * directions[3 * i + a])));
     const normals = this.normals(points, this.grid.cell / 16);
-    if (this.sheet) {
+    if (!globalThis.LEAN && this.sheet) {
       hit.forEach((i, k) => {
         const n = normals.subarray(3 * k, 3 * k + 3);
         if (dot(n, directions.subarray(3 * i, 3 * i + 3)) > 0) n.forEach((v, a) => (n[a] = -v));

@@ -1,7 +1,7 @@
 // three.js: a shape as a mesh, a radiance field as an object that draws itself among others, with depth.
 import * as THREE from "three";
 import { SineError, bake, loadSine, meshOf } from "./sinefield.js";
-import { MARCH, canBake } from "./bake.js";
+import { canBake, marchOf } from "./bake.js";
 
 /** Loads `.sine` files: `load`, `loadAsync`, `parse`, in the manner of three's own loaders. */
 export class SineLoader extends THREE.Loader {
@@ -35,7 +35,7 @@ export class SineLoader extends THREE.Loader {
   /** A file's bytes as a THREE.Mesh; its `userData.field` is the field. Raises a SineError for what cannot be shown. */
   parse(data) {
     const field = loadSine(data);
-    if (field.kind === "shape") return surface(field, this.resolution.mesh);
+    if (field.kind === "shape" || field.kind === "mesh") return surface(field, this.resolution.mesh);
     if (canBake(field)) return light(field, this.resolution.light);
     throw new SineError(`a field of kind ${field.kind}${field.settings.space ? ` in space ${field.settings.space}` : ""} has no object in three.js`);
   }
@@ -64,14 +64,17 @@ const light = (field, resolution) => {
   const work = bake(field, resolution);
   let step;
   do step = work.next(); while (!step.done);
-  const { low, size, shape, textures, step: stepSize } = step.value, b = field.bounds;
-  const uniforms = { stepSize: { value: stepSize }, inverse: { value: new THREE.Matrix4() } };
+  const { low, voxel, size, shape, dims, bricks, cells, grid, textures, head, step: stepSize } = step.value, b = field.bounds;
+  const uniforms = { stepSize: { value: stepSize }, voxel: { value: voxel }, inverse: { value: new THREE.Matrix4() } };
+  const volume = (data, sides, options) => Object.assign(new THREE.Data3DTexture(data, ...sides), { needsUpdate: true, unpackAlignment: 1, ...options });
+  const whole = { format: THREE.RedIntegerFormat, minFilter: THREE.NearestFilter, magFilter: THREE.NearestFilter };
   textures.forEach((data, i) => {
-    const texture = new THREE.Data3DTexture(data, ...shape);
-    Object.assign(texture, { minFilter: THREE.LinearFilter, magFilter: THREE.LinearFilter, needsUpdate: true });
-    uniforms[`v${i}`] = { value: texture };
+    uniforms[`v${i}`] = { value: volume(data, size, { minFilter: THREE.LinearFilter, magFilter: THREE.LinearFilter }) };
   });
-  for (const [name, v] of Object.entries({ low, size, boxLow: b.slice(0, 3), boxHigh: b.slice(3) })) uniforms[name] = { value: new THREE.Vector3(...v) };
+  uniforms.bricks = { value: volume(bricks, shape, { ...whole, type: THREE.UnsignedShortType, internalFormat: "R16UI" }) };
+  uniforms.cells = { value: volume(cells, [grid, grid, grid], { ...whole, type: THREE.UnsignedByteType, internalFormat: "R8UI" }) };
+  uniforms.head = { value: Object.assign(new THREE.DataTexture(head, head.length / 4, 1, THREE.RGBAFormat, THREE.FloatType), { needsUpdate: true }) };
+  for (const [name, v] of Object.entries({ low, boxLow: b.slice(0, 3), boxHigh: b.slice(3) })) uniforms[name] = { value: new THREE.Vector3(...v) };
   const material = new THREE.ShaderMaterial({
     uniforms, vertexShader: VERTEX, glslVersion: THREE.GLSL3, side: THREE.BackSide, transparent: true, toneMapped: false,
     blending: THREE.CustomBlending, blendSrc: THREE.OneFactor, blendDst: THREE.OneMinusSrcAlphaFactor, premultipliedAlpha: true,
@@ -79,7 +82,7 @@ const light = (field, resolution) => {
       in vec3 place;
       out vec4 colour;
       uniform mat4 inverse, modelViewMatrix, projectionMatrix;
-      ${MARCH}
+      ${marchOf(field, "\nuniform highp sampler2D head;\n#define W(i) texelFetch(head, ivec2(i, 0), 0)\n")}
       void main() {
         vec3 eye = (inverse * vec4(cameraPosition, 1.0)).xyz, d = normalize(place - eye);
         float depth;
@@ -90,7 +93,8 @@ const light = (field, resolution) => {
         gl_FragDepth = colour.a > 0.5 ? clamp(0.5 + 0.5 * p.z / p.w, 0.0, 1.0) : 1.0;
       }`,
   });
-  const geometry = new THREE.BoxGeometry(...size).translate(...low.map((v, a) => v + size[a] / 2));
+  const ends = dims.map((count) => (count - 1) * voxel);
+  const geometry = new THREE.BoxGeometry(...ends).translate(...low.map((v, a) => v + ends[a] / 2));
   const mesh = Object.assign(new THREE.Mesh(geometry, material), { userData: { field } });
   mesh.onBeforeRender = () => uniforms.inverse.value.copy(mesh.matrixWorld).invert();
   return mesh;

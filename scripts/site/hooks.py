@@ -25,14 +25,6 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.M | re.S)
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Give pages that may come with other parts of the package their place."""
-    if (ROOT / "docs" / "fleets.md").exists():
-        use: Any = next(part["Use it"] for part in config.nav or [] if "Use it" in part)
-        use.insert(6, {"Fleets": "fleets.md"})
-    return config
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the built element to the site."""
     content = (ROOT / "sinefield" / "web" / "made" / "sinefield.classic.js").read_bytes()

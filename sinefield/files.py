@@ -41,6 +41,8 @@ def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(path)
         while held is None:
+            if temporary is not None:  # taken for a leftover before it was locked, or not to be opened
+                temporary.unlink(missing_ok=True)
             descriptor, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
             os.close(descriptor)
             temporary = Path(name)
@@ -76,14 +78,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path).resolve()  # a link stays a link: what it points to is replaced
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(path)
-        with ExitStack() as stack:
-            held = None
-            while held is None:
-                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=_prefix(path), dir=path.parent))
-                held = _hold(Path(scratch))
-            stack.callback(os.close, held)
-            new, old = Path(scratch) / "new", Path(scratch) / "old"
+        with scratch_beside(path) as scratch:
+            new, old = scratch / "new", scratch / "old"
             new.mkdir()  # with the user's permissions; the scratch folder's own are private
             yield new
             for file in new.rglob("*"):
@@ -93,6 +89,42 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             _sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for what is not kept, gone afterwards; what killed processes left of theirs is removed first.
+
+    Raises:
+        SinefieldError: there is nowhere to make it, or the disk is full.
+    """
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(scratch_beside(Path(tempfile.gettempdir()) / f"sinefield-{os.getuid()}"))
+        except OSError as error:
+            raise SinefieldError(
+                f"temporary files: cannot be written ({error.strerror or error}); set TMPDIR to a folder of yours"
+            ) from error
+        yield path
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to make it in, gone afterwards; what killed processes left of theirs is removed first.
+
+    It is locked, so that nobody takes it for such a leftover.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    clear_leftovers(path)
+    with ExitStack() as stack:
+        held = None
+        while held is None:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=_prefix(path), dir=path.parent))
+            held = _hold(Path(scratch))
+        stack.callback(os.close, held)
+        yield Path(scratch)
 
 
 def swap(new: Path, out: Path, old: Path) -> None:

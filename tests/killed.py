@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-import sinefield.learning.evaluate as evaluation
+import sinefield.export.capture as capture
+import sinefield.fields.shape.scores as scores
 import sinefield.learning.loop as loop
 from sinefield.commands import cli
 from sinefield.strict import dump_yaml, to_plain
@@ -40,7 +42,14 @@ class Command:
     arguments: list[str]
     log: Path
 
-    def start(self, at_save: tuple[int, str] | None = None, limit: int | None = None, threads: int = 1) -> "Command":
+    def start(
+        self,
+        at_save: tuple[int, str] | None = None,
+        limit: int | None = None,
+        threads: int = 1,
+        user: int | None = None,
+        variables: dict[str, str] | None = None,
+    ) -> "Command":
         """Start; returns once the command has begun.
 
         Arguments:
@@ -48,12 +57,15 @@ class Command:
                 place, with "half" of it written, or "after".
             limit: bytes that a file may have.
             threads: threads that it computes with.
+            user: number of another user, and of his group, that it runs as.
+            variables: of its environment.
         """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self.tally = context.Array("q", [0, 0], lock=False)  # begun, steps done
         self.process = context.Process(
-            target=_command, args=(self.arguments, self.log, self.tally, at_save, limit, threads)
+            target=_command,
+            args=(self.arguments, self.log, self.tally, at_save, limit, threads, user, variables or {}),
         )
         with LOCK:
             self.process.start()
@@ -97,7 +109,14 @@ def write_scene(path: Path, config: object) -> Path:
 
 
 def _command(
-    arguments: list[str], log: Path, tally, at_save: tuple[int, str] | None, limit: int | None, threads: int
+    arguments: list[str],
+    log: Path,
+    tally,
+    at_save: tuple[int, str] | None,
+    limit: int | None,
+    threads: int,
+    user: int | None,
+    variables: dict[str, str],
 ) -> None:
     import numba
     import torch
@@ -109,8 +128,9 @@ def _command(
     os.dup2(descriptor, 2)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background
-    evaluation.SURFACE_RESOLUTION, evaluation.HELDOUT_POINTS = 24, 2000
-    evaluation.shape_picture = lambda *_: np.zeros((8, 8, 3), np.uint8)
+    scores.SURFACE_RESOLUTION, scores.QUICK_RESOLUTION, scores.HELDOUT_POINTS = 24, 24, 2000
+    capture.FRAMES_SHOWN, capture.LONGER_SIDE, capture.RESOLUTION = 2, 32, 16
+    scores.shape_picture = lambda *_: np.zeros((8, 8, 3), np.uint8)
     generator = loop.step_generator
 
     def counted(seed: int, step: int, device: object = "cpu") -> torch.Generator:
@@ -123,6 +143,12 @@ def _command(
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    os.environ |= variables
+    tempfile.tempdir = None  # asked for anew
+    if user is not None:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
     if at_save:
         _die_at_save(*at_save)
     sys.argv = ["sinefield", *arguments]

@@ -18,6 +18,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from sinefield.commands import cli
 from sinefield.commands.arguments import split_list
 from sinefield.commands.cli import COMMANDS, main, make_parser
 from sinefield.commands.train import resume_command
@@ -119,6 +120,24 @@ def test_the_resume_command_survives_a_shell(tmp_path, capfd, monkeypatch):
     assert words == ["train", str(scene), "--out", str(out), "--resume", "--data.path=my $(mesh).obj", "--seed=5"]
     options, rest = make_parser().parse_known_args(words)
     assert (options.resume, options.seed, rest) == (True, "5", ["--data.path=my $(mesh).obj"])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "/x/y: No space left on device"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "out of memory"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(error, said, capfd, monkeypatch):
+    def fails(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fails)
+    assert main(["info", "example:knot"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"sinefield: {said}")
 
 
 def test_plain_words_are_not_quoted():

@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 import sinefield as sf
 from sinefield.errors import SinefieldError
-from sinefield.files import TEMPORARY, _prefix, atomic_folder, write_bytes
+from sinefield.files import TEMPORARY, _prefix, atomic_folder, scratch_folder, write_bytes
 from sinefield.learning.pack import pack
 
 KILLED = """
@@ -111,13 +113,28 @@ def test_nothing_of_anybody_elses_is_cleared(tmp_path):
     assert all(path.exists() for path in (*kept, link, target / "precious", fifo, locked))
 
 
+def test_scratch_folders_of_killed_processes_are_cleared(tmp_path, monkeypatch):
+    code = "import os\nfrom sinefield.files import scratch_folder\nwith scratch_folder():\n    os.kill(os.getpid(), 9)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -9
+        assert len(names(tmp_path)) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_folder() as folder, scratch_folder() as other:
+        assert folder != other and names(tmp_path) == sorted([folder.name, other.name])
+    assert names(tmp_path) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(SinefieldError, match="temporary files: cannot be written"), scratch_folder():
+        pass
+
+
 class Chance:
-    """Counts openings, writes, syncs and renames, and fails the n-th."""
+    """Counts openings, writes, syncs, renames and new folders, and fails the n-th."""
 
     def __init__(self, patch, code):
         self.count, self.fails, self.code, self.named = 0, 0, code, []
-        for owner, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "link")):
-            patch.setattr(owner, name, self.wrapped(getattr(owner, name), name))
+        for name in ("fsync", "rename", "replace", "link", "chmod", "mkdir"):
+            patch.setattr(os, name, self.wrapped(getattr(os, name), name))
         inner = io.open
         patch.setattr(io, "open", self.opener(inner))
         patch.setattr(builtins, "open", self.opener(inner))
@@ -130,7 +147,8 @@ class Chance:
 
     def wrapped(self, inner, name):
         def call(*arguments, **options):
-            self.turn(name)
+            if name != "mkdir" or not Path(arguments[0]).is_dir():  # of a folder that is there it may fail
+                self.turn(name)
             return inner(*arguments, **options)
 
         return call

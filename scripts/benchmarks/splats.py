@@ -36,6 +36,7 @@ from sinefield.store.fields import load_field
 from sinefield.store.run import Run
 from sinefield.tables import table
 
+VIEWERS = {"spark": "Spark", "gs3d": "GaussianSplats3D"}
 SLOWEST = 1200
 """Seconds that a picture may take: software draws it, beside other work."""
 ROOT = Path(__file__).parents[2]
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--views", type=int, default=25, help="test views to look from, evenly chosen")
+    parser.add_argument("--viewers", nargs="+", choices=list(VIEWERS), default=list(VIEWERS))
     parser.add_argument("--keep", type=Path, help="folder of the splats, which are taken from there if it holds them")
     parser.add_argument("--pictures", help="folder for what the viewers show")
     parser.add_argument("--json", action="store_true")
@@ -177,7 +179,7 @@ def main() -> None:
     base = f"http://127.0.0.1:{server.server_port}/page.html?w={cameras.width}&h={cameras.height}&fov={fov}"
     browser = Browser(program, Path(tempfile.mkdtemp()))
     try:
-        for viewer, name in (("spark", "Spark"), ("gs3d", "GaussianSplats3D")):
+        for viewer, name in ((viewer, VIEWERS[viewer]) for viewer in options.viewers):
             for file in ("splats.ply", "splats.spz"):
                 url = f"{base}&viewer={viewer}&file=/{file}&ground={','.join(map(str, ground))}"
                 seen = judged(browser, url, cameras.c2w.numpy(), wait_for)

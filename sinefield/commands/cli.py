@@ -39,7 +39,7 @@ from sinefield.commands import (
 )
 from sinefield.commands.arguments import read_settings
 from sinefield.commands.command import Command, Parser
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, lacks_memory
 from sinefield.json_text import to_json
 from sinefield.version import __version__
 
@@ -129,10 +129,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sinefield: a file's name is no text ({error.reason}); rename it", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.filename is not None:  # of a file, which whoever opened it should have said
+        if error.filename is None:
+            return _lost_output(error)
+        reason = error.strerror or type(error).__name__
+        print(f"sinefield: {error.filename}: {reason}; check its permissions and the disk", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
             raise
-        return _lost_output(error)
-    except MemoryError:
         print("sinefield: out of memory; lower the resolution, the batch or the number of points", file=sys.stderr)
         return 2
 

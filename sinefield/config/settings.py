@@ -98,9 +98,7 @@ class ShapeFieldConfig(NetworkConfig):
 
     represents: Literal["distance", "occupancy", "sheet"] | None = None  # sheet: an open one; by the data if absent
     band: float = 0.03  # distance from the surface, in field units, within which distances are learned
-    loss: Literal["tanh", "l1", "bce", "mse", "asinh"] | None = (
-        None  # tanh of distances, bce of occupancies when absent
-    )
+    loss: Literal["tanh", "l1", "bce", "mse", "asinh"] | None = None  # absent: tanh of distances, bce of occupancies
     colours: Literal["auto", "yes", "no"] = "auto"  # learn the input's colours; auto: where it has some
     colour_width: int = 24  # units in each hidden layer of the colour network
     colour_depth: int = 2  # hidden layers of the colour network

@@ -73,14 +73,19 @@ static inline void @forward(int n, int m, const float *w, const float *restrict 
         for (int j = 0; j < m; j++) y[j] += x[i] * w[i * m + j];
 }
 
-/* x = w y, m a multiple of 8. Eight sums side by side, so that the order of additions is fixed and vector
-   instructions fit. */
+/* x = w y, m a multiple of 8. Sums side by side, so that the order of additions is fixed, vector instructions fit,
+   and none waits for the one before. */
 static inline void @backward(int n, int m, const float *w, const float *restrict y, float *restrict x) {
     for (int i = 0; i < n; i++) {
-        float sums[8] = {0};
-        for (int j = 0; j < m; j += 8)
+        float sums[32] = {0};
+        int j = 0;
+        for (; j + 32 <= m; j += 32)
+            for (int k = 0; k < 32; k++) sums[k] += w[i * m + j + k] * y[j + k];
+        for (; j < m; j += 8)
             for (int k = 0; k < 8; k++) sums[k] += w[i * m + j + k] * y[j + k];
-        x[i] = ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+        for (int width = 16; width > 0; width /= 2)
+            for (int k = 0; k < width; k++) sums[k] += sums[k + width];
+        x[i] = sums[0];
     }
 }
 

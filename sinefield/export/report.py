@@ -3,7 +3,6 @@
 import base64
 import io
 import shlex
-import tempfile
 import time
 from collections.abc import Sequence
 from html import escape
@@ -25,7 +24,7 @@ from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, data_uri, html_table, page
 from sinefield.export.video import export_video
 from sinefield.fields.base import Field, Kind, kind_of
-from sinefield.files import check_output, read_bytes, write_text
+from sinefield.files import check_output, read_bytes, scratch_folder, write_text
 from sinefield.json_text import to_json
 from sinefield.metrics import SCORES
 from sinefield.store.fields import load_field
@@ -359,10 +358,10 @@ def _given_video(video: Path) -> list[str]:
 def _video_part(run: str | Path, left_out: list[str], adapters: Sequence[str | Path] = ()) -> list[str]:
     """One turn around the field as an mp4."""
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             turn = Flight(frames=FRAMES, fps=FPS, size=(VIDEO_WIDTH, None))
-            made = export_video(run, Path(folder) / "turn.mp4", turn, adapters=adapters)
-            uri = data_uri((Path(folder) / "turn.mp4").read_bytes(), "video/mp4")
+            made = export_video(run, folder / "turn.mp4", turn, adapters=adapters)
+            uri = data_uri((folder / "turn.mp4").read_bytes(), "video/mp4")
     except (SinefieldError, OSError) as error:
         left_out.append(f"video: {error}")
         return []

@@ -169,7 +169,7 @@ def _encode(temporary: Path, path: Path, first: np.ndarray, rest: Iterator[np.nd
         ) from error
     command = [program, "-y", "-loglevel", "error", *source, *ENCODE[path.suffix.lower(), channels], str(temporary)]
     # imageio_ffmpeg's own writer never asks how ffmpeg ended; a full disk would pass for success.
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile(dir=temporary.parent) as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log)
         assert process.stdin is not None
         try:

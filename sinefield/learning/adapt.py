@@ -1,7 +1,6 @@
 """A trained field onto a changed scene by an adapter of a few kilobytes, whose factors train on as they are rounded."""
 
 import signal
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from sinefield.compress.quantize import Quantiser
 from sinefield.config import Config
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import kind_of, make_task, read_data
+from sinefield.files import scratch_folder
 from sinefield.learning.loop import Interrupted, NotFinite, optimise
 from sinefield.learning.pack import NOTED_FROM, Packer, check_packing
 from sinefield.learning.refine import Budget, install
@@ -135,9 +135,9 @@ class Adaptation:
         training = self.config.training
         steps = None if training.steps is None else max(round(share * training.steps), 1)
         part = replace(training, steps=steps, seconds=training.seconds and share * training.seconds)
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             try:
-                with Run.prepare(Path(folder) / "adapt", self.config) as run:
+                with Run.prepare(folder / "adapt", self.config) as run:
                     self.done = optimise(self.task, part, run, self.config.seed)
             except Interrupted as error:
                 if error.signum == signal.SIGINT:

@@ -2,7 +2,6 @@
 
 import math
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from sinefield.config import Config
 from sinefield.errors import SinefieldError
 from sinefield.example_files import is_sine
 from sinefield.fields.base import kind_of, read_data
-from sinefield.files import check_output, read_bytes, write_bytes
+from sinefield.files import check_output, read_bytes, scratch_folder, write_bytes
 from sinefield.learning.pack import check_packing, pack
 from sinefield.learning.pack_mesh import best_mesh, mesh_note, why_no_mesh, write_mesh
 from sinefield.learning.train import train
@@ -120,8 +119,8 @@ def packed_best(
     if kind.shows != "surface" or kind.score != "iou" or why_no_mesh(data):
         made = pack(run, out, max_bytes=max_bytes, seconds=seconds, steps=steps, overwrite=overwrite)
         return {"file": str(out), "kind": config.kind, "bytes": made["bytes"], kind.score: made[kind.score]}
-    with tempfile.TemporaryDirectory(prefix="sinefield-") as folder:
-        file = Path(folder) / "field.sine"
+    with scratch_folder() as folder:
+        file = folder / "field.sine"
         made = pack(run, file, max_bytes=max_bytes, seconds=seconds, steps=steps)
         field_judged = kind.judge(data, apart=False)[1](load_field(file)[0])
         found = None
@@ -162,21 +161,19 @@ def pack_to_size(run: str | Path, out: str | Path, max_bytes: int, seconds: floa
     if data is not None:
         narrow = replace(narrow, data=replace(narrow.data, path=data))
     training = replace(narrow.training, seconds=seconds or None, steps=steps)
-    with tempfile.TemporaryDirectory(prefix="sinefield-") as folder:
+    with scratch_folder() as folder:
         made, judged = [], []
-        smaller = Path(folder) / "run"
+        smaller = folder / "run"
         train(replace(narrow, training=training), smaller)
         judge = kind_of(narrow).judge(read_data(narrow), apart=False)[1]
         for place, name in ((source.folder, "own.sine"), (smaller, "narrower.sine")):
             try:
-                made.append(
-                    pack(place, Path(folder) / name, max_bytes=max_bytes, seconds=seconds, steps=steps, data=data)
-                )
+                made.append(pack(place, folder / name, max_bytes=max_bytes, seconds=seconds, steps=steps, data=data))
             except SinefieldError:
                 if name != "own.sine":
                     raise
                 continue  # the run's network does not fit at all
-            judged.append(judge(load_field(Path(folder) / name)[0]))
+            judged.append(judge(load_field(folder / name)[0]))
         best = made[judged.index(max(judged))]
         write_bytes(Path(out), read_bytes(best["out"], max_bytes, "packed field"), over)
     report = {**best, "run": str(source.folder), "out": str(out), "float_bytes": source.field_path.stat().st_size}

@@ -1,6 +1,5 @@
 """USDZ (OpenUSD; Pixar), by the package usd-core: one Mesh prim a mesh."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sinefield.errors import SinefieldError
+from sinefield.files import scratch_folder
 from sinefield.meshing.frame import Placing
 from sinefield.meshing.named_mesh import NamedMesh, linear
 
@@ -32,8 +32,8 @@ def write_usdz(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str], p
     check_usd()
     from pxr import Sdf, Usd, UsdGeom
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "mesh.usdc"
+    with scratch_folder() as folder:
+        file = folder / "mesh.usdc"
         stage: Any = Usd.Stage.CreateNew(str(file))
         stage.GetRootLayer().documentation = "; ".join(f"{key}: {value}" for key, value in about.items())
         UsdGeom.SetStageMetersPerUnit(stage, placing.metres)

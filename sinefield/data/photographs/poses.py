@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from sinefield.data.photographs.colmap import Model, find_models, read_model
 from sinefield.data.photographs.frames import FRAMES
 from sinefield.data.photographs.prepared import Photographs, find_photographs, write_masks, write_upright
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder, swap, write_error
+from sinefield.files import atomic_folder, scratch_beside, swap, write_error
 
 QUALITIES = ("low", "medium", "high", "extreme")
 MATCHING = ("auto", "exhaustive", "sequential")
@@ -115,7 +114,7 @@ def find_poses(
                 images = data / "images"
                 copies = write_upright(photographs, images)
             else:
-                scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".poses-", dir=folder)))
+                scratch = stack.enter_context(scratch_beside(folder / "sparse"))
                 data, images, copies = folder, photographs.folder, photographs.names
             # Beside copies masks stay, for training; beside the photographs they are already.
             masks = (scratch if out is None else data) / "masks" if photographs.masks else None

@@ -3,7 +3,9 @@
 Run as `python -m sinefield.data.photographs.pycolmap_steps ORDER.json`; what it logs is COLMAP's own.
 """
 
+import ctypes
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 SIZES = {"low": (1000, 2048), "medium": (1600, 4096), "high": (2400, 8192), "extreme": (3200, 8192)}
 """COLMAP's presets: longest side in pixels, and features a photograph."""
 SMALLEST = 3
+SET_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux's prctl."""
 CENTRED = 0.1
 """The principal point may move by this share of the image's side; one that moves more is not known from the images."""
 
@@ -74,5 +78,12 @@ def refine(model: Any, folder: Path) -> None:
         model.write_binary(folder)
 
 
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that began it is gone, which SIGKILL leaves no time to say so."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    end_with_parent()
     run(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-COUNTS = (48, 24, 12, 6, 4, 2)
+COUNTS = (24, 12, 6, 4, 2)
 """How many slices there may be, so that 2, 3, 4, 6 or more threads have equally many."""
-LEAST = 512
+LEAST = 1024
 """Rows of a slice at least: adding up its gradients then takes a small part of the time that it takes to make them."""
 MOST = 1 << 26
 """Gradients of all slices together at most: 256 MB."""

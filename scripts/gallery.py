@@ -35,6 +35,7 @@ SHAPE = "--training.batch 2048 --data.points 60000"
 SMALL = f"{SHAPE} --field.width 48 --field.rank 8 --training.steps 400"
 LARGE = f"{SHAPE} --field.width 64 --field.rank 12 --training.steps 500"
 PICTURE = "--training.steps 300"
+LONGER = "--training.batch 8192 --data.points 200000"
 
 
 class Entry(NamedTuple):
@@ -109,8 +110,14 @@ def knot() -> str:
 
 OWN, CC0 = "made here, by a formula", "CC0"
 ENTRIES = {
-    "knot": Entry("Knot", "the demo's shape", knot, LARGE, 3500, 200),
-    "chair": Entry("Chair", OWN, family("chair", 3), SMALL, 2500, 150),
+    "knot": Entry(
+        "Knot", "the demo's shape", knot,
+        f"{LONGER} --field.width 64 --field.rank 12 --training.steps 1500", 3500, 800,
+    ),
+    "chair": Entry(
+        "Chair", OWN, family("chair", 3),
+        f"{LONGER} --field.width 48 --field.rank 8 --training.steps 800", 2500, 600,
+    ),
     "vase": Entry("Vase, with colours", OWN, family("vase", 1, True), SMALL, 4000, 150),
     "gear": Entry("Gear", OWN, family("gear", 2), LARGE, 3500, 200),
     "assembly": Entry("Assembly of solids", OWN, family("assembly", 5), SMALL, 2500, 150),
@@ -122,7 +129,7 @@ ENTRIES = {
     ),
     "chelsea": Entry(
         "Chelsea", f"Stéfan van der Walt, {CC0}", lambda: "skimage:chelsea.png",
-        f"--data.downscale 2 --field.width 80 --field.weights sine {PICTURE}", 7000, 150,
+        "--data.downscale 2 --field.width 80 --field.weights sine --training.steps 600", 7000, 400,
     ),
 }  # fmt: skip
 EXAMPLES = {
@@ -164,7 +171,7 @@ def make(name: str) -> dict[str, Any]:
     entry = ENTRIES[name]
     data, place = entry.data(), WORK.relative_to(ROOT) / name
     lines = [
-        f"train '{data}' --out {place} {entry.train}",
+        f"train {shlex.quote(data)} --out {place} {entry.train}",
         f"pack {place} docs/gallery/{name}.sine --max-bytes {entry.max_bytes} --steps {entry.steps}",
     ]
     start = time.process_time()

@@ -2,7 +2,7 @@
 
     python scripts/moving_picture.py [FIELD ...] [--frames 40] [--width 240] [--out docs/fields.webp]
 
-Background is transparent, so that it suits light and dark pages. About a minute of one core.
+Background is transparent, so that it suits light and dark pages. Two and a half minutes of one core.
 """
 
 import argparse

@@ -33,8 +33,8 @@ Array = NDArray[Any]
 class Field(Distances):
     """A trained field. `load` and `fit` make them.
 
-    Points and everything else are in the coordinates in which the data came. Questions take NumPy arrays or torch
-    tensors and answer with the same; lists of numbers count as arrays.
+    All coordinates are those of the data. Methods take NumPy arrays or torch tensors and return the same; lists of
+    numbers count as arrays.
 
     Attributes:
         path: the run folder or `.sine` file that it is kept in.
@@ -139,13 +139,13 @@ class Field(Distances):
     def colour(self, points: Any, directions: Any = None) -> Any:
         """sRGB in [0, 1] of points (n, 3): (n, 3).
 
-        Of a shape field that was fitted to coloured data it is the colour of the surface, the same from everywhere;
-        off the surface it is nothing's. Of a radiance field it is what the points send to a camera that looks along
-        directions (n, 3).
+        For a shape field that was fitted to coloured data it is the colour of the surface, the same from all
+        directions; off the surface it has no meaning. For a radiance field it is what the points send to a camera that
+        looks along directions (n, 3).
 
         Raises:
-            SinefieldError: points or directions of another shape or not finite, directions without length, not as many
-                of one as of the other; directions missing, or given to a shape; a field without colours.
+            SinefieldError: points or directions of another shape or not finite, directions without length, different
+                numbers of points and directions; directions missing, or given to a shape; a field without colours.
         """
         x, d = checked_points(numbers(points)), None if directions is None else checked_points(numbers(directions))
         return like(points, self._kind().colour_at(self._torch(), x, d))
@@ -153,8 +153,8 @@ class Field(Distances):
     def mesh(self, resolution: int = 192, level: float | None = None) -> trimesh.Trimesh:
         """The field's surface, in the coordinates of its data; with vertex colours where the field has them.
 
-        `save_mesh` writes it better than trimesh does: far from the origin trimesh's files lose what float64 has, and
-        its GLB holds sRGB where linear light should be.
+        To write a file, use `save_mesh`: far from the origin trimesh's files lose precision, and its GLB holds sRGB
+        colours where glTF wants linear ones.
 
         Arguments:
             resolution: samples along the longest side of the box.
@@ -210,8 +210,8 @@ class Field(Distances):
     def orbit(
         self, frames: int = 8, width: int | None = None, height: int | None = None, elevation: float | None = None
     ) -> Cameras:
-        """Cameras of one turn around the field, for `render`; their places are less the field's offset, if it has one
-        (data far from the origin, docs/your_photographs.md).
+        """Cameras of one turn around the field, for `render`. If the field has an offset (data far from the origin,
+        docs/your_photographs.md), it is subtracted from their positions.
 
         Arguments:
             width, height: of the pictures in pixels; the field's own choice when None.
@@ -220,11 +220,11 @@ class Field(Distances):
         return self._kind().painter(self._torch()).orbit(whole("frames", frames), (width, height), elevation)
 
     def render(self, camera: Any = None, width: int | None = None, height: int | None = None) -> Array:
-        """Pictures of the field: a radiance field's light, a shape's surface of clay under soft light.
+        """Pictures of the field: the light of a radiance field, or a shape's surface, as clay, under soft light.
 
         Arguments:
-            camera: `Cameras`, as `orbit` gives them; or where one camera stands, (3, 4) or (4, 4) camera to world,
-                OpenGL axes (x right, y up, looking along −z), as `look_at` gives it; the field's usual view when None.
+            camera: `Cameras`, as `orbit` returns them; or the pose of one camera, (3, 4) or (4, 4) camera to world,
+                OpenGL axes (x right, y up, looking along −z), as `look_at` returns it; the usual view when None.
             width, height: in pixels, unless `camera` says; the field's own choice when None.
 
         Returns:

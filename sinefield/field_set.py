@@ -35,7 +35,7 @@ class FieldSet(Sequence[Field]):
     Raises:
         SinefieldError: there is no fleet, its manifest is damaged, or pyarrow is not installed.
 
-    Example:
+    Examples:
         fields = sf.FieldSet("fleets/chairs")
         good = fields.filter(0.97)
         field = good["chair-12"]            # sf.Field

@@ -66,6 +66,11 @@ def test_lists_begin_after_an_empty_line():
     assert not glued
 
 
+def test_the_readme_is_short():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120 and max(map(len, lines)) < 400
+
+
 def figures(text):
     """The numbers of a text as words without thousands' commas, and with the minus that all pages share."""
     return set(re.findall(r"(?<![\w.])[−-]?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", text).replace("−", "-")))

@@ -56,7 +56,7 @@ class Apart:
     Arguments:
         warm: load all that an item of a scene needs before the first is asked for.
 
-    Example:
+    Examples:
         >>> with Apart(warm=False) as apart:
         ...     apart.do({"do": "nothing"}, memory=512, seconds=60.0)[0]["status"]
         'ok'

@@ -54,7 +54,7 @@ def find_items(given: str) -> list[Item]:
         SinefieldError: nothing is found, an id stands twice, a manifest lacks its column or has a value of another
             kind.
 
-    Example:
+    Examples:
         >>> [item.id for item in find_items("family:chairs:3-5")]
         ['chair-3', 'chair-4', 'chair-5']
     """

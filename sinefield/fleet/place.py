@@ -21,7 +21,7 @@ class Place:
     Raises:
         SinefieldError: a URL of a kind that is not installed, or a local path that is a file.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> place = Place(tempfile.mkdtemp())
         >>> place.write("data/a.bin", b"abc")

@@ -28,7 +28,7 @@ class PlainGrid:
     Raises:
         SinefieldError: the table is missing or does not fit the settings.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from sinefield.config import ShapeFieldConfig
         >>> config = ShapeFieldConfig(encoding="hash", levels=1, coarsest=1, finest=1)

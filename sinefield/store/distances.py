@@ -29,17 +29,16 @@ class Distances:
     def sdf(self, points: Any, gradient: bool = False, threads: int | None = None) -> Any:
         """Signed distance to the surface, negative inside, anywhere in space; of a sheet the distance, never negative.
 
-        Near the surface it is what the field has learned; further away the distance to its surface, which is extracted
-        at the first question (`plain.distance.TrueDistance`). Once much has been asked, compiled kernels answer; see
-        `prepare`.
+        Near the surface it is the network's value; farther away the distance to the field's mesh, which is extracted
+        at the first call (`plain.distance.TrueDistance`). After many points compiled kernels answer; see `prepare`.
 
         Arguments:
             points: (n, 3), input coordinates, float32 or float64.
             gradient: give also the gradients (n, 3), unit vectors that point away from the object.
-            threads: that the kernels may use; as many as numba's where there is none (NUMBA_NUM_THREADS).
+            threads: how many the kernels may use; numba's own number (NUMBA_NUM_THREADS) when None.
 
         Returns:
-            (n,) in input units; with `gradient` a pair. NaN for points that are not finite, of which a warning tells.
+            (n,) in input units; with `gradient` a pair. NaN for points that are not finite, with a warning.
 
         Raises:
             SinefieldError: points of another shape; a field without a surface or a distance.
@@ -59,14 +58,14 @@ class Distances:
         return like(points, found)
 
     def prepare(self, compiling: bool = True) -> bool:
-        """Have `sdf` answered by compiled kernels from the next question on; says whether it will be.
+        """Let compiled kernels answer `sdf` from the next call on; returns whether they will.
 
-        It happens by itself once some 200,000 points have been asked where the kernels are stored on this machine, and
-        after 2,000,000 where they must be compiled first, in about 15 seconds. They answer within twice the field's
-        box; of sheets, hash grids and other kinds of field NumPy or torch answers all questions.
+        This happens by itself after 200,000 points if the kernels are stored on this machine, and after 2,000,000 if
+        they must be compiled first, which takes about 15 seconds. They answer within twice the field's box. For
+        sheets, hash grids and other kinds of field NumPy or torch answers always.
 
         Arguments:
-            compiling: also where nothing is stored yet.
+            compiling: compile the kernels if they are not stored yet.
 
         Raises:
             SinefieldError: a field without a surface or a distance.
@@ -89,10 +88,10 @@ class Distances:
         return like(points, found)
 
     def closest(self, points: Any, threads: int | None = None) -> Closest:
-        """The nearest places on the surface to points (n, 3): `points`, signed `distances`, and `found`.
+        """The nearest points on the surface to points (n, 3): `points`, signed `distances`, and `found`.
 
-        Newton's steps along the gradient, a few of them; then the distance is asked there. `found` says for each
-        whether the place is on the surface to 1e-5 of the box's diagonal, and as far away as the distance says.
+        A few Newton steps along the gradient, then a check: `found` says for each whether the point is on the surface
+        to 1e-5 of the box's diagonal, and as far away as the distance says.
 
         Raises:
             SinefieldError: as `sdf`.
@@ -112,8 +111,8 @@ class Distances:
     def ray(self, origins: Any, directions: Any, threads: int | None = None) -> Hits:
         """Where rays from origins (n, 3) along directions (n, 3) first meet the surface: `Hits`.
 
-        A hit is on the surface. What is missed is at most what a ray crosses in less than 0.25 % of the box's diagonal
-        (`plain.surface_queries.ray`). `t` counts lengths of the direction; from inside the surface is met from behind.
+        A hit is on the surface. A ray may miss only what it crosses in less than 0.25 % of the box's diagonal
+        (`plain.surface_queries.ray`). `t` is in lengths of the direction. From inside the back of the surface is hit.
 
         Raises:
             SinefieldError: as `sdf`; not as many directions as origins, or one of no length.

@@ -222,7 +222,7 @@ def write_page(result: dict[str, Any]) -> None:
     wall, cpu = result["seconds"]
     text = f"""# Splats, judged by viewers that are not ours
 
-`{command}`, {date.today()}, {describe_machine()['cpu']}.
+`{command}`, {date.today()}, {describe_machine()["cpu"]}.
 
 Run `{result["run"]}`: {own:.2f} dB by itself on {result["views"]} test views of {width}×{height}. {result["splats"]:,}
 splats, fitted in {wall:.0f} s ({cpu:.0f} CPU s). PSNR is against the photographs.

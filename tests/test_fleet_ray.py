@@ -166,7 +166,9 @@ def test_ctrl_c(tmp_path):
     (tmp_path / "scene.yaml").write_text(json.dumps({**SMALL, "training": {"steps": 60, "batch": 512}}))
     command = [sys.executable, "-m", "sinefield", "fleet", str(tmp_path / "scene.yaml"), "family:blobs:0-199"]
     command += ["--out", str(tmp_path / "out"), "--max-bytes", "1200", "--cores", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # Where the tests run in the background, the shell has them ignore the signal.
+    given = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **given)
     while process.poll() is None and not list((tmp_path / "out").glob("parts/*")):
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)

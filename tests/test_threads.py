@@ -20,7 +20,6 @@ SMALL_SHAPE = {"width": 64, "depth": 3, "rank": 4}
 CASES = {
     "shape": ("ball.ply", SMALL_SHAPE, {}, {"points": 20_000}),
     "radiance": ("photographs", {"grid": 32, "steps": 64}, {"batch": 8192}, {}),
-    "image": ("photographs/train/r_0.png", {"width": 64, "depth": 3}, {}, {}),
 }
 """Of each kind: data, and settings of field, training and data."""
 

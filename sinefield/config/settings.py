@@ -309,7 +309,7 @@ class Schedule:
     """How long and by which rule. With `steps`, these count, and the same seed repeats."""
 
     seconds: float | None = 60.0  # training time, without evaluation and saving
-    steps: int | None = None  # number of steps; makes a run repeatable to the bit, on any number of threads
+    steps: int | None = None  # number of steps; makes a run repeatable to the bit (docs/reliability.md)
     optimizer: Literal["muon", "adam"] = "muon"  # muon: for the hidden matrices, Adam for the rest
     lr: float = 0.02  # Muon's rate for hidden matrices (unused with adam)
     adam_lr: float = 1e-2  # Adam's rate

@@ -1,5 +1,7 @@
 """A shape field as a camera sees it: its colours, or clay, under soft light, its surface found on the field itself."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,6 @@ from sinefield.cameras.orbits import pinholes
 from sinefield.data.made.synthetic import BOUNCE, FILL, GROUND, SKY, SUN
 from sinefield.data.surfaces.parts import CLAY
 from sinefield.fields.base import Painter
-from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.surface import MARGIN, SLOPE
 from sinefield.render.channels import Layers
 from sinefield.render.surface import CastSurface
@@ -28,7 +29,7 @@ BENT = 0.85
 class ShapePainter(Painter):
     """Pictures of a shape; up is y."""
 
-    def __init__(self, field: ShapeField) -> None:
+    def __init__(self, field: Any) -> None:
         self.field = field
         box = field.aabb.double().cpu()
         margin = MARGIN * float((box[3:] - box[:3]).max())
@@ -39,7 +40,7 @@ class ShapePainter(Painter):
         self.up, self.sun = up, F.normalize(across + up, dim=0)
         self.fill = F.normalize(0.35 * up - across, dim=0)
 
-    def _surface(self, field: ShapeField, box: Float[Tensor, "6"]) -> CastSurface:
+    def _surface(self, field: Any, box: Float[Tensor, "6"]) -> CastSurface:
         """What rays meet."""
         side, slope = ("below", SLOPE) if field.distance else ("above", None)
         return CastSurface(field.evaluate, box, field.default_level, side, RESOLUTION, slope)

@@ -15,6 +15,16 @@ PATIENCE = 120.0
 FLAGS = ["--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
+def end(process):
+    """Ask a process to end, and make it."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Browser:
     """One page of a Chromium with a profile in `folder`; `close` it."""
 
@@ -82,12 +92,7 @@ class Browser:
 
     def close(self):
         self.socket.close()
-        self.process.terminate()
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
 
 KEYS = {"End": 35, "Home": 36, "ArrowRight": 39}

@@ -8,7 +8,7 @@ import socket
 import subprocess
 
 import numpy as np
-from browser import PATIENCE, wait_for
+from browser import PATIENCE, end, wait_for
 from PIL import Image
 
 PREFERENCES = {
@@ -86,9 +86,4 @@ class Firefox:
         self._end()
 
     def _end(self):
-        self.process.terminate()
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)

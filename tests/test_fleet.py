@@ -110,7 +110,7 @@ def test_folders_globs_and_families(tmp_path):
         ("m.csv", "id,path,seed\na,x.obj,-1\n", "seed is '-1'"),
         ("m.jsonl", '{"path": 3}', "path is 3"),
         ("m.jsonl", "{path}", "line 1: is no JSON"),
-        ("m.jsonl", '{"path": "a", "overrides": [1]}', "overrides are [1]"),
+        ("m.jsonl", '{"path": "a", "overrides": [1]}', "overrides: is [1]"),
         ("m.parquet", "PAR1", "no readable parquet"),
     ],
 )

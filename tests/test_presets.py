@@ -46,7 +46,7 @@ def test_what_is_given_counts(photographs, ball):
 def test_presets_that_cannot_be_had(ball, tmp_path, capsys):
     for arguments, says in (
         ([str(ball), "--preset", "bset"], "did you mean 'best'"),
-        ([str(ball), "--preset", "best", "--field.width", "12"], "sets field.width to 256"),
+        ([str(ball), "--preset", "best", "--field.width", "12"], "sets field.width to 192"),
         ([str(ball), "--preset", "best", "--max-bytes", "2000"], "leave out one"),
         (["families:", "--preset", "best"], "has no presets"),
         (["scenes/demo.yaml", "--preset", "best"], "has its settings"),

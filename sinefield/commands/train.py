@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Answer:
         config = load_config(options.scene, settings)
     else:
         config = data_config(options.scene, settings, options.preset)
-        print(f"{options.scene}: trained as kind {config.kind}, with {_chosen(config)}", file=sys.stderr)
+        print(f"{options.scene}: trained as kind {config.kind}, with the settings usual for it", file=sys.stderr)
     out = options.out or str(Path("runs") / Path(locate(options.scene)).resolve().stem)
     fit = train
     if options.max_bytes is not None:
@@ -79,17 +79,6 @@ def run(options: argparse.Namespace) -> Answer:
         return report, f"{parts_text(report)}\n{out}: parts.json and a run of each part"
     text = f"{summary(report)}\n{out}: config, field, scores and pictures"
     return report, f"{text}\n{packed_text(report['packed'])}" if "packed" in report else text
-
-
-def _chosen(config: Any) -> str:
-    """What is said of the settings that were chosen."""
-    field = config.field
-    network = getattr(field, "encoding", None)
-    return (
-        "the settings usual for it"
-        if network != "hash"
-        else f"feature grids of 2^{field.log2_table} entries, space {field.space}"
-    )
 
 
 def _to_size(options: argparse.Namespace, settings: dict[str, str]) -> Callable[..., Any]:

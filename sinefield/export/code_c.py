@@ -162,6 +162,7 @@ def c_header(shape: DistanceNetwork, name: str, source: str) -> str:
     if count > MAX_NUMBERS:
         raise SinefieldError(
             f"the network has {count:,} numbers, a header takes at most {MAX_NUMBERS:,}; write OUT.npz"
+            + " or OUT.onnx" * (network.grid is None)
         )
     head = HEAD.format(
         name=name,

@@ -131,12 +131,7 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
     for i, line in enumerate(read_text(path, MAX_MANIFEST, "manifest").splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            row = from_json(line)
-        except ValueError as error:
-            raise SinefieldError(f"{path}, line {i}: is no JSON ({error}); mend it") from error
-        if not isinstance(row, dict):
-            raise SinefieldError(f"{path}, line {i}: is {shown(row)}; should be an object with path")
+        row = _object(line, f"{path}, line {i}", "with path")
         _need_path(path, row)
         rows.append({key: value for key, value in row.items() if value is not None})
     return rows
@@ -175,13 +170,18 @@ def _item(row: dict[str, Any], where: str, folder: Path) -> Item:
 
 
 def _overrides(given: Any, where: str) -> dict[str, Any]:
+    return _object(given, f"{where}, overrides", 'like {"field.width": 24}')
+
+
+def _object(given: Any, where: str, like: str) -> dict[str, Any]:
+    """A JSON object, from its text or as it is."""
     if isinstance(given, str):
         try:
             given = from_json(given)
         except ValueError as error:
-            raise SinefieldError(f"{where}: overrides are no JSON ({error}); mend them") from error
+            raise SinefieldError(f"{where}: is no JSON ({error}); mend it") from error
     if not isinstance(given, dict):
-        raise SinefieldError(f'{where}: overrides are {shown(given)}; should be like {{"field.width": 24}}')
+        raise SinefieldError(f"{where}: is {shown(given)}; should be an object {like}")
     return given
 
 

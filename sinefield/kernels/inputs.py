@@ -15,8 +15,6 @@ MAX_OPTICAL_DEPTH = 700.0
 """exp(−700) is the smallest step a float64 transmittance can take; more absorption changes nothing."""
 LEAK, BETA = 0.01, 100.0
 """Slope of the leaky rectifier below 0, and sharpness of softplus."""
-PRIMES = (1, 2654435761, 805459861)
-"""Of the hash grid's hash (Müller et al., ACM TOG 2022, eq. 4); products and exclusive or modulo 2³²."""
 LEAST_ALPHA, MOST_ALPHA, LEAST_TRANSMITTANCE = 1 / 255, 0.99, 1e-4
 """Of splats: what is fainter at a pixel is left out, none hides more, and behind less light nothing is looked at; as
 the renderer of Kerbl et al., ACM TOG 2023, has them."""

@@ -1,5 +1,6 @@
 """Settings by the data's kind and size: small, balanced or best fields."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,4 +33,7 @@ def put_preset(content: dict[str, Any], name: str | None, given: Mapping[str, An
             )
         group, _, setting = key.partition(".")
         content.setdefault(group, {})[setting] = value
+    if settings:
+        told = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in settings.items())
+        print(f"note: settings that suit {content['data']['path']}: {told}", file=sys.stderr)
     return settings

@@ -1,14 +1,12 @@
 """Multi-resolution hash encoding: fast to train, large to store (Müller et al., ACM TOG 2022, §3)."""
 
-import math
-
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sinefield.kernels.choose import choose
-from sinefield.kernels.inputs import PRIMES, Levels
+from sinefield.kernels.inputs import Levels
+from sinefield.kernels.levels import PRIMES, levels_of
 
 FEATURES = 2
 START = 1e-4
@@ -36,11 +34,9 @@ class HashGrid(nn.Module):
 
     def __init__(self, levels: int, log2_table: int, coarsest: int, finest: int) -> None:
         super().__init__()
-        growth = math.exp(math.log(finest / coarsest) / max(levels - 1, 1))
-        # The hair keeps the last level from losing a cell to rounding.
-        resolutions = [math.floor(coarsest * growth**level + 1e-6) for level in range(levels)]
-        sizes = [min((n + 1) ** 3, 1 << log2_table) for n in resolutions]
-        offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
+        # On the host too: to ask a GPU for them is to wait for it.
+        self.levels = levels_of(levels, log2_table, coarsest, finest)
+        resolutions, sizes, offsets = zip(*self.levels, strict=True)
         self.out_features = FEATURES * levels
         self.dtype = torch.float32
         self.backend = "auto"
@@ -49,8 +45,6 @@ class HashGrid(nn.Module):
         self.register_buffer("offsets", torch.tensor(offsets), persistent=False)
         corners = [[c & 1, c >> 1 & 1, c >> 2 & 1] for c in range(8)]
         self.register_buffer("corners", torch.tensor(corners), persistent=False)
-        # On the host too: to ask a GPU for them is to wait for it.
-        self.levels = list(zip(resolutions, sizes, offsets, strict=True))
         self.table = nn.Parameter(torch.empty(sum(sizes), FEATURES).uniform_(-START, START))
 
     def forward(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:

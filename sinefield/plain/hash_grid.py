@@ -1,6 +1,5 @@
 """Trained feature grids in NumPy alone: the twin of `nn.hashgrid.HashGrid.reference`, and its derivative."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,10 +7,9 @@ from jaxtyping import Float
 
 from sinefield.config import NetworkConfig
 from sinefield.errors import SinefieldError
+from sinefield.kernels.levels import PRIMES, levels_of
 
 FEATURES = 2
-PRIMES = (1, 2654435761, 805459861)
-"""Those of `kernels.inputs`, which imports torch."""
 
 
 class PlainGrid:
@@ -40,15 +38,12 @@ class PlainGrid:
     """
 
     def __init__(self, config: NetworkConfig, arrays: Mapping[str, np.ndarray]) -> None:
-        growth = math.exp(math.log(config.finest / config.coarsest) / max(config.levels - 1, 1))
-        cells = [math.floor(config.coarsest * growth**level + 1e-6) for level in range(config.levels)]
-        sizes = [min((n + 1) ** 3, 1 << config.log2_table) for n in cells]
-        firsts = [0, *np.cumsum(sizes)[:-1].tolist()]
-        self.levels = list(zip(cells, sizes, firsts, strict=True))
+        self.levels = levels_of(config.levels, config.log2_table, config.coarsest, config.finest)
+        entries = sum(size for _, size, _ in self.levels)
         self.table = np.ascontiguousarray(arrays.get("encoding.table", np.empty((0, 0))), np.float32)
-        if self.table.shape != (sum(sizes), FEATURES):
+        if self.table.shape != (entries, FEATURES):
             raise SinefieldError(
-                f"encoding.table has the shape {self.table.shape}, its settings ask for ({sum(sizes)}, {FEATURES}); "
+                f"encoding.table has the shape {self.table.shape}, its settings ask for ({entries}, {FEATURES}); "
                 "the file is damaged"
             )
 

@@ -40,7 +40,7 @@ class ImageKind(Kind):
     presets = {  # noqa: RUF012
         "small": {"field.width": 96, "field.weights": "sine"},
         "balanced": {},
-        "best": {"field.width": 384, "training.seconds": 180.0},
+        "best": {"training.seconds": 180.0},
     }
 
     def read(self, config: ImageConfig) -> Pixels:

@@ -63,7 +63,5 @@ def _eikonal(field: ShapeField, points: Float[np.ndarray, "n 3"]) -> float:
     field.set_dtype(torch.float32)
     device = field.centre.device
     placed = ((torch.from_numpy(points).to(device) - field.centre) * field.scale).float().requires_grad_()
-    once, field.network.twice_differentiable = field.network.twice_differentiable, False
     (slope,) = torch.autograd.grad(field(placed).sum() * field.config.band, placed)
-    field.network.twice_differentiable = once
     return float((slope.norm(dim=1) - 1).abs().mean())

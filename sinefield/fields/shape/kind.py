@@ -53,7 +53,7 @@ class ShapeKind(Kind):
     presets = {  # noqa: RUF012
         "small": {"field.width": 64, "field.rank": 8},
         "balanced": {},
-        "best": {"field.width": 256, "field.rank": 32, "training.seconds": 180.0},
+        "best": {"field.width": 192, "field.rank": 24, "training.seconds": 180.0},
     }
 
     def read(self, config: ShapeConfig) -> Surface:

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sinefield.kernels.inputs import PRIMES, Levels
+from sinefield.kernels.inputs import Levels
+from sinefield.kernels.levels import PRIMES
 
 
 @cache

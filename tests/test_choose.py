@@ -134,7 +134,7 @@ def test_kernels_stand_on_nothing_but_errors_and_the_machine():
     """And `nn`, `render` and others reach them by the register and what it is given."""
     package = Path(sinefield.__file__).parent
     below = {"errors", "machine", "kernels"}
-    doors = {"sinefield.kernels.choose", "sinefield.kernels.inputs", "sinefield.kernels.workspace"}
+    doors = {f"sinefield.kernels.{name}" for name in ("choose", "inputs", "levels", "workspace")}
     for path in package.rglob("*.py"):
         inside = path.relative_to(package).parts[0] == "kernels"
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,6 +1,7 @@
 """Compiled distances against their definition in NumPy, against torch, libigl, and analytic shapes."""
 
 import itertools
+import warnings
 
 import igl
 import numpy as np
@@ -11,7 +12,7 @@ import sinefield as sf
 from sinefield.config import make_field_config
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import kind_named
-from sinefield.kernels.cpu.distance import Distances
+from sinefield.kernels.cpu.distance import ORDERED, Distances
 from sinefield.plain.distance import TrueDistance
 from sinefield.plain.quick import made_of
 
@@ -26,7 +27,7 @@ def knot():
     return slow, quick
 
 
-def around(field, times, n=4000):
+def around(field, times, n=5000):
     low, high = field.bounds
     return (low + high) / 2 + np.random.default_rng(0).uniform(-times / 2, times / 2, (n, 3)) * (high - low)
 
@@ -48,6 +49,23 @@ def test_it_is_the_definition(knot, times, kind):
     assert (np.sign(found) == np.sign(truth)).all()
     assert np.abs(np.linalg.norm(own, axis=1) - 1).max() < 1e-5
     assert np.quantile(angles(own.astype(float), ways.astype(float)), [0.5, 0.9]) == pytest.approx([0, 0], abs=8.0)
+
+
+def test_many_points_are_answered_as_few_are(knot):
+    """Many are put in order first; few are not, and are answered the same to the bit."""
+    _, quick = knot
+    points = around(quick, 3, 3 * ORDERED)
+    points[::50] += 100 * np.ptp(quick.bounds, axis=0)
+    points[7], points[-1, 1] = np.nan, np.inf
+    with pytest.warns(UserWarning, match="2 of"):
+        found, ways = quick.sdf(points, gradient=True)
+    for start in range(0, len(points), ORDERED // 2):
+        part = slice(start, start + ORDERED // 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            one, way = quick.sdf(points[part], gradient=True)
+        assert np.array_equal(found[part], one, equal_nan=True) and np.array_equal(ways[part], way, equal_nan=True)
+    assert np.isfinite(found).sum() == len(points) - 2
 
 
 def test_it_is_never_nearer_than_libigl_and_seldom_further(knot):

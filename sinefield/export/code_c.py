@@ -219,12 +219,16 @@ def _function(shape: DistanceNetwork) -> str:
         scales = ", ".join(_number(v) for v in network.scales)
         lines += [
             f"    static const float octaves[{octaves}] = {{{scales}}};",
-            f"    for (int o = 0; o < {octaves}; o++)",
-            "        for (int a = 0; a < 3; a++) {",
-            "            const float phase = octaves[o] * e[a];",
-            "            e[3 + 3 * o + a] = sinf(phase);",
-            f"            e[{3 + waves} + 3 * o + a] = cosf(phase);",
+            "    for (int a = 0; a < 3; a++) {",
+            "        float s_ = sinf(octaves[0] * e[a]), c_ = cosf(octaves[0] * e[a]);",
+            f"        for (int o = 0; o < {octaves}; o++) {{ /* each octave doubles the angle of the one before */",
+            "            const float twice = 2.0f * s_ * c_;",
+            "            e[3 + 3 * o + a] = s_;",
+            f"            e[{3 + waves} + 3 * o + a] = c_;",
+            "            c_ = 1.0f - 2.0f * s_ * s_;",
+            "            s_ = twice;",
             "        }",
+            "    }",
         ]
     for i, width in enumerate(widths):
         columns, padded = network.matrices[i].shape[1], _up(width) if i < last else width

@@ -2,8 +2,10 @@
 # numba gives what it compiles types of its own.
 """True distances of a shape field, compiled: the twin of `plain.distance.TrueDistance` within twice the object's box.
 
-A chunk of points goes by in three passes: the nearest place of the surface's mesh; the network, tile by tile, for the
-points that ask it; and what becomes of both. Points beyond the grid of `nearest` are left to the definition.
+Many points are first put in the order of the blocks of space that they are in, so that neighbours read the same part
+of the mesh; without it they wait for memory half of the time. A chunk of them goes by in three passes: the nearest
+place of the surface's mesh; the network, tile by tile, for the points that ask it; and what becomes of both. Points
+beyond the grid of `nearest` are left to the definition.
 """
 
 from collections.abc import Iterator
@@ -22,6 +24,12 @@ CHUNK = 1024
 """Points that go through the passes together, so that what is between them stays in the cache."""
 PER_THREAD = 8192
 """Points that are worth a thread of their own."""
+AT_ONCE = 1 << 20
+"""Points that are put in order together, at most."""
+ORDERED = 4096
+"""Points that are worth being put in order."""
+BLOCK = 4
+"""Cells along each side of a block of the grid of nearest places."""
 KINDS = {"relu": 0, "leaky_relu": 0, "gaussian": 1, "sine": 2, "softplus": 3}
 
 
@@ -99,15 +107,46 @@ class Distances:
 
         if threads > 1 and len(points) > PER_THREAD:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(part, _parts(len(points), threads)))
+                list(pool.map(part, _parts(len(points), max(-(-len(points) // (4 * threads)), PER_THREAD))))
         else:
-            part(slice(None))
+            for one in _parts(len(points), len(points)):
+                part(one)
         return left
 
 
-def _parts(n: int, threads: int) -> Iterator[slice]:
-    size = max(-(-n // (4 * threads)), PER_THREAD)
+def _parts(n: int, size: int) -> Iterator[slice]:
+    size = min(size, AT_ONCE)
     return (slice(start, start + size) for start in range(0, n, size))
+
+
+@numba.njit(error_model="numpy")
+def _in_order(points, place, mesh):
+    """Indices of points (n, 3), those in the same block of the grid together; a counting sort."""
+    order = np.empty(len(points), np.int32)
+    if len(points) < ORDERED:
+        for r in range(len(points)):
+            order[r] = r
+        return order
+    ny, nz = mesh.shape[1] // BLOCK + 1, mesh.shape[2] // BLOCK + 1
+    count = (mesh.shape[0] // BLOCK + 1) * ny * nz + 1
+    keys, first = np.empty(len(points), np.int32), np.zeros(count + 1, np.int32)
+    low, cell, shape = mesh.low, mesh.cell, mesh.shape
+    for r in range(len(points)):
+        x = np.float32((np.float64(points[r, 0]) - place.centre[0]) / place.unit)
+        y = np.float32((np.float64(points[r, 1]) - place.centre[1]) / place.unit)
+        z = np.float32((np.float64(points[r, 2]) - place.centre[2]) / place.unit)
+        key = count - 1
+        if within_seeds(low, cell, shape, x, y, z):
+            a, b, c = np.int64((x - low[0]) / cell), np.int64((y - low[1]) / cell), np.int64((z - low[2]) / cell)
+            key = ((a // BLOCK) * ny + b // BLOCK) * nz + c // BLOCK
+        keys[r] = key
+        first[key + 1] += 1
+    for key in range(count):
+        first[key + 1] += first[key]
+    for r in range(len(points)):
+        order[first[keys[r]]] = r
+        first[keys[r]] += 1
+    return order
 
 
 @numba.njit(error_model="numpy")
@@ -126,9 +165,9 @@ def _look(points, n, place, mesh, left, where, size, side, asked):
     corners, beyond, low, cell = mesh.corners, mesh.beyond, mesh.low, mesh.cell
     shape, seeds, feet = mesh.shape, mesh.seeds, mesh.feet
     for r in range(n):
-        x = (np.float64(points[r, 0]) - place.centre[0]) / place.unit
-        y = (np.float64(points[r, 1]) - place.centre[1]) / place.unit
-        z = (np.float64(points[r, 2]) - place.centre[2]) / place.unit
+        x = (points[r, 0] - place.centre[0]) / place.unit
+        y = (points[r, 1] - place.centre[1]) / place.unit
+        z = (points[r, 2] - place.centre[2]) / place.unit
         asked[r] = 0
         fx, fy, fz = np.float32(x), np.float32(y), np.float32(z)
         if not within_seeds(low, cell, shape, fx, fy, fz):
@@ -191,20 +230,25 @@ def _mix(r, where, size, side, asked, value, slope, wanted, place):
 def _answer(points, distances, directions, wanted, place, mesh, network, left):
     """Distances, and directions where wanted, of points (n, 3), a chunk at a time."""
     room = perceptron_room(network)
-    where, size, side = np.empty((CHUNK, 3)), np.empty(CHUNK), np.empty(CHUNK)
-    asked = np.empty(CHUNK, np.int8)
+    most = min(CHUNK, len(points))
+    chunk, where, size, side = np.empty((most, 3)), np.empty((most, 3)), np.empty(most), np.empty(most)
+    asked, missing = np.empty(most, np.int8), np.empty(most, np.uint8)
     x, values, gradients = np.empty(3 * TILE, np.float32), np.empty(TILE, np.float32), np.empty(3 * TILE, np.float32)
     which, slope = np.empty(TILE, np.int64), np.zeros(3)
     steered = place.slopes[1] * place.pitch
+    order = _in_order(points, place, mesh)
     for start in range(0, len(points), CHUNK):
         n = min(CHUNK, len(points) - start)
-        chunk = points[start : start + n]
-        _look(chunk, n, place, mesh, left[start : start + n], where, size, side, asked)
+        for r in range(n):
+            at = order[start + r]
+            chunk[r, 0], chunk[r, 1], chunk[r, 2] = points[at, 0], points[at, 1], points[at, 2]
+            missing[r] = 0
+        _look(chunk, n, place, mesh, missing, where, size, side, asked)
         r, rows, steep = 0, 0, False
         while r < n:
             if asked[r] > 0:
                 for a in range(3):
-                    x[a * TILE + rows] = np.float32((np.float64(chunk[r, a]) - place.to_centre[a]) * place.to_scale)
+                    x[a * TILE + rows] = np.float32((chunk[r, a] - place.to_centre[a]) * place.to_scale)
                 which[rows] = r
                 steep |= size[r] < steered
                 rows += 1
@@ -219,13 +263,11 @@ def _answer(points, distances, directions, wanted, place, mesh, network, left):
                     size[at] = _mix(at, where, size, side, asked, value, slope, wanted, place)
                 rows, steep = 0, False
         for r in range(n):
-            if left[start + r] == 0:
-                distances[start + r] = side[r] * size[r] * place.unit
+            at = order[start + r]
+            left[at] = missing[r]
+            if missing[r] == 0:
+                distances[at] = side[r] * size[r] * place.unit
                 if wanted:
-                    if asked[r] > 0:
-                        for a in range(3):
-                            directions[start + r, a] = where[r, a]
-                    else:
-                        back = side[r] / max(size[r], 1e-300)
-                        for a in range(3):
-                            directions[start + r, a] = where[r, a] * back
+                    back = 1.0 if asked[r] > 0 else side[r] / max(size[r], 1e-300)
+                    for a in range(3):
+                        directions[at, a] = where[r, a] * back

@@ -39,11 +39,14 @@ def data_folder() -> Path:
 
 @pytest.fixture(autouse=True)
 def coarse_scores(monkeypatch):
-    """Tests train small fields many times; the surface they are scored by may be coarse."""
+    """Tests train small fields many times; the surface they are scored by may be coarse, and its pictures small."""
     from sinefield.fields.shape import scores
+    from sinefield.metrics import shapes
 
     monkeypatch.setattr(scores, "SURFACE_RESOLUTION", 56)
     monkeypatch.setattr(scores, "HELDOUT_POINTS", 50_000)
+    monkeypatch.setattr(scores, "PICTURE", (64, 1))
+    monkeypatch.setattr(shapes, "SAMPLES", 10_000)
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from sinefield.data.surfaces.sampling import surface_samples
 from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
 
+SAMPLES = 100_000
+"""Points on each of two surfaces that are compared."""
 FSCORE_FRACTION = 0.01
 """Threshold of the F-score as a fraction of the reference's bounding-box diagonal."""
 
@@ -72,10 +74,10 @@ def compare_meshes(
     vertices: Float[np.ndarray, "v 3"],
     faces: Int[np.ndarray, "f 3"],
     reference: Surface,
-    n: int = 100_000,
+    n: int | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """`chamfer` scores of a mesh against the given surface, from `n` area-uniform points on each.
+    """`chamfer` scores of a mesh against the given surface, from `n` area-uniform points on each, or `SAMPLES`.
 
     Of a point cloud its own points are the reference, drawn by area. The F-score's threshold is 1 % of the reference's
     bounding-box diagonal.
@@ -89,6 +91,7 @@ def compare_meshes(
     if len(faces) == 0:
         raise SinefieldError("the mesh to compare has no faces; extract a surface first")
     mesh = Surface(np.asarray(vertices, np.float64), np.asarray(faces, np.int32), None, None, "mesh", {})
+    n = SAMPLES if n is None else n
     diagonal = float(np.linalg.norm(reference.aabb[3:] - reference.aabb[:3]))
     threshold = FSCORE_FRACTION * diagonal
     # Different draws: the same one would find a mesh at distance 0 from itself.

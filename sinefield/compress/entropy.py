@@ -41,8 +41,8 @@ def frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, "
     return (_small if n <= FEW else _large)(n, centre, slope, bend)
 
 
-def _frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, "n"]:
-    reach = max(centre, n - 1 - centre)
+def _side(reach: int, slope: int, bend: int) -> Int[np.ndarray, "m"]:
+    """Weights at 0 … `reach` steps from the centre."""
     side, weight, q, c = [ONE], ONE, _ratio(slope), _ratio(bend)
     while len(side) <= reach and weight:  # beyond a weight of 0 all are 0
         weight = weight * q >> 32
@@ -50,6 +50,12 @@ def _frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, 
         side.append(weight)
     half = np.zeros(reach + 1, np.int64)
     half[: len(side)] = side
+    return half
+
+
+def _frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, "n"]:
+    # Of few symbols all tables of these two bytes share their weights.
+    half = _few_sides(FEW, slope, bend) if n <= FEW else _side(max(centre, n - 1 - centre), slope, bend)
     weights = half[np.abs(np.arange(n) - centre)]
     counts = weights * ((1 << PRECISION) - n) // weights.sum() + 1  # below 2^56
     counts[centre] += (1 << PRECISION) - counts.sum()
@@ -59,6 +65,7 @@ def _frequencies(n: int, centre: int, slope: int, bend: int) -> Int[np.ndarray, 
 
 FEW = 256
 """Up to so many symbols many tables are kept: an adapter has hundreds of tensors, whose searches meet the same ones."""
+_few_sides = lru_cache(maxsize=1 << 12)(_side)
 _small, _large = lru_cache(maxsize=1 << 13)(_frequencies), lru_cache(maxsize=64)(_frequencies)
 
 

@@ -20,6 +20,10 @@ NEIGHBOURHOODS = 16, 24, 40, 64, 100
 """How many neighbours a plane is laid through: the first that is flat enough."""
 FLAT = 0.3
 """Thickness of a neighbourhood over its width that is flat enough, the median of all points'."""
+NEAR = 3.0
+"""Of the quadric: weights fall as exp(−NEAR r²), r over the distance of the last neighbour."""
+CURVED = 1.5
+"""Neighbours of a quadric, over those of a plane."""
 PROBED, ASKED = 2_000, 10_000
 """Points that the neighbourhoods are chosen by; and whose sides are held against the winding number, the others going
 with the nearest of these."""
@@ -81,6 +85,47 @@ def _axes(tree: KDTree, points: np.ndarray, count: int) -> tuple[np.ndarray, np.
         found.append((middles, *np.linalg.eigh(np.matmul(off.transpose(0, 2, 1), off) / count)))
     middles, values, axes = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return middles, values, axes
+
+
+def curved(
+    points: Float[np.ndarray, "n 3"],
+    places: Float[np.ndarray, "n 3"],
+    normals: Float[np.ndarray, "n 3"],
+    count: int,
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Places moved along their normals onto quadrics through their neighbours, and the normals there.
+
+    A plane through the neighbours cuts off what bends; a quadric follows it (Cazals and Pouget, Computer Aided
+    Geometric Design 2005). Near neighbours count more, and those whose normals differ less: none that look the other
+    way, as the far side of a thin part does.
+
+    Arguments:
+        points: as they were measured.
+        places, normals: of the same points, moved already, and oriented alike.
+        count: neighbours of each quadric.
+    """
+    tree, found, ways = KDTree(points), np.empty_like(places), np.empty_like(normals)
+    count = min(count, len(points) - 1)
+    for part in np.array_split(np.arange(len(points)), len(points) // 5_000 + 1):
+        distances, near = nearest(tree, places[part], list(range(1, count + 1)))
+        n = normals[part]
+        u = np.cross(n, np.eye(3)[np.abs(n).argmin(axis=1)])
+        u /= np.linalg.norm(u, axis=1, keepdims=True)
+        frame = np.stack([u, np.cross(n, u), n], axis=1)
+        size = np.maximum(distances[:, -1:], 1e-300)
+        x, y, z = np.moveaxis(
+            np.matmul(points[near] - places[part][:, None], frame.transpose(0, 2, 1)) / size[:, None], 2, 0
+        )
+        weights = np.exp(-NEAR * (x * x + y * y)) * np.maximum(np.einsum("pkj,pj->pk", normals[near], n), 0)
+        terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=2)
+        weighted = (terms * weights[:, :, None]).transpose(0, 2, 1)
+        # The hair leaves a point where it is, if too few neighbours say otherwise.
+        sides = np.matmul(weighted, terms) + 1e-4 * np.eye(6)
+        c = np.linalg.solve(sides, np.matmul(weighted, z[:, :, None]))[:, :, 0]
+        found[part] = places[part] + c[:, :1] * size * n
+        way = n - c[:, 1:2] * frame[:, 0] - c[:, 2:3] * frame[:, 1]
+        ways[part] = way / np.linalg.norm(way, axis=1, keepdims=True)
+    return found, ways
 
 
 def oriented(

@@ -19,7 +19,15 @@ from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
-from sinefield.data.surfaces.cloud_normals import ASKED, Planes, against_winding, oriented, planes_through
+from sinefield.data.surfaces.cloud_normals import (
+    ASKED,
+    CURVED,
+    Planes,
+    against_winding,
+    curved,
+    oriented,
+    planes_through,
+)
 from sinefield.data.surfaces.curve import curve_order
 from sinefield.data.surfaces.dipoles import Dipoles
 from sinefield.data.surfaces.mesh_files import read_shape
@@ -268,13 +276,15 @@ def _estimated(points: np.ndarray, planes: Planes) -> tuple[np.ndarray, np.ndarr
         "look at the result, or give normals"
     ]
     if planes.thickness > NOISY * np.sqrt(np.median(planes.areas)):
-        moved = planes.flattened(points)
+        moved, count = planes.flattened(points), int(CURVED * planes.neighbours)
         planes = planes_through(moved)
+        normals = oriented(moved, planes.normals, planes.areas, voted=False)
+        moved, normals = curved(points, moved, normals, count)
         notes.append(
-            f"the points scatter by about {np.linalg.norm(points - moved, axis=1).mean():.3g}: moved into the planes "
-            "of their neighbours"
+            f"the points scatter by about {np.linalg.norm(points - moved, axis=1).mean():.3g}: moved onto a smooth "
+            f"surface through {count} neighbours of each"
         )
-        points = moved
+        return moved, normals, notes
     return points, oriented(points, planes.normals, planes.areas, voted=False), notes
 
 

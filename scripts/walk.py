@@ -6,7 +6,8 @@ Clones this repository into FOLDER (a temporary one, unless named), makes a virt
 command that README.md has, and runs each step as a command of its own in it, with no kernel compiled before. Time is by
 the clock, processor time is that of the command and of the processes it waited for. Steps
 whose data, packages or programs are absent are skipped, and the table says why. With --only, what FOLDER has already
-is used. Meshes and photographs are those of $SINEFIELD_DATA. Seeds are the commands' own, 0.
+is used, and the table has the other steps as they were. Meshes and photographs are those of $SINEFIELD_DATA. Seeds are
+the commands' own, 0.
 """
 
 import argparse
@@ -19,8 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from sinefield.files import write_text
+from sinefield.machine import describe_machine
 
 ROOT = Path(__file__).parents[1]
 PHONE = (390, 844)
@@ -36,7 +41,7 @@ from PIL import Image
 
 field = sf.load(sf.example("knot"))
 print(field.sdf([[0.5, 0.2, 0.1]], gradient=True))
-Image.fromarray(field.render(field.orbit(8, width=300))[1]).save("knot.png")
+Image.fromarray(field.render(width=300)).save("knot.png")
 """
 
 
@@ -116,10 +121,6 @@ def look(walk: Walk) -> None:
 
 def demo(walk: Walk) -> None:
     walk.run("the demo", "scripts/demo.sh")
-
-
-def last_json(output: str) -> dict[str, Any]:
-    return json.loads(output.strip().splitlines()[-1])
 
 
 def mesh(walk: Walk) -> None:
@@ -210,12 +211,12 @@ def adapter(walk: Walk) -> None:
 STEPS = {
     "install": install,
     "look": look,
-    "demo": demo,
     "mesh": mesh,
     "photographs": photographs,
     "phone": phone,
     "fleet": fleet,
     "adapter": adapter,
+    "demo": demo,
 }
 
 
@@ -228,6 +229,27 @@ def table(lines: list[Took]) -> Iterator[str]:
         yield f"| {line.step} | `{line.command}` | {clock} | {processor} | {line.note} |"
 
 
+def report(lines: list[Took]) -> str:
+    """The page of docs/results."""
+    kept = {key: value for key, value in describe_machine().items() if key not in ("threads", "torch")}
+    machine = ", ".join(f"{key} {value}" for key, value in kept.items())
+    return "\n".join(
+        [
+            "# A first hour",
+            "",
+            f"`python scripts/walk.py`, {date.today()}, seed 0. Machine: {machine}. Load of the last",
+            f"quarter of an hour: {os.getloadavg()[2]:.0f}. Where the clock says much more than the processor, other",
+            "work ran beside. Commands run in a fresh clone and a fresh environment, with no kernel compiled before.",
+            "`fox` is every third photograph of instant-ngp's fox, `spot.obj` is Keenan Crane's cow.",
+            "",
+            *table(lines),
+            "",
+            "The processes of Ray are not part of the processor time of a fleet.",
+            "",
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "walk")
@@ -238,13 +260,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder = (options.folder or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        walk = Walk(folder)
+        kept = folder / "took.json"
+        took = json.loads(kept.read_text()) if kept.exists() else {}
         for name in options.only:
+            walk = Walk(folder)
             try:
                 STEPS[name](walk)
             except Absent as error:
                 walk.lines.append(Took(name, "", None, None, str(error)))
-    print("\n".join(table(walk.lines)))
+            took[name] = [line._asdict() for line in walk.lines]
+            kept.write_text(json.dumps(took))
+    lines = [Took(**line) for name in STEPS for line in took.get(name, [])]
+    if options.json:
+        print(json.dumps({"steps": [line._asdict() for line in lines]}))
+        return
+    write_text(f"{options.out}.json", json.dumps({"steps": [line._asdict() for line in lines]}, indent=1) + "\n", True)
+    write_text(f"{options.out}.md", report(lines), True)
+    print("\n".join(table(lines)))
 
 
 if __name__ == "__main__":

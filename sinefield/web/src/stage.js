@@ -58,6 +58,9 @@ export class Stage extends Base {
     this.drop();
     try {
       this.field = loadSine(bytes, options);
+      // What has no background of its own stands before the element's.
+      const behind = this.field.kind !== "radiance" && getComputedStyle(this).backgroundColor.match(/^rgb\((\d+), (\d+), (\d+)\)$/);
+      if (behind) this.field.background = behind.slice(1).map((v) => v / 255);
       this.line.hidden = true;
       this.canvas.hidden = false;
       const player = (this.player = new Player(this.canvas, this.field, {

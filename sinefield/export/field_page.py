@@ -56,7 +56,7 @@ def write_page(
     """
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm"):
-        raise SinefieldError(f"{out}: is a web page; name it .html")
+        raise SinefieldError(f"{out}: the name of a web page must end in .html")
     check_output(out, overwrite)
     field, _ = load_field(run, adapters)
     contents, script = contents_of(run, field, adapters), script_for(field, bool(adapters))

@@ -79,7 +79,8 @@ class Walk:
         seconds, after = time.monotonic() - begin, os.times()
         output = log.read_text(errors="replace")
         if code:
-            raise SystemExit(f"{step}: exit code {code}\n{output[-3000:]}")
+            print(output[-3000:], file=sys.stderr)
+            raise Absent(f"{command}: exit code {code}")
         processor = sum(after[2:4]) - sum(before[2:4])
         self.lines.append(Took(step, shown or command, seconds, processor, note(output)))
         print(f"  {seconds:.1f} s by the clock, {processor:.1f} s of processor", file=sys.stderr)
@@ -153,7 +154,7 @@ def photographs(walk: Walk) -> None:
         "sinefield train fox --data.downscale 8 --training.seconds 60 --out runs/fox",
         scored,
     )
-    walk.run("a video of them", "sinefield video runs/fox fox.mp4 --width 200 --frames 48")
+    walk.run("a video of them", "sinefield video runs/fox fox.mp4 --width 200 --frames 12")
 
 
 def phone(walk: Walk) -> None:

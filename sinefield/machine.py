@@ -4,11 +4,14 @@ import ctypes
 import gc
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from sinefield.errors import SinefieldError
 
 
 def describe_machine() -> dict[str, Any]:
@@ -59,6 +62,22 @@ def few_objects_searched() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def ffmpeg_program() -> str:
+    """The ffmpeg that imageio-ffmpeg brings along, or else the system's.
+
+    Raises:
+        SinefieldError: there is none.
+    """
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        if program := shutil.which("ffmpeg"):
+            return program
+        raise SinefieldError("no ffmpeg program; pip install 'sinefield[video]'") from error
 
 
 def free_memory() -> int | None:

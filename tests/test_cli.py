@@ -381,3 +381,19 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, capfd, workshop)
     assert target.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.ply"]
     with pytest.raises(SinefieldError, match="disk is full"):
         write_text(target, "new")
+
+
+def test_a_mistyped_command_is_told_the_nearest(capfd):
+    code, _, err = run(capfd, "trian", "bust.obj")
+    assert (
+        code == 2
+        and err == "sinefield: there is no command 'trian'; did you mean 'train'? sinefield --help lists all\n"
+    )
+
+
+def test_training_on_a_run_folder_says_that_it_is_one(capfd, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "field.safetensors").write_bytes(b"")
+    (folder / "scores.csv").write_text("name,value\n")
+    refused(capfd, tmp_path, "train", folder, "--out", tmp_path / "out", says=[folder, "is a trained run", "--resume"])

@@ -158,7 +158,7 @@ def test_bad_requests(ball_run, tmp_path, capfd):
         ([run, out, "--bits", "9"], "1 to 8"),
         ([run, out, "--bits", "4", "--max-bytes", "900"], "exclude"),
         ([run, out, "--quantiser", "kmeans"], "--bits"),
-        ([run, out, "--max-bytes", "50"], "allow as many"),
+        ([run, out, "--max-bytes", "50"], "give at least that"),
         ([run, out, "--data", str(tmp_path / "no.ply")], "no.ply"),
         ([str(tmp_path / "none"), out], "no such run folder"),
     ):

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -169,6 +170,18 @@ def test_draco_that_claims_too_much(tmp_path):
     blob[at + 12 : at + 17] = b"\xff\xff\xff\xff\x07"
     tree["buffers"][0]["uri"] = data_uri(bytes(blob))
     refused(tmp_path / "a.gltf", json.dumps(tree), "faces or points in")
+
+
+def test_packed_data_without_their_readers_say_what_to_install(tmp_path, monkeypatch):
+    for name in ("DracoPy", "lazrs"):
+        monkeypatch.setitem(sys.modules, name, None)
+    refused(tmp_path / "a.gltf", json.dumps(surfaces.draco()[1]), r"pip install 'sinefield\[readers\]'")
+    held = laspy.LasData(laspy.LasHeader(version="1.2", point_format=0))
+    held.x = held.y = held.z = np.arange(9.0)
+    held.write(str(tmp_path / "b.las"))
+    head = bytearray((tmp_path / "b.las").read_bytes())
+    head[104] |= 0x80  # its points are packed
+    refused(tmp_path / "b.laz", bytes(head), r"sinefield\[readers\]")
 
 
 def test_meshopt(tmp_path):

@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import shutil
 import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 from sinefield.errors import SinefieldError
 from sinefield.export import video_files as video
 from sinefield.export.video_files import check_video_path, write_video
+from sinefield.machine import ffmpeg_program
 from sinefield.render.channels import Layers, colourise_depth, picture, with_legend
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -251,3 +254,14 @@ def test_the_legend_runs_from_near_to_far(width, channels):
     if width > 100:  # words on both sides
         strip = shown[100:, :, 0]
         assert (strip[:, : bar[0] - 2] < 128).any() and (strip[:, bar[-1] + 2 :] < 128).any()
+
+
+def test_without_ffmpeg_a_video_is_refused_before_anything_is_rendered(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SinefieldError, match=r"no ffmpeg program; pip install 'sinefield\[video\]', or write a \.gif"):
+        check_video_path(tmp_path / "a.mp4")
+    assert write_video(tmp_path / "a.gif", frames(3)).exists()
+    monkeypatch.setattr(shutil, "which", lambda name: f"/somewhere/{name}")  # the system's own will do
+    assert check_video_path(tmp_path / "a.webm").name == "a.webm"
+    assert ffmpeg_program() == "/somewhere/ffmpeg"

@@ -98,7 +98,7 @@ def test_what_cannot_be_a_page_is_refused_and_nothing_is_written(tmp_path):
     out = tmp_path / "page.html"
     with pytest.raises(SinefieldError, match="cannot draw a field of kind shapes"):
         write_page(GOLDEN / "shapes.sine", out)
-    with pytest.raises(SinefieldError, match="is a web page"):
+    with pytest.raises(SinefieldError, match=r"must end in \.html"):
         write_page("example:knot", tmp_path / "page.pdf")
     with pytest.raises(SinefieldError, match="no such"):
         write_page(tmp_path / "none.sine", out)

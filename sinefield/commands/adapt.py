@@ -23,9 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-bytes", type=whole, help="the best adapter of at most this many bytes (3000)")
     parser.add_argument("--bits", type=whole, help="or bits for each entry of every factor, 1 to 8")
     add_quantiser(parser)
-    parser.add_argument("--rank", type=whole, help="of the adapter, lowered where a layer is smaller")
-    parser.add_argument("--omega", type=number, help="ω of its sine; 0 for plain LoRA")
-    parser.add_argument("--alpha", type=number, help="its scale is alpha/rank")
+    parser.add_argument("--rank", type=whole, help="rank of the adapter; a smaller layer gets a lower one")
+    parser.add_argument("--omega", type=number, help="ω of the adapter's sine; 0 for plain LoRA")
+    parser.add_argument("--alpha", type=number, help="the adapter's scale is alpha/rank")
     layers = "patterns of the layers that get one, as in 'trunk.*,head.*' (all)"
     parser.add_argument("--layers", default="*", help=layers)
     add_seed(parser, "adapter")

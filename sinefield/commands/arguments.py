@@ -96,7 +96,7 @@ FRAME_NOTES = """
 units and axes:
   A mesh keeps the input's numbers, unless one of these four options is given. Then the file's numbers are in --unit
   with --up up. 3MF and USDZ also say their unit, USDZ its axis. A GLB is in metres with y up by its specification:
-  there a node takes the mesh's numbers to that, so that every viewer shows the object in its size and upright."""
+  a node in it scales and turns the mesh, so that every viewer shows the object upright and in its size."""
 
 
 def frame_options(options: argparse.Namespace) -> dict[str, Any]:

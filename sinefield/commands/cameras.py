@@ -7,9 +7,8 @@ from sinefield.commands.command import Answer, Command
 
 NOTES = """
 
-  The file lies in the folder of the images or above it, and names them relative to itself: no reader takes images from
-  elsewhere. It is trained on by data.path OUT.json. Poses are those of the data, not the corrections that
-  training.fit_poses learned."""
+  The file must lie in the folder of the images or above it, because it names them relative to itself. To train on it:
+  --data.path OUT.json. Poses are those of the data, without the corrections that training.fit_poses learned."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,12 +1,15 @@
 """The command line: its commands, one at a time: parse, run, print."""
 
 import argparse
+import difflib
 import gc
 import os
+import re
 import shutil
 import signal
 import sys
 import textwrap
+from typing import NoReturn
 
 from sinefield.commands import (
     adapt,
@@ -100,6 +103,13 @@ class MainParser(Parser):
                 lines.append(textwrap.fill(f"  {name:<{NAMES}}{command.help}", width, subsequent_indent=indent))
         lines += ["", "sinefield COMMAND --help has arguments and an example; sinefield --version the version."]
         return "\n".join(lines) + "\n"
+
+    def error(self, message: str) -> NoReturn:
+        if found := re.search(r"invalid choice: '([^']*)'", message):
+            near = difflib.get_close_matches(found[1], COMMANDS, 1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise SinefieldError(f"there is no command '{found[1]}'; {hint}sinefield --help lists all")
+        super().error(message)
 
 
 def make_parser() -> argparse.ArgumentParser:

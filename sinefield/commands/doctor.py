@@ -56,7 +56,7 @@ def _try_all() -> list[dict[str, Any]]:
         _try("ray casting (embreex)", _embree, "used by synth and pictures", "pip install embreex"),
         _try("winding numbers (libigl)", _igl, "used for inside and outside", "pip install libigl"),
         _try("entropy coding (constriction)", _coder, "used by pack", "pip install constriction"),
-        _try("video (imageio-ffmpeg)", _ffmpeg, "used by video", "pip install imageio-ffmpeg"),
+        _try("video (ffmpeg)", _ffmpeg, "used by video, frames, capture", "optional: pip install 'sinefield[video]'"),
         _try("fleets (ray)", _ray, "used by fleet", "optional: pip install 'sinefield[fleet]'"),
         _try("USDZ (usd-core)", _usd, "used by mesh for .usdz", "optional: pip install 'sinefield[usd]'"),
         _try("poses (pycolmap)", _pycolmap, "used by poses, capture", "optional: pip install 'sinefield[capture]'"),
@@ -200,10 +200,15 @@ def _coder() -> str | None:
 
 
 def _ffmpeg() -> str | None:
-    import imageio_ffmpeg
+    from sinefield.errors import SinefieldError
+    from sinefield.machine import ffmpeg_program
 
-    imageio_ffmpeg.get_ffmpeg_exe()
-    return imageio_ffmpeg.get_ffmpeg_version().split("-")[0]
+    try:
+        command = [ffmpeg_program(), "-version"]
+    except SinefieldError as error:
+        raise _Absent("no ffmpeg program") from error
+    words = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.split()
+    return words[2].split("-")[0] if words[:2] == ["ffmpeg", "version"] else None
 
 
 def _usd() -> str | None:

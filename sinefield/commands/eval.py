@@ -11,7 +11,7 @@ from sinefield.errors import SinefieldError
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    add_data(parser, "what a .sine file was trained on, or an adapter, where it does not name it")
+    add_data(parser, "the training data, if a .sine file or an adapter does not name it")
     add_edits(parser)
 
 

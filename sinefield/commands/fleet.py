@@ -19,15 +19,15 @@ Killed at any moment, the same command goes on with what is missing, has changed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scene", help="scene file (YAML) for all items, with training.steps; its data.path is left out")
+    parser.add_argument("scene", help="scene file (YAML) for all items, with training.steps; its data.path is ignored")
     parser.add_argument("items", help="folder, glob, manifest or family:NAME:FIRST-LAST")
     parser.add_argument("--out", required=True, help="folder or URL (s3://bucket/folder)")
     add_overwrite(parser, "the fleet in --out")
-    parser.add_argument("--max-bytes", type=whole, help="choose the network for files of so many bytes each")
-    help_ = "steps with rounded weights, in times of those of training (1)"
+    parser.add_argument("--max-bytes", type=whole, help="choose the network for files of at most this many bytes")
+    help_ = "steps with rounded weights, as a multiple of the training steps (1)"
     parser.add_argument("--packing", type=number, default=1.0, help=help_)
-    parser.add_argument("--address", help="head of a Ray cluster, HOST:PORT or auto; this machine alone without")
-    parser.add_argument("--cores", type=whole, help="cores of this machine to use, one an item; all without")
+    parser.add_argument("--address", help="head of a Ray cluster, HOST:PORT or auto; default: this machine alone")
+    parser.add_argument("--cores", type=whole, help="cores of this machine to use, one for each item; default: all")
     parser.add_argument("--gpu", type=number, default=0.0, help="share of a GPU for each item (0)")
     parser.add_argument("--memory", type=whole, default=4096, help="MiB that an item may take (4096)")
     parser.add_argument("--timeout", type=number, default=3600.0, help="seconds that an item may last (3600)")

@@ -10,7 +10,7 @@ from sinefield.errors import SinefieldError
 NOTES = """
 
 without --bits, --max-bytes and --min-quality: the smallest field that costs at most 0.004 IoU or 0.2 dB;
-of a mesh file, with --max-bytes, the best mesh that fits: decimated, optimised, and no field:
+a mesh file with --max-bytes: the best mesh that fits, decimated and optimised (not a field):
   sinefield pack bunny.obj bunny.sine --max-bytes 4000"""
 
 

@@ -25,8 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def add_search(parser: argparse.ArgumentParser) -> None:
     """How poses are looked for: --quality, --matching, --program, --threads."""
     parser.add_argument("--quality", default="medium", help="COLMAP's preset: low, medium, high, extreme (medium)")
-    help_ = "pairs to compare: exhaustive, sequential (neighbours by name), or auto: exhaustive up to 150 photographs"
-    parser.add_argument("--matching", default="auto", help=f"{help_} that are no frames of a video")
+    help_ = (
+        "pairs to compare: exhaustive, sequential (neighbours by name), or auto: exhaustive for up to 150 photographs"
+    )
+    parser.add_argument("--matching", default="auto", help=f"{help_}, sequential for more and for frames of a video")
     parser.add_argument("--program", help="pycolmap, or colmap, the program; default what is installed")
     parser.add_argument("--threads", type=whole, help="threads; default all cores")
 

@@ -16,8 +16,8 @@ NOTES = """
 
 every setting of the scene file can be given as --group.name VALUE:
   --training.seconds S  --training.steps N  --data.path P  --field.rank 8 …
-without a scene file, the data's kind of field has its usual settings:
-  sinefield train bunny.obj --out runs/bunny --training.seconds 30"""
+a scene file holds such settings:
+  sinefield train scenes/armadillo.yaml --out runs/armadillo"""
 
 SCENES = (".yaml", ".yml", ".json", "")
 """Endings of scene files."""
@@ -132,7 +132,7 @@ def resume_command(scene: str, out: str, settings: dict[str, str]) -> str:
 
 COMMAND = Command(
     help="train a field from a scene file, or from data with the usual settings",
-    example="sinefield train scenes/armadillo.yaml --out runs/armadillo --training.seconds 60",
+    example="sinefield train bust.obj --out runs/bust --training.seconds 60",
     arguments=arguments,
     run=run,
     notes=NOTES,

@@ -7,9 +7,8 @@ from sinefield.commands.command import Answer, Command
 from sinefield.errors import SinefieldError
 
 PATH = (
-    "orbit; through the training cameras' places an ellipse, before what they face a spiral, or the walk they made; "
-    "cameras, see "
-    "--cameras; or a nerfstudio camera path FILE.json (orbit)"
+    "orbit: one turn; ellipse: through the training cameras; spiral: in front of what they face; walk: along them; "
+    "cameras: see --cameras; or a nerfstudio camera path FILE.json (orbit)"
 )
 SIDE = "pixels; default that of the data, 256 for a shape"
 NOTES = """

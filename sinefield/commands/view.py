@@ -6,7 +6,7 @@ from sinefield.commands.arguments import add_edits, add_run, whole
 from sinefield.commands.command import Answer, Command
 
 HOST = "address to listen on; 0.0.0.0 lets other machines in (127.0.0.1)"
-NAME = "a name by which browsers reach this machine, beside its addresses and its own name; may be repeated"
+NAME = "another host name by which browsers reach this machine; may be repeated"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

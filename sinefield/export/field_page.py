@@ -14,16 +14,17 @@ from sinefield.files import check_output, read_bytes, write_bytes
 from sinefield.store.fields import load_field
 
 STYLE = """
-html, body { margin: 0; height: 100%; background: #fff; color: #1d2328; font: 16px/1.5 system-ui, sans-serif; }
+html, body { margin: 0; height: 100%; color: #1d2328; font: 16px/1.5 system-ui, sans-serif; }
+html, body, sine-field { background: #fff; }
 sine-field { position: fixed !important; inset: 0; outline-offset: -2px; cursor: grab; }
 sine-field:active { cursor: grabbing; }
 button {
   position: fixed; right: .75rem; bottom: .75rem; width: 2.5rem; height: 2.5rem; padding: 0; font-size: 1.2rem;
-  border: 0; border-radius: .5rem; background: #0003; color: #fff; cursor: pointer;
+  border: 0; border-radius: .5rem; background: #8889; color: #fff; cursor: pointer;
 }
 button::before { content: ""; display: block; width: 1rem; height: 1rem; margin: auto; border: 2px solid #fff; }
 button[hidden] { display: none; }
-@media (prefers-color-scheme: dark) { html, body { background: #15181b; color: #e4e7ea; } }
+@media (prefers-color-scheme: dark) { html, body, sine-field { background: #15181b; color: #e4e7ea; } }
 """
 
 
@@ -55,7 +56,7 @@ def write_page(
     """
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm"):
-        raise SinefieldError(f"{out}: is a web page; name it .html")
+        raise SinefieldError(f"{out}: the name of a web page must end in .html")
     check_output(out, overwrite)
     field, _ = load_field(run, adapters)
     contents, script = contents_of(run, field, adapters), script_for(field, bool(adapters))

@@ -105,7 +105,7 @@ def _page_path(run: str | Path, out: str | Path | None, adapters: Sequence[str |
         beside = Path(str(run).removeprefix(EXAMPLE)).with_suffix(".html")  # of an example in the current folder
         out = beside if is_sine(run) else Run(run).page_path
     if out.suffix.lower() not in (".html", ".htm"):
-        raise SinefieldError(f"{out}: a report is a web page; name it .html")
+        raise SinefieldError(f"{out}: the name of a web page must end in .html")
     return out
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_folder, atomic_path, check_output
+from sinefield.machine import ffmpeg_program
 
 EXTENSIONS = (".mp4", ".webm", ".gif")
 Frame = UInt8[np.ndarray, "h w 3"]
@@ -51,8 +52,8 @@ def check_video_path(path: str | Path, overwrite: bool = False, alpha: bool = Fa
         alpha: frames will have four channels.
 
     Raises:
-        SinefieldError: another extension, a format without alpha, a file that exists while `overwrite` is False, a
-            folder with contents.
+        SinefieldError: another extension, a format without alpha, no ffmpeg, a file that exists while `overwrite` is
+            False, a folder with contents.
     """
     folder, path = is_folder(path), Path(path)
     if not folder and path.suffix.lower() not in EXTENSIONS:
@@ -63,11 +64,25 @@ def check_video_path(path: str | Path, overwrite: bool = False, alpha: bool = Fa
     if alpha and not folder and path.suffix.lower() != ".webm":
         raise SinefieldError(f"{path}: {path.suffix} keeps no alpha; write a .webm or a folder of pictures (OUT/)")
     if not folder:
+        if path.suffix.lower() != ".gif":
+            encoder(path)
         check_output(path, overwrite)
         return path
     if path.exists() and not path.is_dir():
         raise SinefieldError(f"{path}: is a file; give another name, or .mp4, .webm or .gif")
     return check_folder(path, PICTURE, "one of a video's pictures", overwrite)
+
+
+def encoder(path: Path) -> str:
+    """The program that writes an .mp4 or .webm.
+
+    Raises:
+        SinefieldError: there is none.
+    """
+    try:
+        return ffmpeg_program()
+    except SinefieldError as error:
+        raise SinefieldError(f"{path}: {error}, or write a .gif") from error
 
 
 def check_folder(path: Path, pattern: re.Pattern[str], what: str, overwrite: bool) -> Path:
@@ -155,19 +170,19 @@ def _checked(path: Path, frames: Iterable[np.ndarray], channels: tuple[int, ...]
 
 
 def _encode(temporary: Path, path: Path, first: np.ndarray, rest: Iterator[np.ndarray], fps: float) -> None:
-    import imageio_ffmpeg  # brings the ffmpeg program along
-
     height, width, channels = first.shape
     pad = ((0, height % 2), (0, width % 2), (0, 0))
     size = f"{width + width % 2}x{height + height % 2}"
     source = f"-f rawvideo -pix_fmt {'rgba' if channels == 4 else 'rgb24'} -s {size} -r {fps} -i -".split()
-    try:
-        program = imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise SinefieldError(
-            f"{path}: no ffmpeg program ({error}); reinstall imageio-ffmpeg or write a .gif"
-        ) from error
-    command = [program, "-y", "-loglevel", "error", *source, *ENCODE[path.suffix.lower(), channels], str(temporary)]
+    command = [
+        encoder(path),
+        "-y",
+        "-loglevel",
+        "error",
+        *source,
+        *ENCODE[path.suffix.lower(), channels],
+        str(temporary),
+    ]
     # imageio_ffmpeg's own writer never asks how ffmpeg ended; a full disk would pass for success.
     with tempfile.TemporaryFile(dir=temporary.parent) as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log)

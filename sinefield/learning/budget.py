@@ -53,7 +53,8 @@ def sized(config: Config, max_bytes: int) -> Config:
         if width == NARROWEST and numbers > wanted:
             least = math.ceil(numbers * bits / 8 + HEAD)
             raise SinefieldError(
-                f"--max-bytes {max_bytes}: the smallest field of kind {config.kind} takes about {least}; allow as many"
+                f"--max-bytes {max_bytes}: the smallest field of kind {config.kind} takes about {least} bytes; "
+                "give at least that"
             )
         if numbers > wanted:
             break

@@ -138,6 +138,8 @@ def named_data(path: str) -> Given:
     place = Path(locate(path))
     if not place.exists():
         raise SinefieldError(f"{path}: no such file or folder; give {FILES}")
+    if (place / "field.safetensors").is_file():
+        raise SinefieldError(f"{path}: is a trained run, not data; to continue it, give its scene or data and --resume")
     if place.is_dir():
         return Given("radiance", str(place), {})
     suffix = place.suffix.lower()
@@ -147,7 +149,7 @@ def named_data(path: str) -> Given:
         return Given("radiance", str(place), {})
     if suffix in MESHES:
         return Given("shape", str(place), {})
-    raise SinefieldError(f"{path}: of no known kind; give {FILES}")
+    raise SinefieldError(f"{path}: unknown kind of file; give {FILES}")
 
 
 def _mesh(mesh: Any, keep: Path) -> Given:

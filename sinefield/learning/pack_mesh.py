@@ -83,7 +83,8 @@ def best_mesh(surface: Surface, max_bytes: int, note: dict[str, Any], seed: int 
             best = mine if best is None or mine.judged > best.judged else best
     if best is None:
         raise SinefieldError(
-            f"--max-bytes {max_bytes}: the smallest mesh found of {surface.source} takes {least:,.0f}; allow as many"
+            f"--max-bytes {max_bytes}: the smallest mesh found of {surface.source} takes {least:,.0f} bytes; "
+            "give at least that"
         )
     return best
 

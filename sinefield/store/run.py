@@ -188,7 +188,7 @@ class Run:
     def config(self) -> Config:
         """The run's complete configuration."""
         if not self.folder.is_dir():
-            raise SinefieldError(f"{self.folder}: no such run folder; give the --out of a training")
+            raise SinefieldError(f"{self.folder}: no such run folder or .sine file; give the --out of a training")
         return make_config(load_yaml(self.config_path), str(self.config_path))
 
     def read_report(self) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import atan, radians, sin
+from math import atan, radians, sin, tan
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -109,6 +109,13 @@ class _Scene:
         with client.atomic():
             client.camera.position, client.camera.look_at = start.position, start.look_at
             client.camera.up_direction, client.camera.fov = start.up, start.fov
+            self.fit(client)
+
+    def fit(self, client: Any) -> None:
+        """Have an upright window, as of a phone, see as much from side to side as others do from top to bottom."""
+        aspect = client.camera.image_width / (client.camera.image_height or 1)
+        if 1 / SLIMMEST < aspect < 1:
+            client.camera.fov = 2 * atan(tan(self.server.initial_camera.fov / 2) / aspect)
 
 
 @dataclass

@@ -164,6 +164,8 @@ class Viewer:
         """On the server's own thread, one page after the other."""
         self.visitors += 1
         end_when_left(client)
+        if self.scene is not None:
+            self.scene.fit(client)
         client.camera.on_update(self._moved)
         self._wake.set()
 

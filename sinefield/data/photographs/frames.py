@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sinefield.errors import SinefieldError
 from sinefield.files import atomic_folder, check_output, require_file
+from sinefield.machine import ffmpeg_program
 
 FRAMES = "frames.json"
 """Stands beside `images` of a video: these are in the order in which they were taken."""
@@ -154,12 +155,10 @@ def _among(numbers: list[int]) -> str:
 
 def _reading(video: Path) -> list[str]:
     """ffmpeg, and how it reads: this file alone, each frame once, turned as its metadata say."""
-    import imageio_ffmpeg
-
     try:
-        program = imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise SinefieldError(f"{video}: no ffmpeg program ({error}); reinstall imageio-ffmpeg") from error
+        program = ffmpeg_program()
+    except SinefieldError as error:
+        raise SinefieldError(f"{video}: {error}") from error
     source = ["-protocol_whitelist", "file", "-i", f"file:{video}", "-map", "0:v:0", "-fps_mode", "passthrough"]
     return [program, "-nostdin", "-y", "-loglevel", "error", *source]
 

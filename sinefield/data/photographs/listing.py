@@ -56,5 +56,6 @@ def read_listing(path: str | Path, splits: Sequence[str] = SPLITS, holdout: int 
     if folders := image_folders(path):
         images = folders[min(folders)]
         where = images.name or images
-        raise SinefieldError(f"{problem}, but images without poses in {where}; find these by 'sinefield poses {path}'")
+        remedy = f"find the poses by 'sinefield poses {path}', or do all steps by 'sinefield capture {path} --out DIR'"
+        raise SinefieldError(f"{problem}, but images without poses in {where}; {remedy}")
     raise SinefieldError(f"{problem}; give a data folder")

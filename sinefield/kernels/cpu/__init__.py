@@ -2,7 +2,8 @@
 
 numba writes what it compiled into `$NUMBA_CACHE_DIR`, beside the source or into the user's cache folder. Where it can
 write into none of them it refuses to compile at all, and where such a folder is full or damaged it fails in the middle.
-Here a kernel is compiled in memory then, at every start anew, and one line says so.
+Here a kernel is compiled in memory then, at every start anew, and one line says so. Whoever looks at a terminal is also
+told why nothing moves while kernels are compiled.
 """
 
 import sys
@@ -10,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from numba.core import caching, dispatcher
+from numba.core import caching, dispatcher, event
+from tqdm import tqdm
 
 _told = False
 
@@ -45,3 +47,20 @@ def _cache_of(function: Callable[..., Any]) -> Any:
 # numba has no setting for it.
 if dispatcher.FunctionCache is caching.FunctionCache:  # pyright: ignore[reportAttributeAccessIssue]
     dispatcher.FunctionCache = _cache_of  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Compiling(event.Listener):
+    """Says once that kernels are compiled, which takes up to a minute; one that is read from disk is no such event."""
+
+    told = False
+
+    def on_start(self, event: event.Event) -> None:
+        if not self.told and sys.stderr.isatty():
+            tqdm.write("compiling kernels: up to a minute, once on a machine …", file=sys.stderr)
+        self.told = True
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Compiling())

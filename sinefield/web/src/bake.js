@@ -22,27 +22,33 @@ export const canBake = ({ kind, settings: s }) => kind === "radiance" && s.space
 export const planOf = (field, n) => {
   if (!canBake(field)) fail("only a radiance field in one box, with a head of one layer, can be baked");
   if (!(n >= 4 && n <= 256)) fail(`${n} voxels a side; give 4 to 256`);
-  const { drawer, settings: { grid: g } } = field, { box, sides, cells } = drawer, from = [g, g, g], to = [0, 0, 0];
-  const each = (act) => cells.forEach((bit, i) => bit && act([Math.floor(i / g / g), Math.floor(i / g) % g, i % g]));
-  each((at) => at.forEach((v, a) => {
-    from[a] = Math.min(from[a], v);
-    to[a] = Math.max(to[a], v + 1);
-  }));
-  if (!to[0]) from.fill(0), to.fill(1);
+  const { drawer, settings: { grid: g } } = field, { box, sides, cells } = drawer, axes = [0, 1, 2];
+  // Plain loops: a picture waits for them.
+  const each = (act) => {
+    for (let x = 0, i = 0; x < g; x++) for (let y = 0; y < g; y++) for (let z = 0; z < g; z++) if (cells[i++]) act(x, y, z);
+  };
+  const [sx, sy, sz] = axes.map(() => new Uint8Array(g));
+  each((x, y, z) => (sx[x] = sy[y] = sz[z] = 1));
+  const seen = [sx, sy, sz], from = seen.map((s) => Math.max(s.indexOf(1), 0)), to = seen.map((s) => s.lastIndexOf(1) + 1 || 1);
   const low = from.map((v, a) => box[a] + (v / g) * sides[a]), size = from.map((v, a) => ((to[a] - v) / g) * sides[a]);
   const voxel = Math.max(...size) / n, shape = size.map((side) => Math.max(Math.ceil(side / voxel / BRICK - 1e-6), 1));
   const dims = shape.map((count) => count * BRICK + 1), [nx, ny, nz] = dims, slots = new Int32Array(nx * ny * nz);
   // What a sample within an occupied cell is interpolated from.
-  each((at) => {
-    const cell = (a, by, round) => round((((at[a] + by) / g) * sides[a] + box[a] - low[a]) / voxel), ends = (a) => [
-      Math.max(cell(a, 1e-6, Math.floor), 0), Math.min(cell(a, 1 - 1e-6, Math.ceil), dims[a] - 1)];
-    const [[x0, x1], [y0, y1], [z0, z1]] = [0, 1, 2].map(ends);
-    for (let z = z0; z <= z1; z++) for (let y = y0; y <= y1; y++) slots.fill(1, (z * ny + y) * nx + x0, (z * ny + y) * nx + x1 + 1);
+  const ends = (by, round) => axes.map((a) => Int32Array.from({ length: g }, (_, i) =>
+    Math.min(Math.max(round((((i + by) / g) * sides[a] + box[a] - low[a]) / voxel), 0), dims[a] - 1)));
+  const [x0, y0, z0] = ends(1e-6, Math.floor), [x1, y1, z1] = ends(1 - 1e-6, Math.ceil);
+  each((x, y, z) => {
+    for (let w = z0[z]; w <= z1[z]; w++) for (let v = y0[y]; v <= y1[y]; v++) {
+      for (let i = (w * ny + v) * nx, u = i + x0[x]; u <= i + x1[x]; u++) slots[u] = 1;
+    }
   });
+  const all = new Int32Array(slots.length);
   let count = 0;
-  for (let i = 0; i < slots.length; i++) if (slots[i]) slots[i] = ++count;
-  const nodes = new Int32Array(count);
-  for (let i = 0; i < slots.length; i++) if (slots[i]) nodes[slots[i] - 1] = i;
+  for (let i = 0; i < slots.length; i++) if (slots[i]) {
+    all[count] = i;
+    slots[i] = ++count;
+  }
+  const nodes = all.slice(0, count);
   return { low, voxel, shape, dims, slots, nodes };
 };
 
@@ -101,7 +107,7 @@ export const assembled = (field, plan, ranges, bytes) => {
     const at = SIDE * ((Math.floor(i / ACROSS ** 2) * size[1] + (Math.floor(i / ACROSS) % ACROSS)) * size[0] + (i % ACROSS));
     for (let w = 0; w < SIDE; w++) for (let v = 0; v < SIDE; v++) for (let u = 0; u < SIDE; u++) {
       const slot = slots[corner + (w * ny + v) * nx + u], to = at + (w * size[1] + v) * size[0] + u;
-      if (slot) textures.forEach((texture, t) => (texture[to] = words[(slot - 1) * count + t]));
+      if (slot) for (let t = 0; t < count; t++) textures[t][to] = words[(slot - 1) * count + t];
     }
   });
   return {
@@ -111,7 +117,11 @@ export const assembled = (field, plan, ranges, bytes) => {
 };
 
 /** Cells as textures have them, x fastest. */
-const flipped = (cells, n) => cells.map((_, i) => cells[((i % n) * n + (Math.floor(i / n) % n)) * n + Math.floor(i / n / n)]);
+const flipped = (cells, n) => {
+  const out = new Uint8Array(cells.length);
+  for (let x = 0, i = 0; x < n; x++) for (let y = 0; y < n; y++) for (let z = 0; z < n; z++) out[(z * n + y) * n + x] = cells[i++];
+  return out;
+};
 
 /** Four floats each, a hidden unit after another: weights of the textures' channels, of the harmonics, and out with its bias. */
 const headOf = ({ features, head_width: width }, params, { from, by }, count) => {

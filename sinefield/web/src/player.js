@@ -1,5 +1,6 @@
 // A field in a canvas: what turns and zooms it, a quick picture while it moves, the exact one when it rests.
 import { orbitPose } from "./camera.js";
+import { quickFor } from "./quick.js";
 
 const REST = 120, SLICE = 24, FRAME = 30, MOST_PIXELS = 2 ** 21, TURN = 0.008;
 
@@ -23,13 +24,13 @@ const startOf = (field) => {
 };
 
 export class Player {
-  /** `quick`: what draws moving pictures by WebGL, null for none; `drawn` is called after each picture. */
-  constructor(canvas, field, { quick = null, drawn = () => {} } = {}) {
-    Object.assign(this, { canvas, field, quick, drawn });
+  /** `drawn` is called after each picture. */
+  constructor(canvas, field, { drawn = () => {} } = {}) {
+    Object.assign(this, { canvas, field, drawn, quick: null, stopped: false });
     this.context = canvas.getContext("2d");
     this.start = startOf(field);
     this.small = document.createElement("canvas");
-    this.pixelTime = 0.01; // milliseconds a pixel of an exact picture takes, as measured
+    this.pixelTime = 0.02; // milliseconds a pixel of an exact picture takes, as measured
     this.pointers = new Map();
     this.view = { ...this.start, centre: [...this.start.centre] };
   }
@@ -48,8 +49,10 @@ export class Player {
     const { canvas } = this, ratio = globalThis.devicePixelRatio || 1;
     const wide = Math.max(canvas.clientWidth, 1), tall = Math.max(canvas.clientHeight, 1);
     const by = Math.min(ratio, Math.sqrt(MOST_PIXELS / (wide * tall)));
-    canvas.width = Math.max(Math.round(wide * by), 1);
-    canvas.height = Math.max(Math.round(tall * by), 1);
+    const width = Math.max(Math.round(wide * by), 1), height = Math.max(Math.round(tall * by), 1);
+    if (this.size === `${width} ${height}`) return; // the observer's first call
+    this.size = `${width} ${height}`;
+    Object.assign(canvas, { width, height });
     this.change();
   }
 
@@ -189,7 +192,13 @@ export class Player {
     else element.requestFullscreen?.().catch(() => {});
   }
 
+  /** Has moving pictures drawn by WebGL, where there is any; in software only where `forced`. */
+  hasten(forced) {
+    this.quick = quickFor(this.field, () => this.change(), forced);
+  }
+
   stop() {
+    this.stopped = true;
     clearTimeout(this.timer);
     cancelAnimationFrame(this.asked);
     this.exact = null;

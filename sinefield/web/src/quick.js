@@ -92,8 +92,7 @@ class QuickLight extends Quick {
       else hands.stop();
     });
     this.stopped = () => hands.stop();
-    // After a first picture without WebGL.
-    if (this.program) requestAnimationFrame(() => setTimeout(() => hands.stopped || next(0)));
+    if (this.program) setTimeout(() => hands.stopped || next(0));
   }
 
   fill({ low, voxel, size, shape, bricks, cells, grid, textures, head, step, dims }) {

@@ -48,9 +48,10 @@ export class RadianceField {
     }
     this.wave = new Float64Array(16);
     if (globalThis.LEAN || !this.nested) {
-      const n = s.grid, m = Math.ceil(n / BLOCK), at = (i) => Math.floor(i / BLOCK);
-      this.coarse = new Uint8Array(m ** 3);
-      cells.forEach((bit, i) => bit && (this.coarse[(at(Math.floor(i / n / n)) * m + at(Math.floor(i / n) % n)) * m + at(i % n)] = 1));
+      const n = s.grid, m = Math.ceil(n / BLOCK), coarse = (this.coarse = new Uint8Array(m ** 3));
+      for (let x = 0, i = 0; x < n; x++) for (let y = 0; y < n; y++) for (let z = 0; z < n; z++) {
+        if (cells[i++]) coarse[(((x / BLOCK) | 0) * m + ((y / BLOCK) | 0)) * m + ((z / BLOCK) | 0)] = 1;
+      }
     }
   }
 

@@ -2,7 +2,6 @@
 import { SineError } from "./bytes.js";
 import { loadSine } from "./field.js";
 import { Player } from "./player.js";
-import { quickFor } from "./quick.js";
 
 /** An element with style set by script, which every policy allows. */
 export const make = (name, style, content = {}) => Object.assign(Object.assign(document.createElement(name), content), { style });
@@ -59,14 +58,18 @@ export class Stage extends Base {
     this.drop();
     try {
       this.field = loadSine(bytes, options);
+      // What has no background of its own stands before the element's.
+      const behind = this.field.kind !== "radiance" && getComputedStyle(this).backgroundColor.match(/^rgb\((\d+), (\d+), (\d+)\)$/);
+      if (behind) this.field.background = behind.slice(1).map((v) => v / 255);
       this.line.hidden = true;
       this.canvas.hidden = false;
+      const player = (this.player = new Player(this.canvas, this.field, {
+        drawn: (how) => this.dispatchEvent(new CustomEvent("draw", { detail: how })),
+      }));
+      player.resize();
+      // A context of WebGL takes its time: the first picture does not wait for it.
       const gl = this.getAttribute("webgl");
-      const quick = gl === "never" ? null : quickFor(this.field, () => this.player?.change(), gl === "always");
-      this.player = new Player(this.canvas, this.field, {
-        quick, drawn: (how) => this.dispatchEvent(new CustomEvent("draw", { detail: how })),
-      });
-      this.player.resize();
+      if (gl !== "never") requestAnimationFrame(() => setTimeout(() => player.stopped || player.hasten(gl === "always")));
       this.controls();
       this.dispatchEvent(new CustomEvent("load", { detail: { kind: this.field.kind } }));
     } catch (error) {

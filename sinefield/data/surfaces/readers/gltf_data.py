@@ -6,10 +6,9 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-import DracoPy
 import numpy as np
 
-from sinefield.data.surfaces.readers.source import MAX_FACES, Source
+from sinefield.data.surfaces.readers.source import MAX_FACES, READERS, Source
 from sinefield.json_text import from_json
 
 COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -209,6 +208,10 @@ class Document:
         if number not in self._draco:
             data = self.view(number)[0]
             self._check_draco(data)
+            try:
+                import DracoPy
+            except ImportError as error:
+                raise self.source.wrong(f"needs {DRACO}", f"{READERS}, or export without Draco") from error
             try:
                 self._draco[number] = DracoPy.decode(data)
             except MemoryError:

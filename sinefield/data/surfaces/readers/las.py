@@ -1,7 +1,7 @@
 """LAS and LAZ scans, coordinates scaled in double precision.
 
-The header and plain points are read here; lazrs unpacks packed ones once every number that it would trust is checked:
-a general reader loops and allocates as a damaged header says.
+The header and plain points are read here; lazrs, where it is installed, unpacks packed ones once every number that it
+would trust is checked: a general reader loops and allocates as a damaged header says.
 """
 
 import contextlib
@@ -9,12 +9,11 @@ import io
 import struct
 from typing import NamedTuple
 
-import lazrs
 import numpy as np
 
 from sinefield.data.surfaces.parts import Part, ShapeFile
 from sinefield.data.surfaces.readers.colours import bytes_of
-from sinefield.data.surfaces.readers.source import Source
+from sinefield.data.surfaces.readers.source import READERS, Source
 
 COLOURS = {2: 20, 3: 28, 5: 28, 7: 30, 8: 30, 10: 30}
 """Where the colours of a point are, by its form."""
@@ -79,6 +78,10 @@ def _header(source: Source) -> Header:
 
 def _unpacked(source: Source, head: Header) -> np.ndarray:
     """The bytes of packed points."""
+    try:
+        import lazrs
+    except ImportError as error:
+        raise source.wrong("its points are packed (LAZ)", f"{READERS}, or save it as .las") from error
     record = _record(source, head)
     _check_record(source, head, record)
     room = (len(source.data) - head.offset) * GROWTH

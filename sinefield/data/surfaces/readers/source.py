@@ -20,6 +20,8 @@ MAX_RATIO = 200
 """Of unpacked bytes to packed ones: a mesh as text rarely has more than 20."""
 SMALL = 16 << 20
 """Bytes that may be unpacked from anything."""
+READERS = "pip install 'sinefield[readers]'"
+"""What unpacks Draco and LAZ."""
 AGAIN = "it is truncated or damaged; export it again"
 
 

@@ -1,7 +1,7 @@
 """The surface of a shape field as a triangle mesh."""
 
 import time
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ BLOCK, SLOPE = 4, 1.5
 class Shape(Protocol):
     """What the surface of a shape is found by: a `ShapeField`, or one shape of a `LatentShapeField`."""
 
-    aabb: Tensor
+    if TYPE_CHECKING:  # a module's buffer, which Python 3.12 no longer finds when it checks a protocol
+        aabb: Tensor
 
     @property
     def distance(self) -> bool: ...

@@ -33,8 +33,8 @@ DEGREE, MAX_DEGREE = 2, 3
 OPACITY = 0.7
 """Of a splat before the fit."""
 RATES = {"means": 2e-3, "log_scales": 6e-2, "turns": 4e-2, "logits": 0.2, "first": 8e-2, "rest": 2e-2}
-"""Adam's rates; that of centres is a share of the scene's size. All fall to `FALL` of themselves. They are large, as the
-fit is short: on Lego, rates of a quarter or of twice these were worse in 300 steps."""
+"""Adam's rates; that of centres is a share of the scene's size. All fall to `FALL` of themselves. They are large, as
+the fit is short: on Lego, rates of a quarter or of twice these were worse in 300 steps."""
 FALL = 0.01
 
 

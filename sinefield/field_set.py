@@ -36,10 +36,19 @@ class FieldSet(Sequence[Field]):
         SinefieldError: there is no fleet, its manifest is damaged, or pyarrow is not installed.
 
     Examples:
-        fields = sf.FieldSet("fleets/chairs")
-        good = fields.filter(0.97)
-        field = good["chair-12"]            # sf.Field
-        distances = good.batch(["chair-12", "chair-3"]).sdf(points)  # (2, n)
+        Where `sinefield fleet SCENE.yaml family:chairs:0-12 --out fleets/chairs` was run:
+
+        >>> import numpy as np
+        >>> import sinefield as sf
+        >>> fields = sf.FieldSet("fleets/chairs")
+        >>> len(fields), fields.ids[:3]
+        (13, ['chair-0', 'chair-1', 'chair-10'])
+        >>> good = fields.filter(0.92)  # of at least this score
+        >>> type(good["chair-12"])
+        <class 'sinefield.api.Field'>
+        >>> points = np.random.default_rng(0).uniform(-1, 1, (100, 3))
+        >>> good.batch(["chair-12", "chair-3"]).sdf(points).shape
+        (2, 100)
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from sinefield.errors import SinefieldError
@@ -26,6 +26,17 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], note: dict[str, A
             full = free.f_bavail * free.f_frsize < sum(t.nbytes for t in contents.values())
             problem = "the disk is full; free some space" if full else f"cannot be written ({error}); check the folder"
             raise SinefieldError(f"{path}: {problem} and run again") from error
+
+
+def packed_tensors(tensors: dict[str, Tensor], note: dict[str, Any]) -> bytes:
+    """The bytes of what `save_tensors` writes."""
+    contents = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
+    return save(contents, metadata={"sinefield": to_json(note, sort_keys=True)})
+
+
+def unpacked_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `packed_tensors` was given."""
+    return load(data), from_json(metadata(data)["sinefield"])
 
 
 def read_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -299,6 +299,17 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path):
         sf.FieldSet(tmp_path / "out").content(0)
 
 
+def test_examples_in_the_docstring_of_a_field_set(tmp_path, monkeypatch):
+    import doctest
+
+    from sinefield import field_set
+
+    monkeypatch.chdir(tmp_path)
+    fleet(find_items("family:chairs:0-12"), tmp_path / "fleets" / "chairs", Here(knot))
+    found = doctest.testmod(field_set)
+    assert found.attempted >= 6 and found.failed == 0
+
+
 def test_a_store_that_is_no_folder(tmp_path):
     held = Place("memory://fleets/a")
     held.write("data/x", b"1")

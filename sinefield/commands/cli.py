@@ -157,6 +157,7 @@ def _run(arguments: list[str]) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    _refuse_many(options.command)
     if options.chosen.settings:
         options.settings = read_settings(rest, options.command)
     elif rest:
@@ -164,6 +165,14 @@ def _run(arguments: list[str]) -> int:
     report, text = options.chosen.run(options)
     print(to_json(report, default=str) if options.json else text, flush=True)
     return 0
+
+
+def _refuse_many(command: str) -> None:
+    """Refuse to do the same thing several times where torchrun has started several processes; the first one tells."""
+    if command != "train" and "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        if os.environ.get("RANK", "0") != "0":
+            raise SystemExit(2)
+        raise SinefieldError(f"sinefield {command} runs in one process; start it without torchrun")
 
 
 def _lost_output(error: OSError) -> int:

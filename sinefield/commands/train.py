@@ -43,9 +43,42 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Answer:
+    from sinefield.team import joined
+
+    with joined() as team:
+        answer = _trained(options, team)
+        if not team.leads:
+            raise SystemExit(0)
+    return answer
+
+
+def _trained(options: argparse.Namespace, team: Any) -> Answer:
+    """What the command answers; of several processes the leader's counts."""
+    from sinefield.learning.loop import Interrupted
+
+    with team.together():
+        settings, config, out, fit = _wishes(options, team)
+    try:
+        report = fit(config, out, options.resume, options.overwrite, options.full_scores, team)
+    except Interrupted as error:
+        command = resume_command(options.scene, out, settings) + " --split" * options.split
+        command += f" --max-bytes {options.max_bytes}" * (options.max_bytes is not None)
+        command += f" --preset {options.preset}" * (options.preset is not None)
+        print(f"sinefield: {error}: the state is saved; resume with: {command}", file=sys.stderr)
+        sys.stdout.flush()
+        raise SystemExit(128 + error.signum) from None
+    if not team.leads:
+        return report, ""
+    if options.split:
+        return report, f"{parts_text(report)}\n{out}: parts.json and a run of each part"
+    text = f"{summary(report)}\n{out}: config, field, scores and pictures"
+    return report, f"{text}\n{packed_text(report['packed'])}" if "packed" in report else text
+
+
+def _wishes(options: argparse.Namespace, team: Any) -> tuple[dict[str, str], Any, str, Callable[..., Any]]:
+    """The settings given, all settings, the run folder, and what trains."""
     from sinefield.config import load_config, locate
     from sinefield.learning.fit import data_config
-    from sinefield.learning.loop import Interrupted
     from sinefield.learning.train import train
 
     settings = scene_settings(options)
@@ -65,20 +98,10 @@ def run(options: argparse.Namespace) -> Answer:
     if options.split:
         from sinefield.learning.split import train_parts
 
-        fit = train_parts
-    try:
-        report = fit(config, out, options.resume, options.overwrite, options.full_scores)
-    except Interrupted as error:
-        command = resume_command(options.scene, out, settings) + " --split" * options.split
-        command += f" --max-bytes {options.max_bytes}" * (options.max_bytes is not None)
-        command += f" --preset {options.preset}" * (options.preset is not None)
-        print(f"sinefield: {error}: the state is saved; resume with: {command}", file=sys.stderr)
-        sys.stdout.flush()
-        raise SystemExit(128 + error.signum) from None
-    if options.split:
-        return report, f"{parts_text(report)}\n{out}: parts.json and a run of each part"
-    text = f"{summary(report)}\n{out}: config, field, scores and pictures"
-    return report, f"{text}\n{packed_text(report['packed'])}" if "packed" in report else text
+        if team.size > 1:
+            raise SinefieldError("--split trains one part after another; give each --data.part a process of its own")
+        return settings, config, out, lambda *given: train_parts(*given[:-1])
+    return settings, config, out, fit
 
 
 def _to_size(options: argparse.Namespace, settings: dict[str, str]) -> Callable[..., Any]:

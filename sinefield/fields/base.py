@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sinefield.config import KINDS, Config
 from sinefield.errors import SinefieldError
 from sinefield.nn.weights import network_numbers as network_numbers
+from sinefield.team import ALONE, Team
 
 if TYPE_CHECKING:
     from sinefield.cameras.cameras import Cameras
@@ -69,12 +70,16 @@ class Task:
         config: the scene file's settings.
         device: where.
         progress: share of the budget that is spent, set before each step.
+        team: the processes among which each batch is shared out.
+        shares: whether `step` takes this process's part of a batch alone, of a loss that is the whole batch's.
     """
 
     field: Any
     config: Any
     device: torch.device
     progress: float
+    team: Team = ALONE
+    shares: ClassVar[bool] = False
 
     def halve_batch(self) -> int:
         """Go on with half as large a batch, in settings of its own; returns its size."""
@@ -161,11 +166,8 @@ class Painter:
         raise NotImplementedError
 
     def around(self, frames: int, size: tuple[int | None, int | None]) -> list[Cameras]:
-        """Cameras that see the field from wherever it can be seen: some turns, `frames` in all or a few more.
-
-        Raises:
-            SinefieldError: it cannot be seen from all round.
-        """
+        """Cameras that see the field from wherever it can be seen: some turns, `frames` in all or a few more. Raises
+        SinefieldError where it cannot be seen from all round."""
         return [self.orbit(-(-frames // len(ELEVATIONS)), size, elevation) for elevation in ELEVATIONS]
 
     def span(self, cameras: Cameras) -> tuple[float, float]:
@@ -395,11 +397,8 @@ _KINDS: dict[str, Kind] = {}
 
 
 def register_kind(kind: Kind) -> Kind:
-    """Let scene files, runs and `.sine` files name a kind of field; returns it.
-
-    Raises:
-        SinefieldError: the name is taken by another kind, or is no plain word of at most 32 letters.
-    """
+    """Let scene files, runs and `.sine` files name a kind of field; returns it. Raises SinefieldError for a name
+    that is taken by another kind, or is no plain word of at most 32 letters."""
     name = kind.name
     if not (name.isidentifier() and name.isascii() and len(name) <= 32):
         raise SinefieldError(f"{name!r} cannot name a kind of field; use at most 32 letters, digits and _")

@@ -19,9 +19,9 @@ class Board:
         SinefieldError: tensorboardX is not installed.
     """
 
-    def __init__(self, run: Run, wanted: bool, step: int = 0) -> None:
+    def __init__(self, run: Run | None, wanted: bool, step: int = 0) -> None:
         self.writer: Any = None
-        if wanted:
+        if wanted and run:
             self.writer = _summary_writer()(str(run.board), purge_step=step or None)
 
     def add(self, line: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from sinefield.learning.pack_mesh import best_mesh, mesh_note, why_no_mesh, writ
 from sinefield.learning.train import train
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
+from sinefield.team import ALONE, Team
 
 SIZES, BITS = (2000, 3774, 6861), (5.2, 5.85, 6.08)
 """Bytes, and bits a number of the networks that serve them best: of the seven meshes of docs/results/rate_shapes.md."""
@@ -82,6 +83,7 @@ def train_to_size(
     resume: bool = False,
     overwrite: bool = False,
     full_scores: bool = False,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Train a field that suits a number of bytes, and write it beside its run, as a file of at most so many.
 
@@ -91,6 +93,7 @@ def train_to_size(
     Arguments:
         out: the run folder; the file has its name and .sine.
         sized_by: a setting of `CHOSEN` that was given, which keeps the network as it is.
+        team: the processes that train; the leader alone packs.
 
     Returns:
         the report of `train`, and `packed`: file, kind, bytes, the score, and as `instead` the kind, bytes and score of
@@ -101,10 +104,14 @@ def train_to_size(
         Interrupted: stopped by a signal; the state is saved.
     """
     file = Path(f"{out}.sine")
-    check_output(file, overwrite)
-    if sized_by is None:
-        config = sized(config, max_bytes)
-    report = train(config, out, resume, overwrite, full_scores)
+    with team.together():
+        if team.leads:
+            check_output(file, overwrite)
+        if sized_by is None:
+            config = sized(config, max_bytes)
+    report = train(config, out, resume, overwrite, full_scores, team)
+    if not team.leads:
+        return report
     training = config.training
     given: dict[str, Any] = {"seconds": PACKING * (training.seconds or 0)}
     given["steps"] = None if training.steps is None else round(PACKING * training.steps)

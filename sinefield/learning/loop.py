@@ -23,7 +23,7 @@ from sinefield.nn.backend import hidden_dtype
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.optimisers import Adam, Optimiser
 from sinefield.store.run import Run
-from sinefield.tensor_files import load_tensors, save_tensors
+from sinefield.tensor_files import load_tensors, packed_tensors, save_tensors, unpacked_tensors
 
 LOOK_EVERY = 32
 """Steps on CUDA between two looks at the losses: a look waits for the device."""
@@ -69,21 +69,25 @@ def rate(done: float, config: Schedule) -> float:
     return rise * (config.final_lr + (1 - config.final_lr) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0))))
 
 
-def optimise(task: Task, config: Schedule, run: Run, seed: int, resume: bool = False) -> dict[str, Any]:
+def optimise(task: Task, config: Schedule, run: Run | None, seed: int, resume: bool = False) -> dict[str, Any]:
     """Train until the budget is spent; returns {"steps", "seconds", "loss"}.
+
+    Of several processes (`Task.team`) each takes its part of every batch, and all move by the sum of their gradients;
+    the clock is the leader's. The others have no run: they write nothing and score nothing.
 
     The first step is not on the clock: on a machine's first run it compiles kernels, which takes as long as hundreds.
     Nor is the time in which the process is stopped (Ctrl-Z).
-    Where memory runs out in a step, the batch is halved, which is said, and training goes on.
+    Where memory runs out in a step, the batch is halved, which is said, and training goes on; several processes stop.
 
     Raises:
         NotFinite: the loss is not finite; the last good state is kept.
-        SinefieldError: a write failed.
+        SinefieldError: a write failed; or another process has ended.
         Interrupted: SIGINT or SIGTERM; the state has been saved.
     """
     training = _Training(task, config, run, seed)
     if resume:
         training.resume()
+    training.begin_alike()
     board = closing(Board(run, config.tensorboard, training.step))
     bars = _bar(config, training.step, training.seconds)
     with _signals() as stopped, noticing_stops(), few_objects_searched(), bars as bar, board as training.board:
@@ -91,21 +95,21 @@ def optimise(task: Task, config: Schedule, run: Run, seed: int, resume: bool = F
         bar.set_postfix_str("first step, which may compile")
         pause, waited = config.score_seconds, training.seconds
         saved = scored = waited  # `waited` counts the first step too: it is saved and shown as soon
-        while training.done() < 1:
+        while training.progress < 1:
             waited += training.advance()
-            finished, stopping = training.done() >= 1, bool(stopped)  # a later signal is met after the next step
-            scoring = finished or stopping or waited - scored >= pause
-            saving = finished or stopping or waited - saved >= config.save_seconds
-            if scoring or saving:
+            signum = training.meet(stopped[0] if stopped else 0)  # a later signal is met after the next step
+            ending = bool(signum) or training.progress >= 1
+            scoring, saving = ending or waited - scored >= pause, ending or waited - saved >= config.save_seconds
+            if run and (scoring or saving):
                 training.catch_up()
-            if scoring:
-                pause = min(max(training.score() / SCORING, config.score_seconds), RAREST * config.score_seconds)
+            if run and scoring:
+                pause = min(max(training.score(run) / SCORING, config.score_seconds), RAREST * config.score_seconds)
                 scored = waited
-            if saving:
-                training.save()
+            if run and saving:
+                training.save(run)
                 saved = waited
-            if stopping and not finished:
-                raise Interrupted(stopped[0])
+            if signum and training.progress < 1:
+                raise Interrupted(signum)
     task.field.set_dtype(torch.float32)
     return {"steps": training.step, "seconds": round(training.seconds, 3), "loss": training.smooth}
 
@@ -116,18 +120,19 @@ class _Training:
     Attributes:
         step: how many were taken.
         seconds: time on the clock.
+        progress: share of the budget that is spent, by the leader's clock.
         smooth: the loss, averaged over the last steps; None before the first was looked at.
     """
 
     bar: tqdm
     board: Board
 
-    def __init__(self, task: Task, config: Schedule, run: Run, seed: int) -> None:
+    def __init__(self, task: Task, config: Schedule, run: Run | None, seed: int) -> None:
         self.task, self.config, self.run, self.seed = task, config, run, seed
         self.optimizers = make_optimizers(task, config)
         self.base = [o.param_groups[0]["lr"] for o in self.optimizers]
         self.learned = [p for o in self.optimizers for group in o.param_groups for p in group["params"]]
-        self.step, self.seconds, self.smooth = 0, 0.0, None
+        self.step, self.seconds, self.progress, self.smooth = 0, 0.0, 0.0, None
         self.clocked = False
         self.unseen: list[float | Tensor] = []
         self.look_every = 1 if task.device.type == "cpu" else LOOK_EVERY
@@ -136,9 +141,26 @@ class _Training:
 
     def resume(self) -> None:
         """Go on from the run's saved state, where there is one."""
+        if self.run is None:
+            return
         if self.run.state_path.exists():
-            self.step, self.seconds, self.smooth = _load(self.run, self.task, self.optimizers)
+            self._take(*load_tensors(self.run.state_path, "state"), str(self.run.state_path))
         self.run.cut_metrics(self.step)  # all of them, where it was stopped in its first save
+
+    def begin_alike(self) -> None:
+        """Start all processes from the leader's state, and find how far that is."""
+        team = self.task.team
+        if team.size > 1:
+            content = team.first(packed_tensors(*self._state()) if team.leads else b"")
+            if not team.leads:
+                self._take(*unpacked_tensors(content), "process 0")
+        self.progress = self.done()
+
+    def meet(self, signum: int) -> int:
+        """Have the leader's clock; returns a signal that any process was sent, 0 if none was."""
+        self.seconds, signum = self.task.team.meet(self.seconds, signum)
+        self.progress = self.done()
+        return signum
 
     def done(self) -> float:
         """Share of the budget that is spent."""
@@ -147,20 +169,25 @@ class _Training:
 
     def advance(self) -> float:
         """Take one step, unless memory is lacking; returns the time it took, whether on the clock or not."""
-        stint, done = Stint(), self.done()
+        stint, done = Stint(), self.progress
         for optimizer, lr in zip(self.optimizers, self.base, strict=True):
             optimizer.param_groups[0]["lr"] = lr * rate(done, self.config)
         for p in self.learned:
             p.grad = None
-        self.task.progress = done
+        self.task.progress, team = done, self.task.team
         try:
-            self.unseen.append(self.task.step(self.step, step_generator(self.seed, self.step, self.task.device)))
+            loss = self.task.step(self.step, step_generator(self.seed, self.step, self.task.device))
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error) or self.task.config.training.batch < 2:
                 raise
+            if team.size > 1:
+                raise SinefieldError(
+                    "too little memory for a step; lower training.batch, or use more machines"
+                ) from None
             batch = self.task.halve_batch()
             tqdm.write(f"too little memory; the batch is now {batch:,} (training.batch)", file=sys.stderr)
             return 0.0
+        self.unseen.append(team.add_gradients(self.learned, loss))
         if len(self.unseen) >= self.look_every:
             self._look(self.step)
         for optimizer in self.optimizers:
@@ -187,6 +214,9 @@ class _Training:
 
     def _look(self, last: int) -> None:
         """Take in the losses of the steps up to `last`; none that is not finite is ever saved after."""
+        if self.run is None:  # the leader looks
+            self.unseen.clear()
+            return
         for i, loss in enumerate(read(self.unseen), last + 1 - len(self.unseen)):
             if not math.isfinite(loss):
                 raise NotFinite(
@@ -196,12 +226,12 @@ class _Training:
             self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
         self.unseen.clear()
 
-    def score(self) -> float:
+    def score(self, run: Run) -> float:
         """Score the field, write that down and show it; returns the time that took, which is not on the clock."""
         stint = Stint()
         score = self.task.quick_score()
         line = {"step": self.step, "seconds": round(self.seconds, 3), "loss": self.smooth, **score}
-        self.run.append_metrics(line)
+        run.append_metrics(line)
         self.board.add(line)
         name, value = next(iter(score.items()))
         speed = f", {self.step / self.seconds:.1f} steps/s" if self.seconds else ""
@@ -209,10 +239,52 @@ class _Training:
         self.task.field.set_dtype(self.dtype)
         return stint.seconds
 
-    def save(self) -> None:
+    def save(self, run: Run) -> None:
         """Write all that resuming needs."""
-        note = {"step": self.step, "seconds": self.seconds, "loss": self.smooth}
-        _save(self.run, self.task, self.optimizers, note)
+        if not run.config_path.exists():  # a state alone would be no run
+            raise SinefieldError(f"{run.folder}: was removed or moved while training into it; train again")
+        finite = all(bool(p.isfinite().all()) for p in self.task.field.parameters())
+        if not finite:  # the loss can be finite, its gradient not
+            raise SinefieldError(
+                f"{run.folder}: the field is not finite at step {self.step}; the last good state is kept; "
+                "halve training.lr and training.adam_lr, and train anew with --overwrite"
+            )
+        tensors, note = self._state()
+        save_tensors(run.state_path, tensors, note)
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that resuming needs."""
+        tensors = {f"field.{k}": v for k, v in self.task.field.state_dict().items()}
+        tensors |= {f"task.{k}": v for k, v in self.task.state().items()}
+        for i, optimizer in enumerate(self.optimizers):
+            for p, slots in optimizer.slots().items():
+                for name, value in slots.items():
+                    tensors[f"optimizer.{i}.{p}.{name}"] = torch.as_tensor(value)
+        # Views into one storage cannot be written as they are.
+        copies = {name: tensor.clone() for name, tensor in tensors.items()}
+        return copies, {"step": self.step, "seconds": self.seconds, "loss": self.smooth}
+
+    def _take(self, tensors: dict[str, Tensor], note: dict[str, Any], source: str) -> None:
+        """Put back what `_state` gave."""
+        groups: dict[str, dict[str, Tensor]] = {"field": {}, "task": {}, "optimizer": {}}
+        try:
+            for name, tensor in tensors.items():
+                group, _, rest = name.partition(".")
+                groups[group][rest] = tensor
+            self.task.field.load_state_dict(groups["field"])
+            self.task.load_state(groups["task"])
+            for i, optimizer in enumerate(self.optimizers):
+                slots: dict[int, dict[str, Tensor]] = {}
+                for name, value in groups["optimizer"].items():
+                    which, parameter, slot = name.split(".", 2)
+                    if int(which) == i:
+                        slots.setdefault(int(parameter), {})[slot] = value
+                optimizer.take_slots(slots)
+            loss = note.get("loss")  # files of earlier versions have none
+            self.step, self.seconds = int(note["step"]), float(note["seconds"])
+            self.smooth = None if loss is None else float(loss)
+        except (RuntimeError, LookupError, ValueError, TypeError) as error:
+            raise SinefieldError(f"{source}: does not fit this run ({error}); train anew with --overwrite") from error
 
 
 def read(losses: list[float | Tensor]) -> list[float]:
@@ -260,46 +332,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
-
-
-def _save(run: Run, task: Task, optimizers: list[Optimiser], note: dict[str, Any]) -> None:
-    if not run.config_path.exists():  # a state alone would be no run
-        raise SinefieldError(f"{run.folder}: was removed or moved while training into it; train again")
-    if not all(bool(p.isfinite().all()) for p in task.field.parameters()):  # the loss can be finite, its gradient not
-        raise SinefieldError(
-            f"{run.folder}: the field is not finite at step {note['step']}; the last good state is kept; "
-            "halve training.lr and training.adam_lr, and train anew with --overwrite"
-        )
-    tensors = {f"field.{k}": v for k, v in task.field.state_dict().items()}
-    tensors |= {f"task.{k}": v for k, v in task.state().items()}
-    for i, optimizer in enumerate(optimizers):
-        for p, slots in optimizer.slots().items():
-            for name, value in slots.items():
-                tensors[f"optimizer.{i}.{p}.{name}"] = torch.as_tensor(value)
-    # Views into one storage cannot be written as they are.
-    save_tensors(run.state_path, {k: v.clone() for k, v in tensors.items()}, note)
-
-
-def _load(run: Run, task: Task, optimizers: list[Optimiser]) -> tuple[int, float, float | None]:
-    """Put back what `_save` wrote; returns steps, seconds, and the mean loss, None where no step was made."""
-    tensors, note = load_tensors(run.state_path, "state")
-    groups: dict[str, dict[str, Tensor]] = {"field": {}, "task": {}, "optimizer": {}}
-    try:
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition(".")
-            groups[group][rest] = tensor
-        task.field.load_state_dict(groups["field"])
-        task.load_state(groups["task"])
-        for i, optimizer in enumerate(optimizers):
-            slots: dict[int, dict[str, Tensor]] = {}
-            for name, value in groups["optimizer"].items():
-                which, parameter, slot = name.split(".", 2)
-                if int(which) == i:
-                    slots.setdefault(int(parameter), {})[slot] = value
-            optimizer.take_slots(slots)
-        loss = note.get("loss")  # files of earlier versions have none
-        return int(note["step"]), float(note["seconds"]), None if loss is None else float(loss)
-    except (RuntimeError, LookupError, ValueError, TypeError) as error:
-        raise SinefieldError(
-            f"{run.state_path}: does not fit this run ({error}); train anew with --overwrite"
-        ) from error

@@ -38,6 +38,11 @@ class Samples(FlatSamples):
         middle = (self.t_starts + self.t_ends)[:, None] / 2
         return rays_o[self.ray_indices] + middle * rays_d[self.ray_indices]
 
+    def first(self, n: int) -> "Samples":
+        """Those of the first `n` rays."""
+        end = int(self.packed_info[n - 1].sum()) if n else 0
+        return Samples(self.ray_indices[:end], self.t_starts[:end], self.t_ends[:end], self.packed_info[:n])
+
     def stretch(self, rays: Int[Tensor, "k"], begin: int, most: int) -> "Samples":
         """Of some rays, numbered anew, up to `most` samples each from the one that is number `begin` there."""
         first, count = self.packed_info[rays].unbind(1)

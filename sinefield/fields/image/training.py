@@ -24,6 +24,8 @@ class ImageTask(Task):
         field: the one to be fitted, as it is; a new one when None.
     """
 
+    shares = True
+
     def __init__(self, config: ImageConfig, image: UInt8[Tensor, "h w 3"], field: ImageField | None = None) -> None:
         self.config = config
         self.device = training_device(config.training.device)
@@ -45,7 +47,7 @@ class ImageTask(Task):
         """Accumulate the gradient of the mean square error over random pixels; on CUDA nothing waits for the device."""
         training = self.config.training
         chosen = torch.randint(len(self.pixels), (training.batch,), generator=generator, device=self.device)
-        total = 0.0
+        chosen, total = chosen[self.team.part(training.batch)], 0.0
         with materialised(self.field):
             for part in chosen.split(training.chunk or chunk_for(self.config.field.width, self.device)):
                 seen, colours = self.field.encoding(self.points(part)), self.pixels[part].float() / 255

@@ -29,6 +29,8 @@ class ShapesTask(Task):
         SinefieldError: more queries a step than there are labelled points of a shape.
     """
 
+    shares = True
+
     def __init__(self, config: ShapesConfig, shapes: ShapeSet, field: LatentShapeField | None = None) -> None:
         self.config = config
         self.device = training_device(config.training.device)
@@ -51,8 +53,10 @@ class ShapesTask(Task):
 
     def step(self, index: int, generator: torch.Generator) -> float | Tensor:
         """Accumulate the gradient of the mean loss over the queries of a batch of scans."""
-        cloud, x, values = self.draw(generator)
+        own = self.team.part(self.config.training.batch)
+        cloud, x, values = (drawn[own] for drawn in self.draw(generator))
         loss = self._loss(self.field(cloud, x), values / self.config.field.band)
+        loss = loss * self.team.share(self.config.training.batch)
         loss.backward()
         return kept(loss)
 

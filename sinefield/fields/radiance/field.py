@@ -16,6 +16,7 @@ from sinefield.render.occupancy import OccupancyGrid
 from sinefield.render.ray_error import Lines, fits, fused_error
 from sinefield.render.spaces import ForwardFrame, contract, from_ndc, points_to_ndc, to_ndc
 from sinefield.render.volume import Pixels, composite
+from sinefield.team import ALONE, Team
 
 MAX_LOG_DENSITY = 12.0
 FAINT = 1e-3
@@ -308,6 +309,6 @@ class RadianceField(Field):
             now = now & ~(changed & before) | (changed & ~before)
         self.take_cells(now)
 
-    def update_grid(self, generator: torch.Generator, everything: bool = True) -> None:
-        """Move the occupancy grid towards the present density."""
-        self.grid.update(self._optical_depth, generator, everything=everything)
+    def update_grid(self, generator: torch.Generator, everything: bool = True, team: Team = ALONE) -> None:
+        """Move the occupancy grid towards the present density, which each process of a team finds a share of."""
+        self.grid.update(team.spread(self._optical_depth), generator, everything=everything)

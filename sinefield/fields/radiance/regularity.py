@@ -1,6 +1,6 @@
 """What makes a radiance field's density that of a surface: start, schedule and losses of `field.density: distance`."""
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from sinefield.config import RadianceConfig
 from sinefield.fields.base import kept
 from sinefield.fields.radiance.surface import SurfaceField
 from sinefield.nn.optimisers import Adam
+from sinefield.team import ALONE, Team
 
 FIRST_BETA, NARROWED = 0.03, 0.8
 """β at the start, halves of the box, and the share of the budget after which it is the config's."""
@@ -71,6 +72,13 @@ def fit_hull(field: SurfaceField, seed: int) -> None:
     optimizer.zero_grad()
 
 
+class Place(NamedTuple):
+    """Where samples lie among those of all processes: from number `first` on, in all `of`."""
+
+    first: int
+    of: int
+
+
 class Regularity:
     """How wide the surface is, and the losses that colours do not bring: slopes of 1, little curvature, and a clear
     distance where masks show nothing.
@@ -88,23 +96,33 @@ class Regularity:
         """Set the field up for the step at which `progress` of the budget is spent."""
         self.field.beta = beta_at(progress, self.config.field.beta)
 
-    def backward(self, near: Tensor, generator: torch.Generator) -> float | Tensor:
-        """Accumulate the gradient of the losses, and return their sum.
+    def backward(
+        self, near: Tensor, generator: torch.Generator, place: Place | None = None, team: Team = ALONE
+    ) -> float | Tensor:
+        """Accumulate the gradient of the losses, and return their sum; of several processes, this one's share of both.
 
         Slopes are measured at some of the points `near` (samples, 3) and at as many anywhere in the box; curvatures at
         the former. Where rays never go, nothing else would tell the field that it is empty.
         """
         field, n, device = self.field, self.n, near.device
         low, high = field.aabb[:3], field.aabb[3:]
-        chosen = torch.randint(max(len(near), 1), (n if len(near) else 0,), generator=generator, device=device)
-        free = low + torch.rand(n, 3, generator=generator, device=device) * (high - low)
-        slope, laplacian = differences(field, torch.cat([near[chosen], free]), max(TAP, field.beta))
-        training = self.config.training
-        loss = training.eikonal * (slope.norm(dim=1) - 1).square().mean()
+        first, of = place or (0, len(near))
+        drawn = torch.randint(max(of, 1), (n if of else 0,), generator=generator, device=device)
+        chosen = drawn if of == len(near) else drawn[(drawn >= first) & (drawn < first + len(near))] - first
+        own = team.part(n)
+        free = low + torch.rand(n, 3, generator=generator, device=device)[own] * (high - low)
+        points = torch.cat([near[chosen], free])
+        training, loss = self.config.training, torch.zeros((), device=device)
+        if len(points):
+            slope, laplacian = differences(field, points, max(TAP, field.beta))
+            share = len(points) / (len(drawn) + n)
+            loss = training.eikonal * (slope.norm(dim=1) - 1).square().mean() * share
         if len(chosen):
-            loss = loss + training.curvature * laplacian[: len(chosen)].abs().mean()
+            loss = loss + training.curvature * laplacian[: len(chosen)].abs().mean() * (len(chosen) / len(drawn))
         if len(self.empty):
-            cells = self.empty[torch.randint(len(self.empty), (n,), generator=generator, device=device)]
-            loss = loss + (CLEARANCE - field._distances(field.grid.centres(cells))[0]).clamp(min=0).mean()
-        loss.backward()
+            cells = self.empty[torch.randint(len(self.empty), (n,), generator=generator, device=device)][own]
+            off = (CLEARANCE - field._distances(field.grid.centres(cells))[0]).clamp(min=0)
+            loss = loss + off.mean() * team.share(n)
+        if loss.requires_grad:
+            loss.backward()
         return kept(loss)

@@ -17,7 +17,7 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, kept, step_generator
 from sinefield.fields.radiance.field import NEAR, RadianceField
 from sinefield.fields.radiance.hull import hull_of
-from sinefield.fields.radiance.regularity import Regularity, fit_hull
+from sinefield.fields.radiance.regularity import Place, Regularity, fit_hull
 from sinefield.fields.radiance.surface import SurfaceField, make_radiance_field
 from sinefield.fields.radiance.view_fit import ViewFit
 from sinefield.metrics.images import psnr
@@ -90,6 +90,8 @@ class RadianceTask(Task):
         field: the one to be fitted, as it is, background, orbit and box its own; a new one when None. Its grid starts
             as the hull of the masks, where they count, else as it is.
     """
+
+    shares = True
 
     def __init__(self, config: RadianceConfig, scene: PosedScene, field: RadianceField | None = None) -> None:
         self.config = config
@@ -193,18 +195,18 @@ class RadianceTask(Task):
             self.regularity.move_to(self.progress)
         if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):
-                field.update_grid(generator, everything=index <= WARM_UPDATES * training.grid_every)
+                field.update_grid(generator, index <= WARM_UPDATES * training.grid_every, self.team)
         view, *camera_rays, target, background, clear, distances = self._draw(generator)
         fitted = self._fitted(view, *camera_rays)
         # Each chunk's backward ends at these; what led to them is gone through once, after the last.
         rays_o, rays_d = _leaf(fitted[0]), _leaf(fitted[1])
         gain = None if fitted[2] is None else _leaf(fitted[2])
-        jitter = torch.rand(len(rays_o), generator=generator, device=self.device)
+        jitter = torch.rand(self.n_rays, generator=generator, device=self.device)[self.team.part(self.n_rays)]
         # The cap is hard: memory is bounded even when the grid suddenly fills.
         asked = rays_o.detach(), rays_d.detach()
         samples = field.sampling(*asked, self._step_size(), jitter, 2 * training.batch, self.near_plane, clear)
-        n_samples = len(samples.t_starts)
-        used = samples.n_rays
+        samples, used, place = self._within(samples, 2 * training.batch)
+        n_samples = place.of
         growth = training.batch / max(n_samples, 1)
         self.n_rays = int(min(max(used * min(max(growth, 0.5), 2.0), 64), training.batch))
         if n_samples == 0:
@@ -225,9 +227,22 @@ class RadianceTask(Task):
                     error.backward()
                 loss += kept(error)
             if self.regularity:
-                loss += self.regularity.backward(samples.points(*asked), generator)
+                loss += self.regularity.backward(samples.points(*asked), generator, place, self.team)
         self._pass_on(fitted, (rays_o, rays_d, gain))
         return loss
+
+    def _within(self, samples: Samples, most: int) -> tuple[Samples, int, Place]:
+        """Of samples of this process's rays those that a cap on all processes' leaves; of how many rays all are, and
+        where among all they lie."""
+        if self.team.size == 1:
+            return samples, samples.n_rays, Place(0, len(samples.t_starts))
+        own = self.team.part(self.n_rays)
+        counts = torch.full((own.stop - own.start,), most + 1, device=self.device)  # what the march's own cap left out
+        counts[: samples.n_rays] = samples.packed_info[:, 1]
+        ends = torch.cat([counts.new_zeros(1), self.team.whole(counts, self.n_rays).cumsum(0)])
+        used = int((ends <= most).sum()) - 1
+        samples = samples.first(min(max(used - own.start, 0), own.stop - own.start))
+        return samples, used, Place(int(ends[min(own.start, used)]), int(ends[used]))
 
     def _with_depth(
         self, given: tuple[Tensor, Tensor, Samples], background: Tensor, target: Tensor, distances: Tensor,
@@ -265,17 +280,17 @@ class RadianceTask(Task):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """The views of random pixels of random images, rays through them, reference colours and backgrounds, how far
         the rays meet nothing, where that is known, and how far they meet a surface, where that is learned."""
-        some = self.pixels if self.drawn is None else self.drawn
-        chosen = torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)
+        some, own = self.pixels if self.drawn is None else self.drawn, self.team.part(self.n_rays)
+        chosen = torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)[own]
         clear = None
         if self.drawn is not None:
             clear = None if self.clear is None else self.clear[chosen]
             chosen = self.drawn[chosen]
         view, rays_o, rays_d = self.rays(chosen)
         if self.config.data.background == "random":
-            background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)
+            background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)[own]
         else:
-            background = self.field.background.expand(self.n_rays, 3)
+            background = self.field.background.expand(len(chosen), 3)
         distances = None if self.distances is None else self.distances[chosen]
         return view, rays_o, rays_d, on_background(self.pixels[chosen], background), background, clear, distances
 

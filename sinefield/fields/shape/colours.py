@@ -13,6 +13,7 @@ from sinefield.data.surfaces.surface import Normalisation, Surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.shape.field import GREY, ShapeField
 from sinefield.nn.point_error import error_sum
+from sinefield.team import ALONE, Team
 
 PREPARED = 200_000
 """Surface points whose colours are prepared before training."""
@@ -72,15 +73,17 @@ class ColourPoints:
         placed = (normalisation.apply(points) + off * normals).astype(np.float32)
         self.points, self.colours = (torch.from_numpy(x).to(device) for x in (placed, colours - np.float32(GREY)))
 
-    def loss(self, field: ShapeField, batch: int, index: int) -> Tensor:
+    def loss(self, field: ShapeField, batch: int, index: int, team: Team = ALONE) -> Tensor:
         """The colours' share of a step's loss: a run of the points, which are in random order, another each step."""
         assert field.colour_network is not None and field.colour_encoding is not None
         n = min(max(round(SHARE * batch), 1), len(self.points))
         # Without a random number, so that the shape's own are the same with colours and without.
         start = index * n % len(self.points)
-        part = slice(start, min(start + n, len(self.points)))
+        n = min(n, len(self.points) - start)
+        own = team.part(n)
+        part = slice(start + own.start, start + own.stop)
         seen, wanted = field.colour_encoding(self.points[part]), self.colours[part]
-        return error_sum(field.colour_network, seen, wanted, "mse") * (WEIGHT / (3 * len(wanted)))
+        return error_sum(field.colour_network, seen, wanted, "mse") * (WEIGHT / (3 * n))
 
 
 def colour_rms(field: ShapeField, surface: Surface, seed: int = REPORTED_SEED) -> float | None:

@@ -117,6 +117,8 @@ class ShapeTask(Task):
         field: the one to be fitted, as it is and in its own coordinates; a new one when None.
     """
 
+    shares = True
+
     def __init__(self, config: ShapeConfig, surface: Surface, field: ShapeField | None = None) -> None:
         # An edit leaves the colours of its field as they are.
         config = represented(config, surface) if field is not None else settled(config, surface)
@@ -181,7 +183,7 @@ class ShapeTask(Task):
         loss = self._shape_step(generator)
         if self.coloured is None:
             return loss
-        colours = self.coloured.loss(self.field, self.config.training.batch, index)
+        colours = self.coloured.loss(self.field, self.config.training.batch, index, self.team)
         colours.backward()
         return loss + kept(colours)
 
@@ -194,7 +196,8 @@ class ShapeTask(Task):
         encoded = self._encode()
         chunk = training.chunk or chunk_for(self.config.field.width, self.device)
         if self.graphed is not None and chunk >= training.batch:
-            part = self._run(start, training.batch)
+            own = self.team.part(training.batch)
+            part = self._run(start + own.start, own.stop - own.start)
             inputs = self.points[part] if encoded is None else encoded[part]
             sharpness = torch.full((), self._sharpness(), device=self.device)
             return self.graphed(inputs, self.values[part], sharpness, key=self.field.network.dtype)
@@ -202,9 +205,11 @@ class ShapeTask(Task):
         with materialised(self.field):
             for first in range(0, training.batch, chunk):
                 n = min(chunk, training.batch - first)
-                part = self._run(start + first, n)
+                own = self.team.part(n)
+                part = self._run(start + first + own.start, own.stop - own.start)
                 seen = self.field.encoding(self.points[part]) if encoded is None else encoded[part]
-                given = seen, self.values[part].view(n, -1), self.config.field.loss, self._sharpness()
+                wanted = self.values[part].view(len(seen), self.values[:1].numel())
+                given = seen, wanted, self.config.field.loss, self._sharpness()
                 loss = error_sum(self.field.network, *given) / training.batch
                 if self.eikonal:
                     loss = loss + self._gradient_loss(generator, n) * (n / training.batch)
@@ -213,9 +218,9 @@ class ShapeTask(Task):
         return total
 
     def _loss_of(self, inputs: Tensor, values: Tensor, sharpness: Tensor) -> Tensor:
-        """Mean loss at points (n, 3), or at what the network sees of them."""
+        """Sum of the losses at points (n, 3), or at what the network sees of them, over the number of the batch."""
         raw = self.field(inputs) if inputs.shape[1] == 3 else self.field.from_encoded(inputs)
-        return errors(raw, values, self.config.field.loss, sharpness).sum() / len(inputs)
+        return errors(raw, values, self.config.field.loss, sharpness).sum() / self.config.training.batch
 
     def _run(self, start: int, n: int) -> slice | Tensor:
         """`n` prepared points from `start` on, round the end."""
@@ -248,16 +253,21 @@ class ShapeTask(Task):
         """
         # A quarter as many points as the batch: each costs a second derivative.
         n = max(n // 4, 1)
-        free = torch.rand(n, 3, generator=generator, device=self.device) * 2 - 1
+        own = self.team.part(n)
+        free = torch.rand(n, 3, generator=generator, device=self.device)[own] * 2 - 1
+        chosen = free[:0]
+        if self.oriented is not None:
+            chosen = torch.randint(len(self.oriented[0]), (n,), generator=generator, device=self.device)[own]
+        if not len(free):
+            return free.sum()
         slope, _ = self._slope(free)
         loss = self.eikonal * (slope.norm(dim=1) - 1).square().mean()
         if self.oriented is not None:
             points, normals = self.oriented
-            chosen = torch.randint(len(points), (n,), generator=generator, device=self.device)
             slope, raw = self._slope(points[chosen])
             direction = 1 - F.cosine_similarity(slope, normals[chosen])
             loss = loss + raw.abs().mean() + self.eikonal * direction.mean()
-        return loss
+        return loss * self.team.share(n)
 
     def _slope(self, points: Tensor) -> tuple[Tensor, Tensor]:
         points = points.clone().requires_grad_()

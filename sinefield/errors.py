@@ -1,5 +1,6 @@
 """The one exception that is the user's to mend."""
 
+import errno
 from typing import Any
 
 LONGEST = 600
@@ -25,7 +26,11 @@ def lacks_memory(error: BaseException) -> bool:
     True
     """
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, of CUDA
-    return named or "can't allocate memory" in str(error)  # how torch's CPU allocator says it
+    if named or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return any(
+        words in str(error) for words in ("can't allocate memory", "can't start new thread")
+    )  # torch's, Python's
 
 
 def shown(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Reading whole files, and writing them so that a crash leaves the old one or the new one, never half of either."""
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -21,6 +22,8 @@ MAX_POSES = 256 << 20
 """Bytes of a file of numpy's that holds poses: two million of them."""
 SPARSE = 64 << 20
 """Bytes from which on a file that takes less than a 64th of its size on the disk is refused."""
+HERE, EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux's renameat2."""
 
 
 @contextmanager
@@ -70,7 +73,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new folder to fill; on success it is synced and becomes `path`, in place of what was there.
 
     On any exception what was made is removed and `path` is left as it was. What a killed process left is removed first;
-    had it already moved the old folder away, that is moved back.
+    had it already moved the old folder away, where names cannot be exchanged, that is moved back.
 
     Raises:
         SinefieldError: the folder cannot be made or written, or the disk is full.
@@ -128,7 +131,12 @@ def scratch_beside(path: Path) -> Iterator[Path]:
 
 
 def swap(new: Path, out: Path, old: Path) -> None:
-    """Move `new` to `out`, and what was there to `old`; or, failing that, nothing."""
+    """Move `new` to `out`, and what was there to `old`, or to `new` itself; or, failing that, nothing.
+
+    Where the system can exchange two names at once, one of them is at `out` at every moment.
+    """
+    if out.exists() and _exchange(new, out):
+        return
     try:
         if out.exists():
             out.rename(old)
@@ -137,6 +145,19 @@ def swap(new: Path, out: Path, old: Path) -> None:
         if old.exists() and not out.exists():
             old.rename(out)
         raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Give each of two files or folders the other's name; False where the system or the disk has no such call."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if call(HERE, os.fsencode(one), HERE, os.fsencode(other), EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
 
 
 def clear_leftovers(path: Path) -> None:
@@ -322,12 +343,31 @@ def require_file(path: str | Path, what: str = "file") -> Path:
     return path
 
 
+def with_home(path: str | Path) -> Path:
+    """The path with a home folder in the place of a `~` or `~user` that it begins with.
+
+    Raises:
+        SinefieldError: nobody has that name, or it is not known where the home is.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise SinefieldError(f"{path}: there is no such home folder; write the path out") from error
+
+
 def cache_folder() -> Path:
-    """$SINEFIELD_CACHE, or $XDG_CACHE_HOME/sinefield, or ~/.cache/sinefield."""
+    """$SINEFIELD_CACHE, or $XDG_CACHE_HOME/sinefield, or ~/.cache/sinefield.
+
+    A user without a home has a folder that is not there and cannot be made: nothing is kept.
+    """
     if own := os.environ.get("SINEFIELD_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "sinefield"
+        return with_home(own)
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "sinefield"
+    try:
+        return with_home("~/.cache") / "sinefield"
+    except SinefieldError:
+        return Path(os.devnull) / "sinefield"
 
 
 class Home:

@@ -31,6 +31,7 @@ NUMBERS = (("F32", 4),) * 12 + (("F64", 8), ("F16", 2), ("BF16", 2), ("I64", 8),
 BASES = {1: second_decoder.SHAPE, 2: second_decoder.RADIANCE, 3: second_decoder.IMAGE, 5: second_decoder.SHAPES}
 SIDES = [0, 1, 1, 2, 2, 3, 4, 4, 6, 8, 16, 31, 64, 256]
 LONGEST = 1 << 16
+MESH, MESH_KEYS = 6, (46, 47, 48)
 
 
 # ---- sound files, taken apart
@@ -77,6 +78,9 @@ def _parted() -> list[tuple[int, list[tuple[str, bytes]]]]:
     for file in sorted(GOLDEN.glob("*.sine")):
         made: list[Parted] = []
         own = type("Own", (Parted,), {"made": made})
+        if file.read_bytes()[HEAD] == MESH:
+            found.append((file.read_bytes()[4], _parts_of_mesh(own, file.read_bytes())))
+            continue
         with patch.multiple(second_decoder, Bytes=own, Coder=_stop, table=_no_table):
             try:
                 second_decoder.decode(file.read_bytes())
@@ -86,6 +90,20 @@ def _parted() -> list[tuple[int, list[tuple[str, bytes]]]]:
                 assert b"".join(part for _, part in parts) == reader.data
                 found.append((file.read_bytes()[4], parts))
     return found
+
+
+def _parts_of_mesh(own: type[Parted], data: bytes) -> list[tuple[str, bytes]]:
+    """Settings, box, code and note, which the second decoder does not read."""
+    r = own(data[HEAD:], data[4])
+    r.byte()
+    for _ in range(r.varint()):
+        r.byte()
+        r.varint()
+    second_decoder.box_of(r)
+    for _ in ("code", "note"):
+        r.take(r.varint())
+    assert r.at == len(r.data)
+    return [(what, r.data[begin:end]) for what, begin, end in r.parts]
 
 
 def _of_sound(rng: Random, adapters: bool) -> bytes:
@@ -154,7 +172,9 @@ def _payload(rng: Random, old: bytes) -> bytes:
 
 def _by_grammar(rng: Random) -> bytes:
     """A field of any kind, with the rows that its settings ask for."""
-    kind = rng.choice((1, 2, 3, 5))
+    kind = rng.choice((1, 2, 3, 5, MESH))
+    if kind == MESH:
+        return _mesh(rng)
     base = BASES[kind]
     settings, rows = dict(base), b""
     wanted = [key for key in SMALL if key in base] + rng.sample(sorted(base), rng.choice((0, 0, 1, 1, 2, 4)))
@@ -178,6 +198,19 @@ def _by_grammar(rng: Random) -> bytes:
     most = rng.choice((1, 1, 2, 17, 300, 65536))
     head += _rows(rng, shapes, most) + (rng.randbytes(60) if kind == 2 else b"")
     return _sealed(head + _coded(rng, most))
+
+
+def _mesh(rng: Random) -> bytes:
+    """A mesh whose code is any bytes: each code is of some mesh, but for what it claims."""
+    code = _payload(rng, rng.randbytes(rng.choice((1, 20, 300, 3000))))
+    faces = rng.choice((1, len(code), 4 * len(code), 4 * len(code) + 64, 4 * len(code) + 65, rng.choice(WHOLES)))
+    vertices = rng.choice((0, 3, faces // 2 + 2, 3 * faces, 3 * faces + 1, rng.choice(WHOLES)))
+    digits = rng.choice((1, 2, 8, 8, 15, 15, 16, rng.choice(WHOLES)))
+    rows = b"".join(
+        bytes([key]) + varint(value) for key, value in zip(MESH_KEYS, (vertices, faces, digits), strict=True)
+    )
+    note = _object(rng, 0) if rng.random() < 0.2 else b""
+    return _sealed(bytes([MESH, 3]) + rows + _box(rng) + _counted(code) + _counted(note))
 
 
 SMALL = {

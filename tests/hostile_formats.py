@@ -7,6 +7,7 @@ from functools import partial
 import hostile_absurd as absurd
 import hostile_captures as captures
 import hostile_fields as fields
+import hostile_fleet as fleet
 import hostile_surfaces as surfaces
 from hostile_format import Format
 from hostile_surfaces import OTHERS
@@ -26,11 +27,13 @@ FORMATS: dict[str, Callable[[], Format]] = {
     "run": fields.run,
     "adapter": fields.adapter,
     "sine": fields.sine,
+    **{f"manifest_{kind}": partial(fleet.manifest, kind) for kind in ("csv", "jsonl", "parquet")},
 }
 """Sound files, to be damaged."""
 MADE: dict[str, Callable[[], Format]] = {
     "absurd_field": absurd.absurd_field,
     "absurd_adapter": absurd.absurd_adapter,
+    "absurd_manifest": fleet.absurd_manifest,
 }
 """Files that are made absurd from the start."""
 

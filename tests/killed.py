@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import sinefield.export.capture as capture
+import sinefield.export.report as report
 import sinefield.fields.shape.scores as scores
 import sinefield.learning.loop as loop
 from sinefield.commands import cli
@@ -49,6 +50,7 @@ class Command:
         threads: int = 1,
         user: int | None = None,
         variables: dict[str, str] | None = None,
+        memory: int | None = None,
     ) -> "Command":
         """Start; returns once the command has begun.
 
@@ -59,13 +61,14 @@ class Command:
             threads: threads that it computes with.
             user: number of another user, and of his group, that it runs as.
             variables: of its environment.
+            memory: bytes that it may ask for beyond those that it begins with.
         """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self.tally = context.Array("q", [0, 0], lock=False)  # begun, steps done
         self.process = context.Process(
             target=_command,
-            args=(self.arguments, self.log, self.tally, at_save, limit, threads, user, variables or {}),
+            args=(self.arguments, self.log, self.tally, at_save, limit, threads, user, variables or {}, memory),
         )
         with LOCK:
             self.process.start()
@@ -117,6 +120,7 @@ def _command(
     threads: int,
     user: int | None,
     variables: dict[str, str],
+    memory: int | None,
 ) -> None:
     import numba
     import torch
@@ -130,6 +134,7 @@ def _command(
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background
     scores.SURFACE_RESOLUTION, scores.QUICK_RESOLUTION, scores.HELDOUT_POINTS = 24, 24, 2000
     capture.FRAMES_SHOWN, capture.LONGER_SIDE, capture.RESOLUTION = 2, 32, 16
+    report.FRAMES, report.VIDEO_WIDTH, report.MESH_RESOLUTION = 2, 32, 24
     scores.shape_picture = lambda *_: np.zeros((8, 8, 3), np.uint8)
     generator = loop.step_generator
 
@@ -149,6 +154,12 @@ def _command(
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)
+    if memory is not None:
+        import resource
+
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + memory, held + memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if at_save:
         _die_at_save(*at_save)
     sys.argv = ["sinefield", *arguments]

@@ -19,6 +19,8 @@ TRIES = 5000
 
 @pytest.mark.parametrize("name", FORMATS | MADE)
 def test_damaged_files(name):
+    if "manifest" in name:
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed; pip install 'sinefield[fleet]'")
     outcome = run(examples(name), TRIES)
     print(outcome)
     assert not outcome.found, str(outcome)

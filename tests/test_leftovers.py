@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import sinefield as sf
+from sinefield import files
 from sinefield.errors import SinefieldError
 from sinefield.files import TEMPORARY, _prefix, atomic_folder, scratch_folder, write_bytes
 from sinefield.learning.pack import pack
@@ -135,6 +136,7 @@ class Chance:
         self.count, self.fails, self.code, self.named = 0, 0, code, []
         for name in ("fsync", "rename", "replace", "link", "chmod", "mkdir"):
             patch.setattr(os, name, self.wrapped(getattr(os, name), name))
+        patch.setattr(files, "_exchange", self.wrapped(files._exchange, "exchange"))
         inner = io.open
         patch.setattr(io, "open", self.opener(inner))
         patch.setattr(builtins, "open", self.opener(inner))

@@ -19,6 +19,7 @@ from sinefield.config import load_config
 from sinefield.data.photographs.images import load_posed
 from sinefield.data.surfaces.mesh_files import read_shape
 from sinefield.errors import SinefieldError
+from sinefield.fields.radiance.field import RadianceField
 from sinefield.files import read_bytes, read_text
 from sinefield.json_text import finite_number, from_json, to_json
 from sinefield.store.fields import load_field
@@ -117,6 +118,19 @@ def test_a_loaded_field_outlives_its_file(ball_run, tmp_path):
     os.truncate(file, 100)
     assert all(torch.equal(tensor, before[name]) for name, tensor in field.state_dict().items())
     assert np.array_equal(shape.sdf(points), distances)
+
+
+def test_a_network_is_not_asked_while_it_is_read(monkeypatch):
+    """A radiance field's solid cells follow from its density: a file of a few bytes may hold a very wide network."""
+    with monkeypatch.context() as patch:
+        patch.setattr(RadianceField, "density", None)
+        field = load_field("example:toys")[0]
+    assert field.grid.later is not None and not field.grid.solid.any()
+    other = load_field("example:toys")[0]
+    other.find_solid()
+    assert other.grid.solid.any() and other.grid.later is None
+    assert torch.equal(field.state_dict()["grid.solid"], other.grid.solid)
+    assert torch.equal(field.grid.occs, other.grid.occs)
 
 
 def test_tensors_of_a_file_cut_short_after_loading(tmp_path):

@@ -138,16 +138,16 @@ def main(argv: list[str] | None = None) -> int:
     ) as error:  # bytes that are no text can be in names only: contents are checked by their readers
         print(f"sinefield: a file's name is no text ({error.reason}); rename it", file=sys.stderr)
         return 2
-    except OSError as error:
+    except (MemoryError, RuntimeError, OSError) as error:
+        if lacks_memory(error):
+            print("sinefield: out of memory; lower the resolution, the batch or the number of points", file=sys.stderr)
+            return 2
+        if not isinstance(error, OSError):
+            raise
         if error.filename is None:
             return _lost_output(error)
         reason = error.strerror or type(error).__name__
         print(f"sinefield: {error.filename}: {reason}; check its permissions and the disk", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not lacks_memory(error):
-            raise
-        print("sinefield: out of memory; lower the resolution, the batch or the number of points", file=sys.stderr)
         return 2
 
 

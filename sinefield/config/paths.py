@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from sinefield.errors import SinefieldError
+from sinefield.files import with_home
 
 FAMILIES = "families:"
 """What a `data.path` begins with that names no file but procedural families (`data.families`)."""
@@ -34,7 +35,7 @@ def locate(path: str, base: Path | None = None) -> str:
     for name, folder in FOLDERS.items():
         if path.startswith(name):
             return str((folder() / path[len(name) :].lstrip("/")).absolute())
-    found = Path(path).expanduser()
+    found = with_home(path)
     return str(found.absolute() if base is None else (base / found).resolve())
 
 

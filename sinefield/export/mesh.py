@@ -10,7 +10,7 @@ import trimesh
 from jaxtyping import Float
 
 from sinefield.errors import SinefieldError
-from sinefield.export.textured import check_textured, textured
+from sinefield.export.textured import check_textured, clear_beside, textured
 from sinefield.fields.base import Field, Mesh, kind_of
 from sinefield.fields.origins import origin_of
 from sinefield.meshing.decimate import check_budget, decimate
@@ -90,7 +90,7 @@ def export_mesh(
     """
     check_mesh_path(out, overwrite)
     if texture is not None:
-        check_textured(out, texture, overwrite)
+        check_textured(out, texture)
     if faces is not None:
         check_budget(faces)
     begin = time.perf_counter()
@@ -102,11 +102,15 @@ def export_mesh(
     if faces is not None:
         vertices, triangles = decimate(vertices, triangles, faces)
     surface = f"{statistics['level']:.6g} level of a {field.kind} field"
-    if texture is None:
-        mesh = NamedMesh("", vertices, triangles, surface_colours(field, vertices, triangles) if colours else None)
-    else:
-        mesh = textured(field, vertices, triangles, texture, out, overwrite)
-    saved = save_surface(out, [mesh], placing, "the field's data", surface, overwrite)
+    try:
+        if texture is None:
+            mesh = NamedMesh("", vertices, triangles, surface_colours(field, vertices, triangles) if colours else None)
+        else:
+            mesh = textured(field, vertices, triangles, texture, out)
+        saved = save_surface(out, [mesh], placing, "the field's data", surface, overwrite)
+    finally:
+        if Path(out).suffix.lower() == ".obj":
+            clear_beside(out)
     return {
         "run": str(run),
         "out": str(out),

@@ -1,5 +1,9 @@
 """A field's surface with a picture laid over it, as a file."""
 
+import re
+import zlib
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -8,32 +12,29 @@ from PIL import Image
 
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Field, kind_of
-from sinefield.files import atomic_path, check_output, write_text
+from sinefield.files import write_bytes, write_text
 from sinefield.meshing.named_mesh import NamedMesh
 from sinefield.meshing.texture import bake, check_texture
 
 EXTENSIONS = (".glb", ".obj")
+HEAD = 4096
+"""Bytes of an OBJ that the name of its library is among."""
+LIBRARY = "newmtl surface\nKd 1 1 1\nmap_Kd {}\n"
 
 
-def check_textured(path: str | Path, size: int, overwrite: bool = False) -> None:
+def check_textured(path: str | Path, size: int) -> None:
     """Refuse, before a long evaluation, a textured file that could not be written afterwards.
 
     Raises:
-        SinefieldError: a kind of file without textures, a size out of range, xatlas missing; a file beside the OBJ that
-            is there already.
+        SinefieldError: a kind of file without textures, a size out of range, xatlas missing.
     """
     path = Path(path)
     if path.suffix.lower() not in EXTENSIONS:
         raise SinefieldError(f"{path}: --texture is for {' '.join(EXTENSIONS)}; others get colours of their vertices")
-    if path.suffix.lower() == ".obj":
-        for beside in (path.with_suffix(".mtl"), path.with_suffix(".png")):
-            check_output(beside, overwrite)
     check_texture(size)
 
 
-def textured(
-    field: Field, vertices: np.ndarray, faces: np.ndarray, size: int, out: str | Path, overwrite: bool = False
-) -> NamedMesh:
+def textured(field: Field, vertices: np.ndarray, faces: np.ndarray, size: int, out: str | Path) -> NamedMesh:
     """A field's surface with its colours as a picture over it; the files beside an OBJ are written.
 
     Raises:
@@ -52,14 +53,40 @@ def textured(
 
     baked = bake(vertices, faces, normals, colours_of, size)
     out = Path(out)
-    library = _write_beside(out, baked.picture, overwrite) if out.suffix.lower() == ".obj" else ""
+    library = _write_beside(out, baked.picture) if out.suffix.lower() == ".obj" else ""
     return NamedMesh("", baked.vertices, baked.faces, uv=baked.uv, picture=baked.picture, library=library)
 
 
-def _write_beside(out: Path, picture: np.ndarray, overwrite: bool) -> str:
-    """What an OBJ names, before the OBJ itself, so that its picture is never missing; the library's name."""
-    material, image = out.with_suffix(".mtl"), out.with_suffix(".png")
-    with atomic_path(image, overwrite) as temporary:
-        Image.fromarray(picture).save(temporary, "PNG")
-    write_text(material, f"newmtl surface\nKd 1 1 1\nmap_Kd {image.name}\n")
-    return material.name
+def _write_beside(out: Path, picture: np.ndarray) -> str:
+    """What an OBJ names, before the OBJ itself; the library's name.
+
+    Both names hold the picture's checksum: until the new OBJ is in its place, the old one has its own picture.
+    """
+    content = BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    stem = f"{out.stem}.{zlib.crc32(content.getvalue()):08x}"
+    # The library first: by its content `clear_beside` knows the picture as ours.
+    write_text(out.with_name(f"{stem}.mtl"), LIBRARY.format(f"{stem}.png"))
+    write_bytes(out.with_name(f"{stem}.png"), content.getvalue())
+    return f"{stem}.mtl"
+
+
+def clear_beside(out: str | Path) -> None:
+    """Remove what earlier OBJs of this name had beside them, and what killed processes left of theirs.
+
+    What the OBJ that is there names stays, and so does all that is not exactly what `textured` writes.
+    """
+    out = Path(out)
+    ours = re.compile(re.escape(out.stem) + r"\.[0-9a-f]{8}")
+    with suppress(OSError):
+        beginning = b""
+        if out.is_file():
+            with out.open("rb") as stream:
+                beginning = stream.read(HEAD)
+        for found in out.parent.glob("*.mtl"):
+            if not ours.fullmatch(found.stem) or f"mtllib {found.name}\n".encode() in beginning or found.is_symlink():
+                continue
+            picture = found.with_suffix(".png")
+            if found.is_file() and found.read_bytes() == LIBRARY.format(picture.name).encode():
+                picture.unlink(missing_ok=True)
+                found.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Frames to a video file, or a folder of pictures, that either is complete or does not exist."""
 
+import errno
 import os
 import re
 import subprocess
@@ -199,6 +200,9 @@ def _encode(temporary: Path, path: Path, first: np.ndarray, rest: Iterator[np.nd
         if failed:
             log.seek(0)
             reason = log.read().decode(errors="replace").strip() or f"exit status {process.returncode}"
+            full = os.strerror(errno.ENOSPC)
+            if process.returncode == 256 - errno.ENOSPC or full in reason:  # its own log may be cut short by that, too
+                raise OSError(errno.ENOSPC, full)
             raise SinefieldError(f"{path}: ffmpeg failed ({reason[-300:]}); check the disk or write a .gif")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sinefield.data.made.families import FAMILIES
 from sinefield.data.surfaces.mesh_files import MESHES
 from sinefield.errors import SinefieldError, shown
-from sinefield.files import read_bytes, read_text
+from sinefield.files import read_bytes, read_text, with_home
 from sinefield.json_text import from_json
 
 FAMILY = "family:"
@@ -23,6 +23,8 @@ MAX_MANIFEST = 1 << 30
 MOST = 10_000_000
 """Items of one fleet."""
 LONGEST_ID = 200
+FEW_ROWS, ROWS_A_BYTE = 10_000, 16
+"""A parquet file has at most so many rows, and so many a byte: rows differ in their ids, which take more."""
 
 
 @dataclass(frozen=True)
@@ -138,17 +140,38 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
+    """Rows whose cost is that of the file: a value that stands in a million rows is held once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     content = read_bytes(path, MAX_MANIFEST, "manifest")
     try:
-        names = pq.read_schema(BytesIO(content)).names
-        _need_path(path, names)
-        rows = pq.read_table(BytesIO(content), columns=[c for c in COLUMNS if c in names]).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
+        leaves = pq.ParquetFile(BytesIO(content)).schema
+        leaves = [leaves.column(i) for i in range(len(leaves.names))]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in COLUMNS]
+        file = pq.ParquetFile(BytesIO(content), read_dictionary=texts)
+        _need_path(path, file.schema_arrow.names)
+        if file.metadata.num_rows > min(MOST, FEW_ROWS + ROWS_A_BYTE * len(content)):
+            raise SinefieldError(f"{path}: {file.metadata.num_rows:,} rows in {len(content):,} bytes; write it again")
+        table = file.read(columns=[c for c in COLUMNS if c in file.schema_arrow.names])
+        values = [_column(table[name]) for name in table.column_names]
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         raise SinefieldError(f"{path}: is no readable parquet file ({error}); write it again") from error
-    return [{key: value for key, value in row.items() if value is not None} for row in rows]
+    names = table.column_names
+    rows = zip(*values, strict=True)
+    return [{key: value for key, value in zip(names, row, strict=True) if value is not None} for row in rows]
+
+
+def _column(column: Any) -> list[Any]:
+    """A column as a list; each value that is stored once is one object."""
+    found: list[Any] = []
+    for chunk in column.chunks:
+        if hasattr(chunk, "dictionary"):
+            known = chunk.dictionary.to_pylist()
+            found += [None if at is None else known[at] for at in chunk.indices.to_pylist()]
+        else:
+            found += chunk.to_pylist()
+    return found
 
 
 def _need_path(path: Path, names: Iterable[str]) -> None:
@@ -161,7 +184,7 @@ def _item(row: dict[str, Any], where: str, folder: Path) -> Item:
         raise SinefieldError(f"{where}: path is {shown(row.get('path'))}; should be text")
     place = row["path"]
     if not place.startswith(FAMILY) and "://" not in place:
-        place = str((folder / Path(place).expanduser()).absolute())
+        place = str((folder / with_home(place)).absolute())
     name = row.get("id", row["path"])
     overrides, seed = _overrides(row.get("overrides", {}), where), row.get("seed")
     if seed is not None and not (re.fullmatch("[0-9]{1,18}", str(seed)) and not isinstance(seed, bool)):

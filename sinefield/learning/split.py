@@ -9,7 +9,7 @@ from typing import Any
 from sinefield.config import Config
 from sinefield.data.surfaces.split import part_surface, split_parts
 from sinefield.errors import SinefieldError
-from sinefield.files import check_output
+from sinefield.files import check_output, scratch_beside, write_error
 from sinefield.learning.pack import pack
 from sinefield.learning.train import train
 from sinefield.metrics import SCORES
@@ -57,6 +57,8 @@ def train_parts(
 def pack_parts(run: str | Path, out: str | Path, overwrite: bool = False, **options: Any) -> dict[str, Any]:
     """Pack each field of such a folder into a `.sine` file of another folder, `out`; `parts.json` comes last.
 
+    All are packed before the first is put there.
+
     Arguments:
         options: of `pack`, for each part; of `max_bytes` each has an equal share.
 
@@ -71,13 +73,24 @@ def pack_parts(run: str | Path, out: str | Path, overwrite: bool = False, **opti
         raise SinefieldError(f"{run}: is packed already; give the folder that it was packed from")
     parts = [FieldPart(part.name, place_of(i, part.name, ".sine")) for i, part in enumerate(given, 1)]
     _check_folder(folder, parts, False, overwrite, finished=True)
-    folder.mkdir(parents=True, exist_ok=True)
     if (most := options.get("max_bytes")) is not None:
         options["max_bytes"] = most // len(parts)
     reports = []
-    for old, new in zip(given, parts, strict=True):
-        reports.append({"name": new.name, **pack(old.place, folder / new.place, overwrite=overwrite, **options)})
-    write_parts(folder, source, parts, overwrite)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_beside(folder) as scratch:
+            for old, new in zip(given, parts, strict=True):
+                try:
+                    report = pack(old.place, scratch / new.place, **options)
+                except SinefieldError as error:
+                    raise SinefieldError(str(error).replace(str(scratch), str(folder))) from error
+                reports.append({"name": new.name, **report, "out": str(folder / new.place)})
+            folder.mkdir(exist_ok=True)
+            for new in parts:
+                (scratch / new.place).replace(folder / new.place)
+        write_parts(folder, source, parts, overwrite)
+    except OSError as error:
+        raise write_error(folder, error) from error
     return {**_together(str(run), reports), "out": str(out), "float_bytes": sum(r["float_bytes"] for r in reports)}
 
 

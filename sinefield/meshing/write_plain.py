@@ -61,6 +61,7 @@ def write_obj(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str]) ->
     corners_before = normals_before = 1
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         stream.writelines(f"# {line}\n" for line in _comments(about))
+        stream.writelines(f"mtllib {name}\n" for name in sorted({mesh.library for mesh in meshes} - {""}))
         for i, mesh in enumerate(meshes):
             if mesh.name or len(meshes) > 1:
                 stream.write(f"o {_word(mesh.name) or f'part{i + 1}'}\n")
@@ -71,7 +72,7 @@ def write_obj(path: Path, meshes: Sequence[NamedMesh], about: dict[str, str]) ->
                 write_rows(stream, f"v {one} {one} {one} %.4g %.4g %.4g", mesh.vertices, mesh.colours / 255)
             corners = np.asarray(mesh.faces) + corners_before
             if mesh.uv is not None:
-                stream.write(f"mtllib {mesh.library}\nusemtl surface\n")
+                stream.write("usemtl surface\n")
                 write_rows(stream, "vt %.7g %.7g", mesh.uv)
                 write_rows(stream, "f %d/%d %d/%d %d/%d", np.repeat(corners, 2, axis=1))
             elif mesh.normals is None:

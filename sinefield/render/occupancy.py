@@ -1,6 +1,7 @@
 """The occupancy grid: which cells of the box are worth a sample."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,7 @@ class OccupancyGrid(nn.Module):
             otherwise, or a smaller box holds them.
         solid: (levels · x, y, z) bool, cells inside opaque matter, all 26 neighbours included; a ray ends there.
         marcher: which `march` `sampling` uses; see `marcher`. Not saved with a field.
+        later: finds the solid cells, where that is put off until they are asked for; see `settle`.
     """
 
     aabb: Tensor
@@ -51,6 +53,7 @@ class OccupancyGrid(nn.Module):
         shape = (levels * resolution, resolution, resolution)
         self.resolution, self.levels, self.cone_angle = resolution, levels, cone_angle
         self.marcher = "auto"
+        self.later: Callable[[], None] | None = None
         self.register_buffer("aabb", torch.as_tensor(aabb, dtype=torch.float32))
         self.register_buffer("occs", torch.zeros(shape))
         self.register_buffer("binaries", torch.ones(shape, dtype=torch.bool))
@@ -108,6 +111,7 @@ class OccupancyGrid(nn.Module):
             everything: evaluate all allowed cells; otherwise half of the occupied ones and a quarter of all, at
                 random.
         """
+        self.settle()
         cells = self.allowed.flatten().nonzero()[:, 0]
         if len(cells) == 0:
             return
@@ -133,6 +137,16 @@ class OccupancyGrid(nn.Module):
         row = cell[:, 0] + level.clamp(max=self.levels - 1) * self.resolution
         return (level < self.levels) & self.binaries[row, cell[:, 1], cell[:, 2]]
 
+    def settle(self) -> None:
+        """Find the solid cells now, if that was put off: a file is read without a look at what its network says."""
+        later, self.later = self.later, None
+        if later is not None:
+            later()
+
+    def _save_to_state_dict(self, *arguments: Any, **options: Any) -> None:
+        self.settle()
+        super()._save_to_state_dict(*arguments, **options)
+
     def find_solid(self) -> None:
         """Cells whose whole neighbourhood stops light within a few steps."""
         inside = F.pad(self._by_level(self.occs > SOLID_ALPHA_DEPTH), (1,) * 6)  # beyond a level's box counts as empty
@@ -153,6 +167,7 @@ class OccupancyGrid(nn.Module):
         clear: Float[Tensor, "r"] | None = None,
     ) -> Samples:
         """Samples of the rays in occupied cells; see `march`."""
+        self.settle()
         grid = Grid(self.aabb, self.binaries, self.solid, self.levels)
         settings = March(render_step_size, near_plane, far_plane, self.cone_angle, max_samples)
         return march(rays_o, rays_d, grid, settings, jitter, clear, self.marcher)

@@ -1,6 +1,8 @@
 """Photographs out of a video: where the camera has moved on, the sharpest frame."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -140,6 +142,8 @@ def _write(video: Path, chosen: list[int], folder: Path, kind: str) -> dict[str,
         finally:
             _end(process)
         files = sorted(folder.iterdir())
+        if process.returncode == 256 - errno.ENOSPC:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if len(files) != len(chosen):
             raise _unreadable(video, log)
     return {file.name: number for file, number in zip(files, chosen, strict=True)}

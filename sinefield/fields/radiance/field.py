@@ -285,6 +285,7 @@ class RadianceField(Field):
     def find_solid(self) -> None:
         """Find the grid's solid cells anew, from the density at the centres of its occupied cells."""
         grid = self.grid
+        grid.later = None
         cells = grid.binaries.flatten().nonzero()[:, 0]
         grid.occs.zero_()
         with torch.no_grad():
@@ -293,9 +294,9 @@ class RadianceField(Field):
         grid.find_solid()
 
     def take_cells(self, binaries: Bool[Tensor, "x y z"]) -> None:
-        """Have these cells occupied, and find the solid ones among them."""
+        """Have these cells occupied, and the solid ones among them found when they are asked for."""
         self.grid.binaries.copy_(binaries)
-        self.find_solid()
+        self.grid.later = self.find_solid
 
     @property
     def cells_shape(self) -> tuple[int, ...]:

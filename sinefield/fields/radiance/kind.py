@@ -107,8 +107,8 @@ class RadianceKind(Kind):
         return field
 
     def restored(self, field: RadianceField) -> None:
-        """Solid cells follow from the density."""
-        field.find_solid()
+        """Solid cells follow from the density, when they are asked for."""
+        field.grid.later = field.find_solid
 
     def report(
         self, field: RadianceField, config: RadianceConfig, data: PosedScene, pictures: Path | None

@@ -42,7 +42,7 @@ def test_as_large_as_the_bytes_allow(weights):
 def test_too_few_bytes_say_how_many_would_do():
     with pytest.raises(SinefieldError, match=r"--max-bytes 50: the smallest field .* takes about (\d+)") as error:
         sized(of_width(128), 50)
-    least = int(str(error.value).split("about ")[1].split(";")[0])
+    least = int(str(error.value).split("about ")[1].split(" bytes")[0])
     assert sized(of_width(128), least + 1).field.width == 8
 
 

@@ -12,12 +12,12 @@ from PIL import Image
 
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Field, kind_of
-from sinefield.files import write_bytes, write_text
+from sinefield.files import open_file, read_bytes, write_bytes, write_text
 from sinefield.meshing.named_mesh import NamedMesh
 from sinefield.meshing.texture import bake, check_texture
 
 EXTENSIONS = (".glb", ".obj")
-HEAD = 4096
+HEAD, LARGEST = 4096, 1 << 40
 """Bytes of an OBJ that the name of its library is among."""
 LIBRARY = "newmtl surface\nKd 1 1 1\nmap_Kd {}\n"
 
@@ -78,15 +78,16 @@ def clear_beside(out: str | Path) -> None:
     """
     out = Path(out)
     ours = re.compile(re.escape(out.stem) + r"\.[0-9a-f]{8}")
-    with suppress(OSError):
+    with suppress(OSError, SinefieldError):
         beginning = b""
         if out.is_file():
-            with out.open("rb") as stream:
+            with open_file(out, LARGEST) as stream:
                 beginning = stream.read(HEAD)
         for found in out.parent.glob("*.mtl"):
             if not ours.fullmatch(found.stem) or f"mtllib {found.name}\n".encode() in beginning or found.is_symlink():
                 continue
             picture = found.with_suffix(".png")
-            if found.is_file() and found.read_bytes() == LIBRARY.format(picture.name).encode():
+            wanted = LIBRARY.format(picture.name).encode()
+            if found.is_file() and found.stat().st_size == len(wanted) and read_bytes(found, len(wanted)) == wanted:
                 picture.unlink(missing_ok=True)
                 found.unlink(missing_ok=True)

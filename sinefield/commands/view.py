@@ -14,6 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=whole, default=8080, help="port of the page; 0 for any free one (8080)")
     parser.add_argument("--host", default="127.0.0.1", help=HOST)
     parser.add_argument("--name", action="append", default=[], help=NAME)
+    parser.add_argument("--visitors", type=whole, default=8, help="pages that may be open at the same time (8)")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     add_edits(parser)
 
@@ -21,7 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Answer:
     from sinefield.viewer.server import view
 
-    report = view(options.run, options.host, options.port, not options.no_browser, options.adapter, names=options.name)
+    own = options.run, options.host, options.port, not options.no_browser, options.adapter
+    report = view(*own, names=options.name, visitors=options.visitors)
     return report, f"{report['visitors']} visits, {report['pictures']} pictures, {report['seconds']:.0f} s"
 
 

@@ -23,6 +23,8 @@ from sinefield.errors import SinefieldError
 PORTS = {"http": 80, "https": 443}
 HEADERS = {"Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY", "Cross-Origin-Resource-Policy": "same-origin"}
 """Of every page: the token does not leave with a link, and no other site shows the viewer inside a page of its own."""
+VISITORS = 8
+"""Pages that may be connected at the same time, unless told. One that reads nothing may cost some megabytes."""
 _HOOK = threading.Lock()
 
 
@@ -31,6 +33,7 @@ class Door:
 
     Arguments:
         names: this machine is known by, beside addresses, `localhost` and its own name.
+        visitors: pages that may be connected at the same time.
 
     Attributes:
         token: that a request must bring, as `?token=` or in the cookie that the page then gets.
@@ -39,11 +42,13 @@ class Door:
         SinefieldError: a name is none.
     """
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
+    def __init__(self, names: Sequence[str] = (), visitors: int = VISITORS) -> None:
         for name in names:
             if not _is_address(name) and not re.fullmatch(r"[\w-]+(\.[\w-]+)*\.?", name):
                 raise SinefieldError(f"--name {name}: is no name of a machine; give one like viewer.example.org")
-        own = socket.gethostname()
+        if visitors < 1:
+            raise SinefieldError(f"--visitors {visitors}: give 1 or more")
+        self.visitors, own = visitors, socket.gethostname()
         short = own.partition(".")[0]
         self.names = {name.lower().rstrip(".") for name in ("localhost", own, short, f"{short}.local", *names)}
         self.token = secrets.token_urlsafe(16)
@@ -76,6 +81,9 @@ class Door:
         port = connection.local_address[1]
         if (reason := self.refusal(request, port)) is not None:
             return connection.respond(http.HTTPStatus.FORBIDDEN, f"{reason}\n")
+        if _visitors(connection) >= self.visitors and urlsplit(request.path).path == "/":
+            reason = f"{self.visitors} pages are connected already; close one, or start the viewer with --visitors"
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n")
         response = pages(connection, request)
         if response is not None:
             for name, value in HEADERS.items():
@@ -107,6 +115,13 @@ class Door:
                 yield
             finally:
                 server.serve = serve
+
+
+def _visitors(connection: Any) -> int:
+    """Websockets of a connection's server, also those that are being closed: what they were sent is held till then."""
+    from websockets.protocol import State
+
+    return sum(one.state in (State.OPEN, State.CLOSING) for one in connection.server.handlers)
 
 
 def _cookie(port: int) -> str:

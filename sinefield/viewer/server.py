@@ -19,7 +19,7 @@ from typing import Any
 
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import kind_of
-from sinefield.viewer.door import Door
+from sinefield.viewer.door import VISITORS, Door
 from sinefield.viewer.follow import Follower, Snapshot
 from sinefield.viewer.guard import guard, is_loopback
 from sinefield.viewer.leaving import end_when_left
@@ -38,6 +38,7 @@ def view(
     browser: bool = True,
     adapters: Sequence[str | Path] = (),
     names: Sequence[str] = (),
+    visitors: int = VISITORS,
 ) -> dict[str, Any]:
     """Serve a run's viewer until Ctrl-C; prints one line with its address, in which the token stands that opens it.
 
@@ -47,6 +48,7 @@ def view(
         browser: open the page too, where there is a screen to open it on.
         adapters: edits of the run's field, see `load_field`.
         names: by which browsers may ask for this machine, beside addresses, `localhost` and its own name.
+        visitors: pages that may be connected at the same time.
 
     Returns:
         run, kind, url (with the token), visitors (pages that connected), pictures sent, step of the newest field,
@@ -56,7 +58,7 @@ def view(
         SinefieldError: no run; a port in use, a host that is not this machine's; viser is missing.
     """
     begin = time.perf_counter()
-    with Viewer(run, host, port, adapters, names) as viewer:
+    with Viewer(run, host, port, adapters, names, visitors) as viewer:
         with suppress(KeyboardInterrupt):
             print(f"{run}: look at it on {viewer.url} ({exposure(host)}; Ctrl-C ends)", flush=True)
             if browser and _has_screen():
@@ -88,9 +90,10 @@ class Viewer:
         port: int = 8080,
         adapters: Sequence[str | Path] = (),
         names: Sequence[str] = (),
+        visitors: int = VISITORS,
     ) -> None:
         viser = _viser()
-        self.run, self.door = str(run), Door([host, *names])
+        self.run, self.door = str(run), Door([host, *names], visitors)
         self.follower = Follower(run, adapters)
         check_port(host, port)
         if self.follower.snapshots:

@@ -3,6 +3,7 @@
 import base64
 import io
 import struct
+from importlib.util import find_spec
 
 import DracoPy
 import numpy as np
@@ -156,7 +157,8 @@ def strips_and_fans() -> dict:
 
 def gltf_trees() -> list[dict]:
     """One of each."""
-    return [instanced(), draco()[1], packed_by_meshopt(), textured(), sparse(), strips_and_fans()]
+    packed = [packed_by_meshopt()] if find_spec("meshoptimizer") else []
+    return [instanced(), draco()[1], *packed, textured(), sparse(), strips_and_fans()]
 
 
 def xml_of_cube(colours: str = "") -> str:

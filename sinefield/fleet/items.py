@@ -154,6 +154,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
         if file.metadata.num_rows > min(MOST, FEW_ROWS + ROWS_A_BYTE * len(content)):
             raise SinefieldError(f"{path}: {file.metadata.num_rows:,} rows in {len(content):,} bytes; write it again")
         table = file.read(columns=[c for c in COLUMNS if c in file.schema_arrow.names])
+        table.validate(full=True)  # numbers of values that are not there, too
         values = [_column(table[name]) for name in table.column_names]
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         raise SinefieldError(f"{path}: is no readable parquet file ({error}); write it again") from error

@@ -195,6 +195,10 @@ def main() -> None:
         server.shutdown()
     result = {
         "run": Path(options.run).name,
+        "trained": f"{config.training.seconds:g} s"
+        if config.training.steps is None
+        else f"{config.training.steps:,} steps",
+        "encoding": config.field.encoding,
         "size": [cameras.width, cameras.height],
         "views": len(chosen),
         "field_psnr": float(np.mean(own)),
@@ -224,7 +228,7 @@ def write_page(result: dict[str, Any]) -> None:
 
 `{command}`, {date.today()}, {describe_machine()["cpu"]}.
 
-Run `{result["run"]}`: {own:.2f} dB by itself on {result["views"]} test views of {width}×{height}. {result["splats"]:,}
+Run `{result["run"]}` ({result["encoding"]} encoding, {result["trained"]}): {own:.2f} dB by itself on {result["views"]} test views of {width}×{height}. {result["splats"]:,}
 splats, fitted in {wall:.0f} s ({cpu:.0f} CPU s). PSNR is against the photographs.
 
 {table(list(rows[0]), rows, markdown=True)}

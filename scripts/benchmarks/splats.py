@@ -224,11 +224,12 @@ def write_page(result: dict[str, Any]) -> None:
     )
     width, height = result["size"]
     wall, cpu = result["seconds"]
+    about = f"{result['encoding']} encoding, {result['trained']}"
     text = f"""# Splats, judged by viewers that are not ours
 
 `{command}`, {date.today()}, {describe_machine()["cpu"]}.
 
-Run `{result["run"]}` ({result["encoding"]} encoding, {result["trained"]}): {own:.2f} dB by itself on {result["views"]} test views of {width}×{height}. {result["splats"]:,}
+Run `{result["run"]}` ({about}): {own:.2f} dB by itself on {result["views"]} test views of {width}×{height}. {result["splats"]:,}
 splats, fitted in {wall:.0f} s ({cpu:.0f} CPU s). PSNR is against the photographs.
 
 {table(list(rows[0]), rows, markdown=True)}

@@ -229,8 +229,8 @@ def write_page(result: dict[str, Any]) -> None:
 
 `{command}`, {date.today()}, {describe_machine()["cpu"]}.
 
-Run `{result["run"]}` ({about}): {own:.2f} dB by itself on {result["views"]} test views of {width}×{height}. {result["splats"]:,}
-splats, fitted in {wall:.0f} s ({cpu:.0f} CPU s). PSNR is against the photographs.
+Run `{result["run"]}` ({about}): {own:.2f} dB by itself on {result["views"]} test views of {width}×{height}.
+{result["splats"]:,} splats, fitted in {wall:.0f} s ({cpu:.0f} CPU s). PSNR is against the photographs.
 
 {table(list(rows[0]), rows, markdown=True)}
 """

@@ -176,6 +176,23 @@ def test_who_is_refused_learns_nothing_and_who_is_let_in_is(viewer):
     wait_for(lambda: not viewer.server.get_clients())
 
 
+def test_no_more_pages_than_agreed(viewer, key, monkeypatch):
+    host = f"Host: 127.0.0.1:{port(viewer)}"
+    wait_for(lambda: statuses(viewer, key, host) == (200, 101))
+    monkeypatch.setattr(viewer.door, "visitors", 1)
+    with visit(viewer) as page:
+        say(page)
+        wait_for(viewer.server.get_clients)
+        status, head = ask(viewer, key, host)
+        assert status == 503 and viewer.door.token not in head
+        with pytest.raises(InvalidStatus) as told:
+            visit(viewer)
+        assert told.value.response.status_code == 503 and b"--visitors" in told.value.response.body
+    with suppress(ConnectionClosed):
+        page.close()
+    wait_for(lambda: ask(viewer, key, host)[0] == 200)
+
+
 def test_names_that_are_none_are_refused():
     for name in ("http://a", "a:80", "a/b", "a@b", "", "a b#"):
         with pytest.raises(SinefieldError, match="--name"):

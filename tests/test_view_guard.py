@@ -26,7 +26,7 @@ def server():
     import rich
 
     rich.reconfigure(quiet=True)
-    door = Door(["viewer.example.org"])
+    door = Door(["viewer.example.org"], visitors=50)
     with door.kept():
         made = viser.ViserServer(host="127.0.0.1", port=0, verbose=False)
     guard(made)

@@ -32,7 +32,7 @@ BAD = [math.nan, math.inf, -math.inf, 1e300, 0, -1, "x", None, [], {}, [math.nan
 def viewer(photo_run):
     from sinefield.viewer.server import Viewer
 
-    with Viewer(photo_run[0], port=0) as viewer:
+    with Viewer(photo_run[0], port=0, visitors=50) as viewer:
         viewer.panel._resolution.value = 64
         yield viewer
 

@@ -1,6 +1,7 @@
 """Shared by all tests: shape annotations checked at run time, real data where it is, a cache of their own."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,14 @@ def photo_run(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "photo"
     report = train(radiance_config(photographs, steps=150), folder)
     return folder, report
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of a megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)

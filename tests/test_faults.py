@@ -34,17 +34,6 @@ def whole(scene):
     return bits(out)
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A disk of a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode:
-        pytest.skip("a small disk can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
 def train(scene, out, *more):
     return Command(["train", str(scene), "--out", str(out), *more], out.parent / f"{out.name}.log")
 

@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 
 import pytest
 from killed import Command, write_scene
@@ -120,17 +119,6 @@ def test_killed(name, places, tmp_path):
     assert again.start(variables=case.variables()).join() == 0, again.log.read_text()
     assert content(out) == case.new
     case.nothing_is_left(out)
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A disk of a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode:
-        pytest.skip("a small disk can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def fill(disk, room):

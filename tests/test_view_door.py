@@ -185,6 +185,7 @@ def test_no_more_pages_than_agreed(viewer, key, monkeypatch):
         wait_for(viewer.server.get_clients)
         status, head = ask(viewer, key, host)
         assert status == 503 and viewer.door.token not in head
+        assert ask(viewer, f"/elsewhere{key[1:]}", host, *UPGRADE)[0] == 503
         with pytest.raises(InvalidStatus) as told:
             visit(viewer)
         assert told.value.response.status_code == 503 and b"--visitors" in told.value.response.body

@@ -81,10 +81,12 @@ class Door:
         port = connection.local_address[1]
         if (reason := self.refusal(request, port)) is not None:
             return connection.respond(http.HTTPStatus.FORBIDDEN, f"{reason}\n")
-        if _visitors(connection) >= self.visitors and urlsplit(request.path).path == "/":
+        response = pages(connection, request)
+        # A websocket may ask for any path; of what is sent as a file, the page alone leads to one.
+        leads = response is None or urlsplit(request.path).path == "/"
+        if leads and _visitors(connection) >= self.visitors:
             reason = f"{self.visitors} pages are connected already; close one, or start the viewer with --visitors"
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n")
-        response = pages(connection, request)
         if response is not None:
             for name, value in HEADERS.items():
                 response.headers[name] = value

@@ -103,6 +103,9 @@ def curved(
         points: as they were measured.
         places, normals: of the same points, moved already, and oriented alike.
         count: neighbours of each quadric.
+
+    Returns:
+        places (n, 3) and unit normals (n, 3).
     """
     tree, found, ways = KDTree(points), np.empty_like(places), np.empty_like(normals)
     count = min(count, len(points) - 1)

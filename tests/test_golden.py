@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 
 import golden_reading
 import pytest
@@ -31,6 +33,19 @@ def differ(name, slack=1.0):
 @pytest.mark.parametrize("name", FILES)
 def test_it_decodes_to_what_it_did(name):
     assert differ(name) == []
+
+
+def test_opening_a_field_needs_no_compiler_of_torch():
+    """It would take 140 MB and a second; arithmetic on shapes alone, torch's meta device, brings it in."""
+    names = [str(FOLDER / name) for name in FIELDS]
+    code = f"""
+import sys
+from sinefield.store.fields import load_field
+for name in {names}:
+    load_field(name)
+    assert "torch._dynamo" not in sys.modules, name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_file_is_expected_and_all_are_small():

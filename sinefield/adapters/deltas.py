@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 from sinefield.adapters.layouts import Layout
 from sinefield.compress.adapter_table import ADAPTER_KINDS
 from sinefield.errors import SinefieldError
+from sinefield.nn.weights import drawn
 
 ROWS = {"cpu": 256, "cuda": 2048}
 """Rows of a weight that are worked on at a time, by device, so that what is between two matrices stays small: on the
@@ -101,7 +102,7 @@ class Adapter(nn.Module):
             "device": matrix.device if device is None else device,
             "dtype": torch.promote_types(matrix.dtype, torch.float32),
         }
-        self.a = nn.Parameter(torch.empty(spec.rank, in_features, **where).uniform_(-1, 1) / math.sqrt(in_features))
+        self.a = nn.Parameter(drawn(torch.empty(spec.rank, in_features, **where), 1, math.sqrt(in_features)))
         self.b = nn.Parameter(torch.zeros(out_features, spec.rank, **where))
         lengths = torch.linalg.vector_norm(matrix.detach(), dim=1, dtype=where["dtype"]) if spec.dora else None
         self.magnitude = None if lengths is None else nn.Parameter(lengths)

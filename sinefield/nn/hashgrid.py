@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from sinefield.kernels.choose import choose
 from sinefield.kernels.inputs import Levels
 from sinefield.kernels.levels import PRIMES, levels_of
+from sinefield.nn.weights import drawn
 
 FEATURES = 2
 START = 1e-4
@@ -45,7 +46,7 @@ class HashGrid(nn.Module):
         self.register_buffer("offsets", torch.tensor(offsets), persistent=False)
         corners = [[c & 1, c >> 1 & 1, c >> 2 & 1] for c in range(8)]
         self.register_buffer("corners", torch.tensor(corners), persistent=False)
-        self.table = nn.Parameter(torch.empty(sum(sizes), FEATURES).uniform_(-START, START))
+        self.table = nn.Parameter(drawn(torch.empty(sum(sizes), FEATURES), START))
 
     def forward(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
         x = x.float()

@@ -13,7 +13,7 @@ from sinefield.errors import SinefieldError
 from sinefield.kernels.choose import Choice, choose
 from sinefield.kernels.inputs import BETA, LEAK, Activation, Network
 from sinefield.kernels.workspace import Pool
-from sinefield.nn.weights import Dense, Weight, WeightSpec
+from sinefield.nn.weights import Dense, Weight, WeightSpec, drawn
 
 ACTIVATIONS = ("relu", "leaky_relu", "gaussian", "sine", "softplus")
 
@@ -80,7 +80,7 @@ class MLP(nn.Module):
         layers.append(Dense(out_features, width, bound=math.sqrt(6 / width) / omega0 if siren else None))
         self.weights = nn.ModuleList(layers)
         self.biases = nn.ParameterList(
-            nn.Parameter(torch.empty(w.out_features).uniform_(-1, 1) / math.sqrt(w.in_features)) for w in layers
+            nn.Parameter(drawn(torch.empty(w.out_features), 1, math.sqrt(w.in_features))) for w in layers
         )
 
     @property

@@ -90,7 +90,7 @@ class Dense(Weight):
     def __init__(self, out_features: int, in_features: int, bound: float | None = None) -> None:
         super().__init__(out_features, in_features)
         bound = 1 / math.sqrt(in_features) if bound is None else bound
-        self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
+        self.weight = nn.Parameter(drawn(torch.empty(out_features, in_features), bound))
 
     @classmethod
     def start(cls, out_features: int, in_features: int, spec: WeightSpec, omega0: float | None) -> "Dense":
@@ -127,8 +127,8 @@ class LowRank(Weight):
             )
         self.rank = rank
         self.scale = scale
-        self.u = nn.Parameter(torch.empty(out_features, rank).uniform_(-1, 1) / math.sqrt(rank))
-        self.v = nn.Parameter(torch.empty(rank, in_features).uniform_(-1, 1) / math.sqrt(in_features))
+        self.u = nn.Parameter(drawn(torch.empty(out_features, rank), 1, math.sqrt(rank)))
+        self.v = nn.Parameter(drawn(torch.empty(rank, in_features), 1, math.sqrt(in_features)))
 
     @classmethod
     def start(cls, out_features: int, in_features: int, spec: WeightSpec, omega0: float | None) -> "LowRank":
@@ -190,6 +190,14 @@ class SineLowRank(LowRank):
 
     def matrix(self) -> Tensor:
         return torch.sin(self.omega * (self.u @ self.v)) / self.gain
+
+
+def drawn(numbers: Tensor, bound: float, divisor: float = 1.0) -> Tensor:
+    """Fill `numbers` uniformly from ±bound, divided by `divisor`; on the meta device, where there are none, do nothing.
+
+    Arithmetic on that device would import torch's compiler: 140 MB and a second for every program that opens a file.
+    """
+    return numbers if numbers.is_meta else numbers.uniform_(-bound, bound).div_(divisor)
 
 
 def omega_from_phase(phase: float, in_features: int) -> float:

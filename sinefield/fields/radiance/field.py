@@ -75,7 +75,7 @@ class RadianceField(Field):
             "relu",
         )
         self.register_buffer("background", torch.ones(3))
-        self.register_buffer("frame", torch.cat([torch.eye(3, 4).flatten(), torch.ones(2), torch.zeros(1)]))
+        self.register_buffer("frame", torch.tensor([1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1, 1, 0]))
         self.register_buffer("view", torch.tensor([0.0, 0, 0, 0, 0, 1, 4, 30, 1.2, 256, 256]))
 
     @property

@@ -140,6 +140,7 @@ def test_what_cannot_be_placed_is_one_line(tmp_path, capsys, write, said):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_same_again(tmp_path):
     corner = tmp_path / "corner"
     textured.write_photographs(corner, ARC[3:8])

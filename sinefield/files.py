@@ -277,6 +277,8 @@ def check_folder_place(path: str | Path) -> None:
             shell would stay in the old one, which is gone; or a link, unless to an empty folder.
     """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise SinefieldError(f"{path}: is a file; give a folder")
     if path.is_symlink() and not (path.is_dir() and not any(path.iterdir())):
         raise SinefieldError(f"{path}: is a link, whose target is not replaced; give the folder itself")
     path = path.resolve()

@@ -1,6 +1,7 @@
 """The one exception that is the user's to mend."""
 
 import errno
+import unicodedata
 from typing import Any
 
 LONGEST = 600
@@ -19,18 +20,35 @@ class SinefieldError(Exception):
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 3 :]}")
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the CPU or on CUDA.
+LACKING = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "out of memory", "bad_alloc")
+LACKING += ("failed to map segment", "can't start new thread", "ALLOC_FAILED")
+"""How torch, the loader of libraries, Python and CUDA say it in errors that have no kind of their own for it."""
 
-    >>> lacks_memory(MemoryError())
-    True
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or on CUDA; also where somebody took that for a damaged file and said so.
+
+    >>> lacks_memory(MemoryError()), lacks_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    (True, True)
     """
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, of CUDA
-    if named or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    cause: BaseException | None = error
+    while isinstance(cause, SinefieldError):  # what it was raised from, or in the handling of
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    if cause is None:
+        return False
+    named = isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError"  # torch's, of CUDA
+    if named or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
         return True
-    return any(
-        words in str(error) for words in ("can't allocate memory", "can't start new thread")
-    )  # torch's, Python's
+    return any(words in str(cause) for words in LACKING)
+
+
+def harmless(text: str) -> str:
+    """Text for a terminal, with what could steer it as ?: names in it may be somebody else's. Line breaks stay.
+
+    >>> harmless("a\x1b[2J é")
+    'a?[2J é'
+    """
+    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else "?" for c in text)
 
 
 def shown(value: Any) -> str:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -229,14 +230,20 @@ def _sync_folder(path: Path) -> None:
 def check_output(path: str | Path, overwrite: bool = True) -> None:
     """Refuse early, before long work, an output file that could not be written or would be lost.
 
+    A link counts as the file that it is: it is replaced with `overwrite` alone, and what it leads to stays.
+
     Raises:
-        SinefieldError: `path` is a folder, or exists while `overwrite` is False, or a folder above it is a file.
+        SinefieldError: `path` is a folder, a pipe or a device, or exists while `overwrite` is False, or a folder above
+            it is a file.
     """
     path = Path(path)
     if path.is_dir():
         raise SinefieldError(f"{path}: is a folder; give a file name")
-    if path.exists() and not overwrite:
-        raise SinefieldError(f"{path}: exists already; give another name or --overwrite")
+    if os.path.lexists(path):
+        if not (path.is_symlink() or path.is_file()):
+            raise SinefieldError(f"{path}: is a pipe or a device, which is not replaced; give another name")
+        if not overwrite:
+            raise SinefieldError(f"{path}: exists already; give another name or --overwrite")
     for parent in path.parents:
         if parent.exists():
             if not parent.is_dir():
@@ -244,6 +251,43 @@ def check_output(path: str | Path, overwrite: bool = True) -> None:
             if not os.access(parent, os.W_OK):
                 raise SinefieldError(f"{parent}: folder is not writable; choose another output folder")
             break
+
+
+def foreign(folder: str | Path, own: re.Pattern[str]) -> list[str]:
+    """What a folder that is to be replaced holds besides files of ours, sorted; nothing where there is no folder.
+
+    Arguments:
+        own: our files' paths in the folder, with / between names, and of our folders with a / at the end. Links and
+            devices are never ours.
+    """
+    found = []
+    for path in sorted(Path(folder).rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        real = not path.is_symlink() and (path.is_dir() or path.is_file())
+        if not real or not own.fullmatch(f"{name}/" if path.is_dir() else name):
+            found.append(name)
+    return found
+
+
+def check_folder_place(path: str | Path) -> None:
+    """Refuse early an output folder whose place a new one could not take.
+
+    Raises:
+        SinefieldError: `path` is a disk of its own, or the folder that this process, and so the shell, is in: that
+            shell would stay in the old one, which is gone; or a link, unless to an empty folder.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise SinefieldError(f"{path}: is a file; give a folder")
+    if path.is_symlink() and not (path.is_dir() and not any(path.iterdir())):
+        raise SinefieldError(f"{path}: is a link, whose target is not replaced; give the folder itself")
+    path = path.resolve()
+    if path.is_dir():
+        if os.path.ismount(path):
+            raise SinefieldError(f"{path}: is a disk of its own, which cannot be replaced; give a folder in it")
+        if path.samefile(os.curdir):
+            raise SinefieldError(f"{path}: is the current folder, which cannot be replaced; give another name")
+    check_output(path / "file")
 
 
 def write_bytes(path: str | Path, content: bytes, overwrite: bool = True) -> None:

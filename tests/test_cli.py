@@ -22,7 +22,7 @@ from sinefield.commands import cli
 from sinefield.commands.arguments import split_list
 from sinefield.commands.cli import COMMANDS, main, make_parser
 from sinefield.commands.train import resume_command
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, lacks_memory
 from sinefield.files import write_text
 from sinefield.learning.loop import Interrupted
 
@@ -128,6 +128,8 @@ def test_the_resume_command_survives_a_shell(tmp_path, capfd, monkeypatch):
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "/x/y: No space left on device"),
         (MemoryError(), "out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "out of memory"),
+        (ImportError("libx.so: failed to map segment from shared object"), "out of memory"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "the current folder is gone"),
     ],
 )
 def test_what_the_machine_refuses_is_one_line(error, said, capfd, monkeypatch):
@@ -138,6 +140,35 @@ def test_what_the_machine_refuses_is_one_line(error, said, capfd, monkeypatch):
     assert main(["info", "example:knot"]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"sinefield: {said}")
+
+
+@pytest.mark.parametrize(
+    "cause", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory"), OSError(12, "x")]
+)
+def test_lack_of_memory_is_not_told_as_a_damaged_file(cause, capfd, monkeypatch):
+    def fails(arguments):
+        try:
+            raise cause
+        except type(cause) as error:
+            raise SinefieldError("a.sine: damaged") from error
+
+    monkeypatch.setattr(cli, "_run", fails)
+    assert main(["info", "example:knot"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("sinefield: out of memory") and "a.sine: damaged" in line
+    better = SinefieldError("too large for this memory; halve it")
+    better.__suppress_context__, better.__context__ = True, MemoryError()
+    assert not lacks_memory(better) and not lacks_memory(SinefieldError("damaged"))
+
+
+def test_in_a_folder_that_is_gone(tmp_path, monkeypatch, capfd):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["unpack", "example:knot", "run"], ["mesh", "example:knot", "a.ply", "--resolution", "16"]):
+        assert main(words) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith("sinefield: ")
 
 
 def test_plain_words_are_not_quoted():

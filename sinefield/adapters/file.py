@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -24,7 +25,16 @@ from sinefield.compress.adapter_table import tensor_shapes
 from sinefield.compress.container import MAX_FILE, Packed, decode, encode
 from sinefield.compress.quantize import Codebook, Uniform
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder, atomic_path, check_output, read_bytes, require_file, write_bytes
+from sinefield.files import (
+    atomic_folder,
+    atomic_path,
+    check_folder_place,
+    check_output,
+    foreign,
+    read_bytes,
+    require_file,
+    write_bytes,
+)
 from sinefield.strict import build, nearest
 from sinefield.tables import table
 from sinefield.tensor_files import load_tensors, save_tensors
@@ -288,6 +298,10 @@ def merge_files(adapter: str | Path, base: str | Path, out: str | Path, overwrit
             raise SinefieldError(f"{base}: holds no .safetensors file; give the model's folder or file")
         if out.exists() and not (out.is_dir() and overwrite):
             raise SinefieldError(f"{out}: exists already; give another name or --overwrite")
+        own = re.compile("|".join(re.escape(file.name) for file in base.iterdir() if file.is_file()))
+        if odd := foreign(out, own):
+            raise SinefieldError(f"{out}: holds {odd[0]!r}, which the base has not; give a new folder")
+        check_folder_place(out)
         if out.resolve() == base.resolve() or base.resolve() in out.resolve().parents:
             raise SinefieldError(f"{out}: is the base's own folder or within it; give another")
     else:

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import gc
 import os
 import re
@@ -42,7 +43,7 @@ from sinefield.commands import (
 )
 from sinefield.commands.arguments import read_settings
 from sinefield.commands.command import Command, Parser
-from sinefield.errors import SinefieldError, lacks_memory
+from sinefield.errors import SinefieldError, harmless, lacks_memory
 from sinefield.json_text import to_json
 from sinefield.version import __version__
 
@@ -87,6 +88,7 @@ the usual ones:
   sinefield capture clip.mp4 --out runs/clip   a video, photographs without poses
   sinefield page example:knot knot.html        a web page that draws a field
 """
+LACKS_MEMORY = "out of memory; lower the resolution, the batch or the number of points"
 NAMES = 13  # columns that a command's name takes in the list
 
 
@@ -127,7 +129,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except SinefieldError as error:
-        print(f"sinefield: {error}", file=sys.stderr)
+        hidden = lacks_memory(error) and "memory" not in str(error)  # taken for a damaged file
+        print(f"sinefield: {LACKS_MEMORY} ({error})" if hidden else f"sinefield: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sinefield: interrupted", file=sys.stderr)
@@ -138,16 +141,17 @@ def main(argv: list[str] | None = None) -> int:
     ) as error:  # bytes that are no text can be in names only: contents are checked by their readers
         print(f"sinefield: a file's name is no text ({error.reason}); rename it", file=sys.stderr)
         return 2
-    except (MemoryError, RuntimeError, OSError) as error:
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
         if lacks_memory(error):
-            print("sinefield: out of memory; lower the resolution, the batch or the number of points", file=sys.stderr)
+            print(f"sinefield: {LACKS_MEMORY}", file=sys.stderr)
             return 2
         if not isinstance(error, OSError):
             raise
         if error.filename is None:
-            return _lost_output(error)
+            return _lost_folder(error) if error.errno == errno.ENOENT else _lost_output(error)
         reason = error.strerror or type(error).__name__
-        print(f"sinefield: {error.filename}: {reason}; check its permissions and the disk", file=sys.stderr)
+        name = SinefieldError(os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename)
+        print(f"sinefield: {name}: {reason}; check its permissions and the disk", file=sys.stderr)
         return 2
 
 
@@ -163,7 +167,7 @@ def _run(arguments: list[str]) -> int:
     elif rest:
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     report, text = options.chosen.run(options)
-    print(to_json(report, default=str) if options.json else text, flush=True)
+    print(to_json(report, default=str) if options.json else harmless(text), flush=True)
     return 0
 
 
@@ -173,6 +177,12 @@ def _refuse_many(command: str) -> None:
         if os.environ.get("RANK", "0") != "0":
             raise SystemExit(2)
         raise SinefieldError(f"sinefield {command} runs in one process; start it without torchrun")
+
+
+def _lost_folder(error: OSError) -> int:
+    """The exit code where the folder that the process is in was removed, so that no relative path leads anywhere."""
+    print(f"sinefield: the current folder is gone ({error.strerror}); change to another", file=sys.stderr)
+    return 2
 
 
 def _lost_output(error: OSError) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from sinefield.commands.arguments import add_out, add_seed, parts_text, scene_settings, whole
 from sinefield.commands.command import Answer, Command
 from sinefield.commands.scores import summary
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, harmless
 
 NOTES = """
 
@@ -88,7 +88,9 @@ def _wishes(options: argparse.Namespace, team: Any) -> tuple[dict[str, str], Any
         config = load_config(options.scene, settings)
     else:
         config = data_config(options.scene, settings, options.preset)
-        print(f"{options.scene}: trained as kind {config.kind}, with the settings usual for it", file=sys.stderr)
+        print(
+            harmless(f"{options.scene}: trained as kind {config.kind}, with the settings usual for it"), file=sys.stderr
+        )
     out = options.out or str(Path("runs") / Path(locate(options.scene)).resolve().stem)
     fit = train
     if options.max_bytes is not None:

@@ -149,8 +149,9 @@ def _panel(axes: Any, kind: Kind, points: list[tuple[int, float, str]]) -> list[
 
 def _label(axes: Any, point: tuple[int, float, str], left: bool) -> Any:
     size, value, name = point
+    shown = "".join(c if c.isprintable() else "?" for c in name)  # a file's name may be no text
     return axes.annotate(
-        name.replace("$", r"\$"),  # `$` would begin a formula
+        shown.replace("$", r"\$"),  # `$` would begin a formula
         (size, value),
         (-7 if left else 7, 0),
         textcoords="offset points",

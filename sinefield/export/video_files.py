@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder, atomic_path, check_output
+from sinefield.files import atomic_folder, atomic_path, check_folder_place, check_output, foreign
 from sinefield.machine import ffmpeg_program
 
 EXTENSIONS = (".mp4", ".webm", ".gif")
@@ -94,13 +94,11 @@ def check_folder(path: Path, pattern: re.Pattern[str], what: str, overwrite: boo
     """
     if path.exists() and not path.is_dir():
         raise SinefieldError(f"{path}: is a file; give another name")
-    names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    odd = sorted(name for name in names if not pattern.fullmatch(name))
-    if odd:
+    if odd := foreign(path, pattern):
         raise SinefieldError(f"{path}: is a folder with '{odd[0]}' in it, not {what}; name another")
-    if names and not overwrite:
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise SinefieldError(f"{path}: holds pictures already; give another name or --overwrite")
-    check_output(path / "0000.png")
+    check_folder_place(path)
     return path
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from sinefield.config import KINDS, Config
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, harmless
 from sinefield.nn.weights import network_numbers as network_numbers
 from sinefield.team import ALONE, Team
 
@@ -436,10 +436,10 @@ def read_data(config: Config) -> Any:
 def settled(config: Config, data: Any) -> Config:
     """The configuration with what its data decide; the data and what was decided are told on standard error."""
     if lines := kind_of(config).described(data):
-        print(lines, file=sys.stderr)
+        print(harmless(lines), file=sys.stderr)
     found = kind_of(config).settled(config, data)
     if line := kind_of(found).chosen(config, data):
-        print(line, file=sys.stderr)
+        print(harmless(line), file=sys.stderr)
     return found
 
 

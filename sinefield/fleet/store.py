@@ -11,6 +11,7 @@ rows twice, never none, and reading takes each item once.
 """
 
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from sinefield.version import __version__
 
 FORMAT = "sinefield fleet 1"
 MARK, MANIFEST, CARD = "fleet.json", "manifest.parquet", "README.md"
+WRITTEN = re.compile(r"(data/shard-|parts/)\d{10,}-[0-9a-f]{16}\.parquet")
 Row = dict[str, Any]
 SHARD_ROWS, SHARD_BYTES = 10_000, 256 << 20
 FLUSH_SECONDS, FLUSH_ROWS, FLUSH_BYTES = 5.0, 2_000, 64 << 20
@@ -118,15 +120,22 @@ class FleetStore:
         if self.lock is not None:
             self.lock.release()
 
-    def _check(self, kind: str) -> None:
+    def _mark(self) -> tuple[str, str]:
+        """Format and kind of the fleet in the folder."""
         try:
             mark = from_json(self.place.read(MARK))
-            known, held = mark["format"] == FORMAT, mark["kind"]
+            form, held = mark["format"], mark["kind"]
+            if not str(form).startswith(FORMAT.rstrip("0123456789")):
+                raise ValueError
         except (ValueError, KeyError, TypeError) as error:
             raise SinefieldError(
-                f"{self.place.where}: {MARK} is damaged; give another --out, or --overwrite"
+                f"{self.place.where}: {MARK} is damaged or no fleet's; give another --out, or delete it yourself"
             ) from error
-        if not known:
+        return form, held
+
+    def _check(self, kind: str) -> None:
+        form, held = self._mark()
+        if form != FORMAT:
             raise SinefieldError(f"{self.place.where}: {MARK} is of another version; update sinefield")
         if held != kind:
             raise SinefieldError(
@@ -134,7 +143,11 @@ class FleetStore:
             )
 
     def _clear(self) -> None:
-        for name in [MANIFEST, CARD, *self.place.names("data"), *self.place.names("parts"), MARK]:
+        self._mark()  # or it is somebody else's folder
+        written = [*self.place.names("data"), *self.place.names("parts")]
+        if odd := [name for name in written if not WRITTEN.fullmatch(name)]:
+            raise SinefieldError(f"{self.place.where}: holds {odd[0]!r}, which no fleet makes; give another --out")
+        for name in [MANIFEST, CARD, *written, MARK]:
             self.place.remove(name)
 
     def _read(self) -> None:

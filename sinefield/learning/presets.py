@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sinefield.data.photographs.capture_settings import PRESETS
-from sinefield.errors import SinefieldError, shown
+from sinefield.errors import SinefieldError, harmless, shown
 from sinefield.fields.base import kind_named
 from sinefield.strict import nearest
 
@@ -35,5 +35,5 @@ def put_preset(content: dict[str, Any], name: str | None, given: Mapping[str, An
         content.setdefault(group, {})[setting] = value
     if settings:
         told = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in settings.items())
-        print(f"note: settings that suit {content['data']['path']}: {told}", file=sys.stderr)
+        print(harmless(f"note: settings that suit {content['data']['path']}: {told}"), file=sys.stderr)
     return settings

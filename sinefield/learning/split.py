@@ -8,7 +8,7 @@ from typing import Any
 
 from sinefield.config import Config
 from sinefield.data.surfaces.split import part_surface, split_parts
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, harmless
 from sinefield.files import check_output, scratch_beside, write_error
 from sinefield.learning.pack import pack
 from sinefield.learning.train import train
@@ -40,10 +40,10 @@ def train_parts(
         part_surface(part, config.data.path)
     _begin(Path(out), config.data.path, parts, resume, overwrite)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(harmless(f"note: {note}"), file=sys.stderr)
     reports = []
     for number, part in enumerate(parts, 1):
-        print(f"part {number} of {len(parts)}: {part.name}", file=sys.stderr)
+        print(harmless(f"part {number} of {len(parts)}: {part.name}"), file=sys.stderr)
         run = Run(Path(out) / part.place)
         own = replace(config, data=replace(config.data, part=number))
         if resume and run.report_path.exists() and (report := run.read_report()) is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sinefield.compress.container import MAX_FILE
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder, read_bytes, write_bytes
+from sinefield.files import read_bytes, write_bytes
 from sinefield.store.run import Run
 
 
@@ -28,22 +28,19 @@ def copy_run(source: str | Path, path: str | Path, overwrite: bool = False) -> N
         SinefieldError: there is no finished run; something is at `path` already that is no run to be replaced, or it
             cannot be written.
     """
-    old, new = Run(source), Run(path)
+    old = Run(source)
     config = old.config()
     if not old.field_path.exists():
         raise SinefieldError(f"{source}: holds no field.safetensors; train it to the end")
-    new.check(path, config, overwrite=overwrite)
-    if new.folder.is_dir() and (others := new.strangers()):
-        raise SinefieldError(f"{path}: holds {others[0]!r}, which no run makes; move it away or give another name")
-    with atomic_folder(path) as folder:
+    inside = Path(getattr(config.data, "path", ""))
+    goes_along = inside.is_file() and inside.resolve().parent == old.folder.resolve()
+    if goes_along:
+        config = replace(config, data=replace(config.data, path=str(Path(path).absolute() / inside.name)))
+    with Run.replacing(path, config, overwrite) as new:
         for part in old.parts():
-            if part.exists():
-                shutil.copyfile(part, folder / part.name)
-        (folder / old.pictures.name).mkdir()
+            if part.exists() and part != old.config_path:
+                shutil.copyfile(part, new.folder / part.name)
         for picture in sorted(old.pictures.glob("*.png")):
-            shutil.copyfile(picture, folder / old.pictures.name / picture.name)
-        inside = Path(getattr(config.data, "path", ""))
-        if inside.is_file() and inside.resolve().parent == old.folder.resolve():
-            shutil.copyfile(inside, folder / inside.name)
-            config = replace(config, data=replace(config.data, path=str(Path(path).absolute() / inside.name)))
-        Run(folder).write_config(config)
+            shutil.copyfile(picture, new.pictures / picture.name)
+        if goes_along:
+            shutil.copyfile(inside, new.folder / inside.name)

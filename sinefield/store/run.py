@@ -10,13 +10,27 @@ report.html        all of that as one page, where `sinefield report` made it
 """
 
 import fcntl
+import fnmatch
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sinefield.config import Config, make_config
 from sinefield.errors import SinefieldError
-from sinefield.files import TEMPORARY, check_output, read_bytes, read_text, write_error, write_text
+from sinefield.files import (
+    TEMPORARY,
+    atomic_folder,
+    check_folder_place,
+    check_output,
+    foreign,
+    read_bytes,
+    read_text,
+    write_error,
+    write_text,
+)
 from sinefield.json_text import from_json, to_json
 from sinefield.strict import dump_yaml, load_yaml, to_plain
 
@@ -144,12 +158,17 @@ class Run:
             raise SinefieldError(f"{self.folder}: its config.yaml was not written by a run, {hint}")
         return config
 
-    def strangers(self) -> list[str]:
-        """Names in the folder that no run makes."""
-        known = {
-            path.name for path in (*self.parts(), self.state_path.parent, self.page_path, self.pictures, self.board)
-        }
-        return sorted(p.name for p in self.folder.iterdir() if p.name not in known and not p.name.startswith(TEMPORARY))
+    def strangers(self, drawn: str = "*.png") -> list[str]:
+        """Names in the folder, and in those that runs make in it, that no run makes.
+
+        Arguments:
+            drawn: pattern of the pictures that a run of its kind draws.
+        """
+        own = [path.name for path in (*self.parts(), self.page_path)]
+        own += [f"{path.name}/" for path in (self.state_path.parent, self.pictures, self.board)]
+        own += ["state/state.safetensors", f"pictures/{drawn}", f"pictures/{CURVES}", f"tensorboard/{BOARD_FILES}"]
+        own += [f"{TEMPORARY}*", f"*/{TEMPORARY}*"]
+        return foreign(self.folder, re.compile("|".join(fnmatch.translate(pattern) for pattern in own)))
 
     def _clear(self, kind: Any) -> None:
         """Remove what the run in the folder made, by its names; what else is there stays."""
@@ -180,6 +199,30 @@ class Run:
         except OSError as error:
             raise write_error(run.folder, error) from error
         return run
+
+    @classmethod
+    @contextmanager
+    def replacing(cls, folder: str | Path, config: Config, overwrite: bool = False) -> Iterator["Run"]:
+        """A run to fill that takes the folder's place when it is filled, whole; until then what was there stays.
+
+        Raises:
+            SinefieldError: as `check`; the folder holds something that no run makes, and that would be lost.
+        """
+        run = cls(folder)
+        cls.check(folder, config, overwrite=overwrite)
+        check_folder_place(run.folder)
+        if run.config_path.exists():
+            from sinefield.fields.base import kind_of  # see `prepare`
+
+            if others := run.strangers(kind_of(run.check_own()).pictures):
+                raise SinefieldError(
+                    f"{folder}: holds {others[0]!r}, which no run makes; move it away or give another name"
+                )
+        with atomic_folder(folder) as new:
+            (new / run.pictures.name).mkdir()
+            filled = cls(new)
+            filled.write_config(config)
+            yield filled
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml, complete."""

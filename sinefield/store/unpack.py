@@ -21,7 +21,7 @@ def unpack(
         adapters: edits of the field, which go into its weights, dense from then on; `file` may be a run folder then.
 
     Raises:
-        SinefieldError: see `load_packed` and `Run.check`.
+        SinefieldError: see `load_packed` and `Run.replacing`.
     """
     if adapters:
         note = load_edit(adapters[-1]).note
@@ -32,8 +32,9 @@ def unpack(
         packed = load_packed(file)
         config = config_of(packed, str(file), None if _named(packed.note) else "unknown")
         field, note = from_packed(packed, str(file))
-    with Run.prepare(out, config, overwrite=overwrite) as run:
+    with Run.replacing(out, config, overwrite) as run:
         save_field(run.field_path, field, {key: note[key] for key in ("seed", "steps", "seconds") if key in note})
+    run = Run(out)
     return {
         "run": str(run.folder),
         "kind": field.kind,

@@ -8,6 +8,7 @@ Cameras have OpenGL axes and no distortion.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from sinefield.data.made.procedural import demo_scene, demo_shape
 from sinefield.data.surfaces.coloured import corners_of, load_coloured, paint_of, part_of, with_vertex_colours
 from sinefield.data.surfaces.parts import Paint, Part
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder
+from sinefield.files import atomic_folder, check_folder_place, foreign
 from sinefield.json_text import to_json
 from sinefield.version import __version__
 
@@ -39,9 +40,7 @@ FILL = 0.14
 MOST_VIEWS = 100_000
 LIGHT_RAYS = 18  # shadow rays a pixel towards the sky, shared out over its samples; half as many to the sun
 CHUNK = 1 << 18  # rays cast at once
-CONTENTS = {"train", "val", "test", "mesh.ply", "shape.ply", "synth.json"} | {
-    f"transforms_{split}.json" for split in ("train", "val", "test")
-}
+CONTENTS = re.compile(r"(mesh|shape)\.ply|synth\.json|transforms_(train|val|test)\.json|(train|val|test)/(r_\d+\.png)?")
 
 if TYPE_CHECKING:
     import trimesh
@@ -315,16 +314,17 @@ def _check_settings(views: dict[str, int], resolution: int, samples: int, seed: 
 
 def _check_folder(out: Path, overwrite: bool) -> Path:
     """The folder to write, links resolved, once sure that nothing but our own earlier output would be lost."""
+    check_folder_place(out)
     out = out.resolve()
     if out.exists() and not out.is_dir():
         raise SinefieldError(f"{out}: is a file; give a folder")
-    names = {entry.name for entry in out.iterdir()} if out.exists() else set()
-    if names and not overwrite:
-        raise SinefieldError(f"{out}: exists and is not empty; give another folder or --overwrite")
-    if names and ("synth.json" not in names or not names <= CONTENTS):
-        odd = sorted(names - CONTENTS)
-        found = f"'{odd[0]}' in it" if odd else "no synth.json in it"
-        raise SinefieldError(f"{out}: has {found}, so it is not this command's to replace; give another folder")
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise SinefieldError(f"{out}: exists and is not empty; give another folder or --overwrite")
+        odd = foreign(out, CONTENTS)
+        if odd or not (out / "synth.json").exists():
+            found = f"'{odd[0]}' in it" if odd else "no synth.json in it"
+            raise SinefieldError(f"{out}: has {found}, so it is not this command's to replace; give another folder")
     return out
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from scipy.ndimage import laplace
 from tqdm import tqdm
 
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder, check_output, require_file
+from sinefield.files import atomic_folder, check_folder_place, foreign, require_file
 from sinefield.machine import ffmpeg_program
 
 FRAMES = "frames.json"
@@ -27,6 +28,7 @@ BLOCK = 12  # pixels averaged before movement is measured, so that noise is none
 STILL = 0.02  # of the mean movement, added to each frame's: time counts a little even where nothing moves
 MOST = 5000
 KINDS = (".png", ".jpg")
+OURS = re.compile(r"frames\.json|images/(frame_\d{5,}\.(png|jpg))?")
 
 
 def extract_frames(
@@ -89,12 +91,15 @@ def choose_frames(sharpness: Sequence[float], movement: Sequence[float], count: 
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise SinefieldError(f"{out}: is a file; give a folder")
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if names and not ({FRAMES} <= names <= {FRAMES, "images"} and overwrite):
-        hint = "use --overwrite to replace them" if names == {FRAMES, "images"} else "give a new folder"
-        held = "frames already" if names == {FRAMES, "images"} else "something other than frames"
-        raise SinefieldError(f"{out}: holds {held}; {hint}")
-    check_output(out / FRAMES)
+    if out.is_dir() and any(out.iterdir()):
+        odd = foreign(out, OURS)
+        if odd or not (out / FRAMES).exists():
+            raise SinefieldError(
+                f"{out}: holds something other than frames{f' ({odd[0]})' if odd else ''}; give a new folder"
+            )
+        if not overwrite:
+            raise SinefieldError(f"{out}: holds frames already; use --overwrite to replace them")
+    check_folder_place(out)
 
 
 def _measure(video: Path) -> tuple[list[float], list[float]]:

@@ -22,7 +22,7 @@ from sinefield.data.photographs.colmap import Model, find_models, read_model
 from sinefield.data.photographs.frames import FRAMES
 from sinefield.data.photographs.prepared import Photographs, find_photographs, write_masks, write_upright
 from sinefield.errors import SinefieldError
-from sinefield.files import atomic_folder, scratch_beside, swap, write_error
+from sinefield.files import atomic_folder, check_folder_place, foreign, scratch_beside, swap, write_error
 
 QUALITIES = ("low", "medium", "high", "extreme")
 MATCHING = ("auto", "exhaustive", "sequential")
@@ -71,6 +71,10 @@ class Search:
             raise SinefieldError(f"--threads {self.threads}: 1 to 1024")
         if not 0 <= self.seed < 2**31:
             raise SinefieldError(f"--seed {self.seed}: 0 to 2,147,483,647")
+
+
+MODELS = re.compile(r"\d+/|(\d+/)?((cameras|images|points3D|rigs|frames)\.(bin|txt)|project\.ini)")
+"""What COLMAP writes into a folder `sparse`."""
 
 
 def find_poses(
@@ -173,6 +177,8 @@ def _check_home(folder: Path, photographs: Photographs, out: str | Path | None, 
             )
         if find_models(folder) and not overwrite:
             raise SinefieldError(f"{folder}: has a COLMAP model already; use --overwrite to replace it")
+        if odd := foreign(folder / "sparse", MODELS):
+            raise SinefieldError(f"{folder / 'sparse'}: holds {odd[0]!r}, which is no COLMAP model's; move it away")
         return
     here, there = folder.resolve(), Path(out).resolve()
     if there == here or here in there.parents or there in here.parents:
@@ -180,11 +186,25 @@ def _check_home(folder: Path, photographs: Photographs, out: str | Path | None, 
     if there.exists():
         if not there.is_dir():
             raise SinefieldError(f"--out {out}: is a file; give a folder")
-        if names := {path.name for path in there.iterdir()}:
-            if not find_models(there) or not names <= {"images", "sparse", "masks"}:
-                raise SinefieldError(f"--out {out}: holds something other than poses found earlier; give a new folder")
+        check_folder_place(there)
+        if any(there.iterdir()):
+            odd = foreign(there, _copied(photographs))
+            if odd or not find_models(there):
+                named = f" ({odd[0]})" if odd else ""
+                raise SinefieldError(
+                    f"--out {out}: holds something other than poses found earlier{named}; give a new folder"
+                )
             if not overwrite:
                 raise SinefieldError(f"--out {out}: has a COLMAP model already; use --overwrite to replace it")
+
+
+def _copied(photographs: Photographs) -> re.Pattern[str]:
+    """What the folder of the copies of these photographs consists of."""
+    copies = {stem for name in photographs.names for stem in (name, f"{Path(name).with_suffix('')}.jpg")}
+    copies |= {f"{Path(name).with_suffix('')}_heic.jpg" for name in photographs.names}
+    folders = {f"{parent.as_posix()}/" for name in photographs.names for parent in Path(name).parents if parent.name}
+    paths = "|".join(re.escape(path) for path in sorted(copies | folders))
+    return re.compile(rf"images/({paths})?|masks/(({paths})(\.png)?)?|sparse/({MODELS.pattern})?")
 
 
 def _choose_program(search: Search) -> str:

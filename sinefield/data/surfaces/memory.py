@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from sinefield.data.surfaces.readers.source import Source
+from sinefield.errors import harmless
 from sinefield.machine import free_memory
 
 SAID = 1 << 30
@@ -34,4 +35,4 @@ def state_memory(source: Source, kind: str) -> None:
     if free is not None and needed > free:
         raise source.wrong(f"{what}: {takes}, and {free / 1e9:.1f} GB are free", "decimate it first, or free memory")
     there = "" if free is None else f" ({free / 1e9:.1f} GB are free)"
-    print(f"note: {Path(source.path).name}: {what}: {takes}{there}", file=sys.stderr, flush=True)
+    print(harmless(f"note: {Path(source.path).name}: {what}: {takes}{there}"), file=sys.stderr, flush=True)

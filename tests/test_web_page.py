@@ -280,6 +280,60 @@ def test_an_element_loads_lazily_and_tells_what_it_is(browser, tmp_path):
 
 
 @needs_browser
+def test_without_webgl_and_simd_a_page_draws(browser, tmp_path):
+    """As on a browser that has neither; the page's other scripts go on."""
+    browser.do(
+        "Page.addScriptToEvaluateOnNewDocument",
+        source="const get = HTMLCanvasElement.prototype.getContext;"
+        "HTMLCanvasElement.prototype.getContext = function (name, ...more) {"
+        "  return name === 'webgl2' ? null : get.call(this, name, ...more); };"
+        "WebAssembly.Module = class { constructor() { throw new WebAssembly.CompileError('no SIMD'); } };"
+        "addEventListener('load', () => (window.after = 1));",
+    )
+    out = tmp_path / "page.html"
+    write_page(GOLDEN / "radiance.sine", out)
+    text = out.read_text(encoding="utf-8").replace("<sine-field ", '<sine-field webgl="always" ')
+    out.write_text(text, encoding="utf-8")
+    browser.open(out.as_uri())
+    drawn(browser)
+    element = "document.querySelector('sine-field')"
+    assert browser.ask(f"[{element}.field.simd, {element}.player.quick, window.after]") == [False, None, 1]
+    assert browser.picture().std() > 5
+
+
+@needs_browser
+def test_fingers_turn_and_zoom_on_a_phone(browser, tmp_path):
+    out = tmp_path / "page.html"
+    write_page(GOLDEN / "shape.sine", out)
+    browser.do("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    browser.do("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
+    browser.open(out.as_uri())
+    drawn(browser)
+    first = browser.picture()
+    assert first.shape == (844, 390, 3) and first.std() > 5
+    assert browser.ask("document.documentElement.scrollWidth") == 390
+    for fingers in ([(195, 400)], [(150, 400), (240, 400)]):
+        count = browser.ask("told.drawn.length")
+        swipe(browser, fingers)
+        wait_for(lambda count=count: browser.ask(f"told.drawn.length > {count} && told.drawn.at(-1) === 'exact'"))
+        second = browser.picture()
+        assert np.abs(second - first).mean() > 1
+        first = second
+    player = "document.querySelector('sine-field').player"
+    assert browser.ask(f"{player}.view.distance < 0.6 * {player}.start.distance")
+
+
+def swipe(page, fingers):
+    """Fingers on the page, 70 pixels apart from their middle; one alone to the left."""
+    middle = sum(x for x, _ in fingers) / len(fingers)
+    for step in range(7):
+        away = [10 * step if x > middle else -10 * step for x, _ in fingers]
+        points = [{"x": x + a, "y": y, "id": i} for i, ((x, y), a) in enumerate(zip(fingers, away, strict=True))]
+        page.do("Input.dispatchTouchEvent", type="touchMove" if step else "touchStart", touchPoints=points)
+    page.do("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+
+@needs_browser
 def test_a_mesh_is_drawn_by_webgl_and_without(browser, tmp_path):
     out, pictures = tmp_path / "page.html", []
     write_page(GOLDEN / "mesh.sine", out)

@@ -3,7 +3,7 @@
     python scripts/benchmarks/page.py [--json] [--out docs/results/page]
 
 Bytes are those of `sinefield page`. The exact picture is drawn by Node.js (the page's own code, WASM with SIMD) and by
-Python, both at 200×200 on one thread; processor time is the least of three. The moving picture is Chromium's, by WebGL
+Python, both at 200×200 on one thread; processor time is the least of ten. The moving picture is Chromium's, by WebGL
 from voxels, in software where there is no graphics processor: its decibels count, its time does not. The photographs
 are four views of the demo's scene that the field was not trained on. From open to first pictures: time by the page's
 clock, and processor time of the page's process, without that of WebGL, of a page that nothing else is asked of. Writes
@@ -35,7 +35,7 @@ from sinefield.store.fields import load_field
 
 WEB = Path(sinefield.__file__).parent / "web"
 TESTS = Path(__file__).parents[2] / "tests"
-SIDE, TIMES, TURN = 200, 3, 1
+SIDE, TIMES, TURN = 200, 10, 1
 KEPT = ("kind", "bytes", "gzip_bytes", "code_gzip_bytes", "field_bytes")
 SIZES, PHOTOGRAPHS, CORES = (64, 128, 192), 4, 4
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -133,20 +133,19 @@ def moving(picture, camera, folder):
         return {}
     sys.path.insert(0, str(TESTS))
     import browser as driver
-    from browser import Browser
 
     driver.PATIENCE = 900.0  # WebGL in software, on a machine that may have much else to do
-    out, profile = folder / "toys.html", folder / "profile"
+    out = folder / "toys.html"
     write_page("example:toys", out)
     text = out.read_text(encoding="utf-8").replace("<sine-field ", '<sine-field webgl="always" ')
     out.write_text(text, encoding="utf-8")
     views = photographs(folder)
     found = {"photographs_db": mean_psnr([(v[1], v[0]) for v in views])}
-    told = watched(Browser(program, profile, (500, 400)), out, profile, [])
+    told = watched(program, out, folder / "times", [])
     found["first_ms"] = round(told["first"]["at"])
     for size in SIZES:
         found |= {f"page_seconds_{size}": told[size]["seconds"], f"voxels_{size}_ms": round(told[size]["at"])}
-    told = watched(Browser(program, profile, (500, 400)), out, profile, [camera, *(view[2] for view in views)])
+    told = watched(program, out, folder / "pictures", [camera, *(view[2] for view in views)])
     for size in SIZES:
         pixels = np.array(told[size]["pictures"], float) / 255
         pixels = pixels.reshape(len(views) + 1, SIDE, SIDE, 4)[..., :3]
@@ -157,11 +156,11 @@ def moving(picture, camera, folder):
     return found
 
 
-def watched(browser, page, profile, cameras):
+def watched(program, page, profile, cameras):
     """When a page had its first picture, and voxels of each size, by clock and processor time; pictures of them."""
-    from browser import wait_for
+    from browser import Browser, wait_for
 
-    told = {}
+    told, browser = {}, Browser(program, profile, (500, 400))
     try:
         browser.do("Page.addScriptToEvaluateOnNewDocument", source=WATCH.replace("CAMERAS", json.dumps(cameras)))
         before = page_seconds(profile)

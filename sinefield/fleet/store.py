@@ -4,6 +4,7 @@ fleet.json         what kind of folder this is
 manifest.parquet   a row an item: state, scores, size, cost, and in which shard its field is
 data/*.parquet     the fields: id, score and the bytes of a `.sine` file
 README.md          a data set card
+base.sine          of a fleet of codes: the network that its shapes share
 parts/*.parquet    results of the last minutes, not yet in a shard; gone when a fleet has finished
 
 A part or shard is written whole, then the manifest, then what they replace is removed: whoever is killed between leaves
@@ -30,7 +31,7 @@ from sinefield.store.run import Run
 from sinefield.version import __version__
 
 FORMAT = "sinefield fleet 1"
-MARK, MANIFEST, CARD = "fleet.json", "manifest.parquet", "README.md"
+MARK, MANIFEST, CARD, BASE = "fleet.json", "manifest.parquet", "README.md", "base.sine"
 Row = dict[str, Any]
 SHARD_ROWS, SHARD_BYTES = 10_000, 256 << 20
 FLUSH_SECONDS, FLUSH_ROWS, FLUSH_BYTES = 5.0, 2_000, 64 << 20
@@ -134,7 +135,7 @@ class FleetStore:
             )
 
     def _clear(self) -> None:
-        for name in [MANIFEST, CARD, *self.place.names("data"), *self.place.names("parts"), MARK]:
+        for name in [MANIFEST, CARD, BASE, *self.place.names("data"), *self.place.names("parts"), MARK]:
             self.place.remove(name)
 
     def _read(self) -> None:

@@ -56,6 +56,7 @@ MESH = {"vertices": 0, "faces": 0, "digits": 8}
 SHAPES = {"weights": "dense", "rank": 16, "omega": None, "phase": 0.5, "bound": 4.0, "represents": "distance"}
 SHAPES |= {"band": 0.06, "points": 1024, "dim": 128, "tokens": 192, "heads": 4, "blocks": 5, "expand": 3}
 SHAPES |= {"attention": "softmax", "graying": "none", "epsilon": 0.9, "skip_attention": True, "skip_feedforward": True}
+CODE: dict = {}  # a code of a shape has no settings of its own
 WORDS = (
     b'{"seed":0,"steps":,"seconds":,"source":"$SINEFIELD_DATA/meshes/.obj","background":"white","downscale":8,'
     b'"holdout":8,"iou":[0.9,0.9],"psnr":[30.,"data":{"path":"lego'

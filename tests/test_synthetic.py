@@ -152,7 +152,11 @@ def read(folder, split):
 def test_dataset_agrees_with_its_mesh(tmp_path):
     report = synthesize(tmp_path / "a" / "demo", n_train=5, n_val=1, n_test=2, resolution=48, samples=2)
     folder = tmp_path / "a" / "demo"
-    assert {entry.name for entry in folder.iterdir()} == synthetic.CONTENTS
+    made = {entry.name for entry in folder.iterdir()}
+    splits = ("train", "val", "test")
+    assert made == {"mesh.ply", "shape.ply", "synth.json", *splits, *(f"transforms_{split}.json" for split in splits)}
+    inner = [f"{split}/{entry.name}" for split in splits for entry in (folder / split).iterdir()]
+    assert len(inner) == 8 and all(synthetic.CONTENTS.fullmatch(name) for name in [*made - set(splits), *inner])
     assert [entry.name for entry in folder.parent.iterdir()] == ["demo"]  # no scratch left
     mesh = trimesh.load_mesh(folder / "mesh.ply")
     assert trimesh.load_mesh(folder / "shape.ply").is_watertight

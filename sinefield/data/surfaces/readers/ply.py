@@ -51,7 +51,7 @@ class Ragged(NamedTuple):
     values: np.ndarray
 
 
-Table = dict[str, "np.ndarray | Ragged"]
+Table = dict[str, np.ndarray | Ragged]
 
 
 def read_ply(source: Source) -> ShapeFile:

@@ -289,6 +289,8 @@ class Field(Distances):
         from sinefield.store.copies import copy_file, copy_run
 
         source = None if is_sine(self.path) else self.path
+        if is_sine(path) and self._adapters:
+            raise SinefieldError(f"{self.path}: has adapters, which no .sine file holds with it; give a folder")
         if is_sine(path):
             if source is None:
                 if max_bytes is not None or min_quality is not None:

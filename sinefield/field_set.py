@@ -102,13 +102,27 @@ class FieldSet(Sequence[Field]):
         file = Path(self._home.path) / f"{re.sub('[^A-Za-z0-9._-]', '_', row['id'])[:80]}-{row['turn']}.sine"
         if not file.exists():
             file.write_bytes(self.content(row["id"]))
+        if row["kind"] == "shared":
+            return Field(self._base(), [file], self._home)
         return Field(file, home=self._home)
+
+    def _base(self) -> Path:
+        """The network that the fleet's shapes share, of which the rows' files are codes."""
+        from sinefield.fleet.store import BASE
+
+        file = Path(self._home.path) / BASE
+        if not file.exists():
+            if not self._place.has(BASE):
+                lacks = f"lacks {BASE}, without which its codes say nothing"
+                raise SinefieldError(f"{self._place.where}: {lacks}; copy it from where the fleet was made")
+            file.write_bytes(self._place.read(BASE))
+        return file
 
     def __iter__(self) -> Iterator[Field]:
         return (self[i] for i in range(len(self)))
 
     def content(self, index: int | str) -> bytes:
-        """A field's `.sine` file as bytes."""
+        """A field's `.sine` file as bytes; of a fleet with a base, its code's."""
         row = self._row(index)
         name = str(row["shard"])
         if not re.fullmatch(r"(data|parts)/[A-Za-z0-9_-]+\.parquet", name):

@@ -27,6 +27,16 @@ CHECKED += ["export.field_page"]
 CHECKED += ["viewer.picture", "adapters", "compress.adapter_table"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")
 
+COMPILING = {
+    f"test_{name}" for name in ("choose", "golden", "golden_changes", "mesh_files", "mlp", "reading", "render")
+}
+
+
+def pytest_collection_modifyitems(items):
+    """A file's tests run in one process; those of files that would compile the same kernels first, in the same one."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("compiling" if item.path.stem in COMPILING else item.path.stem))
+
 
 @pytest.fixture
 def data_folder() -> Path:

@@ -345,6 +345,21 @@ def adapter(r):
     return layers, edit, values, cells, note
 
 
+def code(data, slopes):
+    """Of a code: box, the base's fingerprint, levels, note."""
+    r = opened(data)
+    assert r.byte() == 7 and r.varint() == 0
+    box, held = box_of(r), r.take(r.varint())
+    note = note_of(r)
+    assert r.at == len(r.data)
+    coder, levels = Coder(held[4:]), [0] * len(slopes)
+    for slope in sorted(set(slopes)):
+        for j in (j for j, own in enumerate(slopes) if own == slope):
+            levels[j] = coder.symbol(table(255, 127, slope, 255)) - 127
+    assert coder.state == 0 and not coder.words
+    return np.array(box), struct.unpack("<I", held[:4])[0], levels, note
+
+
 def shapes_of(kind, s):
     """Shapes of a field's tensors, and how many coordinates it has."""
     if kind == 5:

@@ -249,6 +249,7 @@ def egg(ball_run, tmp_path_factory):
     return folder, report, axes * RADIUS
 
 
+@pytest.mark.slow
 def test_a_changed_shape_is_learned(ball_run, egg, generator):
     folder, report, axes = egg
     assert report["bytes"] == (folder / "egg.sine").stat().st_size <= 700
@@ -265,6 +266,7 @@ def test_a_changed_shape_is_learned(ball_run, egg, generator):
     np.testing.assert_allclose(field.aabb.numpy(), [*(CENTRE - axes), *(CENTRE + axes)], atol=0.02)
 
 
+@pytest.mark.slow
 def test_every_command_takes_the_edit(ball_run, egg, tmp_path, capfd):
     folder, report, axes = egg
     run, edit = str(ball_run[0]), ["--adapter", str(folder / "egg.sine")]
@@ -344,6 +346,7 @@ def test_command_end_to_end_on_a_packed_base(ball_run, egg, tmp_path, capfd):
     assert "another base" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_recoloured_pictures(photographs, photo_run, tmp_path):
     for path in photographs.rglob("*"):
         target = tmp_path / "data" / path.relative_to(photographs)

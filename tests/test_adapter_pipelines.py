@@ -227,6 +227,7 @@ def stable(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_text_to_image(stable, tmp_path, capsys):
     paint(tmp_path, 2)
     out = tmp_path / "out"

@@ -51,6 +51,7 @@ def ball(tmp_path_factory):
     return write_ball(tmp_path_factory.mktemp("ball"))
 
 
+@pytest.mark.slow
 def test_training_to_a_size_leaves_a_file_that_fits(ball, tmp_path, capsys):
     settings = [f"--training.steps={SHORT['steps']}", "--training.batch=1024", "--data.points=3000"]
     assert main(["train", str(ball), "--out", str(tmp_path / "run"), "--max-bytes", "1200", *settings, "--json"]) == 0
@@ -64,6 +65,7 @@ def test_training_to_a_size_leaves_a_file_that_fits(ball, tmp_path, capsys):
     assert sf.load(file).kind == "mesh"
 
 
+@pytest.mark.slow
 def test_a_field_stays_where_a_mesh_is_hardly_better(ball, tmp_path, monkeypatch):
     field = sf.fit(ball, out=tmp_path / "run", width=16, rank=4, **SHORT)
     judged = budget.kind_of(field._torch()).judge
@@ -78,6 +80,7 @@ def test_a_field_stays_where_a_mesh_is_hardly_better(ball, tmp_path, monkeypatch
     assert (tmp_path / "b.sine").read_bytes() == (tmp_path / "a.sine").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_too_large_gets_a_narrower_network(ball, tmp_path, capsys):
     sf.fit(ball, out=tmp_path / "run", width=128, weights="dense", **SHORT)
     words = ["pack", str(tmp_path / "run"), str(tmp_path / "a.sine"), "--max-bytes", "900", "--steps", "60"]

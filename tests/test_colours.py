@@ -65,6 +65,7 @@ def ball(tmp_path_factory):
     return folder, report
 
 
+@pytest.mark.slow
 def test_colours_are_learned_where_the_input_has_some(ball):
     folder, report = ball
     field = sf.load(folder / "run")

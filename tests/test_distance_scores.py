@@ -41,6 +41,7 @@ def test_what_has_no_distances_has_no_such_scores(ball, tmp_path):
     assert "sdf_error" not in field.scores and "iou" in field.scores
 
 
+@pytest.mark.slow
 def test_far_reach_learns_the_distance_itself(ball, tmp_path, capsys):
     """The network's own value, as it goes into headers and shaders."""
     errors, reports = {}, {}

@@ -35,7 +35,7 @@ SMALL = {
     "12": [],
     "13": [],
 }
-SLOW = ("03", "05", "06")
+SLOW = ("01", "03", "05", "06", "10")
 FIELDS = {"knot": ("shape", "iou", 0.98), "spot": ("shape", "iou", 0.98), "toys": ("radiance", "psnr", 22)}
 FIELDS["picture"] = ("image", "psnr", 28)
 
@@ -156,7 +156,12 @@ WITH_EXAMPLES.remove(ROOT / "sinefield" / "field_set.py")  # needs a fleet: test
 MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in WITH_EXAMPLES]
 
 
-@pytest.mark.parametrize("name", MODULES)
+LONG = ("sinefield.export.splats", "sinefield.export.points")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in MODULES]
+)
 def test_examples_in_docstrings(name):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted > 0 and found.failed == 0

@@ -340,14 +340,14 @@ def test_a_scene_says_no_path(tmp_path):
 # ---- one item apart
 
 
-def test_an_item_has_its_limits():
+def test_an_item_has_its_limits(ball):
     with Apart(warm=False) as apart:
         assert apart.do({"do": "nothing"}, 64, 60.0)[0]["status"] == "ok"
         request = {"do": "fit", "scene": SCENE, "path": "x.obj", "max_bytes": 2000, "packing": 1.0, "resize": True}
         late, _ = apart.do(request, 4096, 0.01)
         assert late["status"] == "failed" and "longer than 0.01 s" in late["error"]
-        small, _ = apart.do(request, 40, 60.0)  # torch alone takes more
-        assert small["status"] == "failed" and "40 MiB" in small["error"]
+        small, _ = apart.do(request | {"path": str(ball)}, 8, 60.0)
+        assert small["status"] == "failed" and "8 MiB" in small["error"]
         first = apart.process.pid
         apart.process.kill()
         assert apart.do({"do": "nothing"}, 64, 60.0)[0]["status"] == "ok" and apart.process.pid != first

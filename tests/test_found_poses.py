@@ -30,6 +30,7 @@ def corner(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_cameras_are_found_where_they_stood(corner, tmp_path, capsys):
     out = tmp_path / "scene"
     (corner / "notes.png").write_text("no picture")
@@ -50,6 +51,7 @@ def test_cameras_are_found_where_they_stood(corner, tmp_path, capsys):
         find_poses(corner, ONE, out)
 
 
+@pytest.mark.slow
 def test_turned_photographs_stand_upright(tmp_path):
     """Half the camera's photographs are stored on their side, as a phone does, with masks that are stored so too."""
     folder = tmp_path / "phone"
@@ -76,6 +78,7 @@ def test_turned_photographs_stand_upright(tmp_path):
     assert views.kept_of(1 - index).all()
 
 
+@pytest.mark.slow
 def test_masks_hide(corner, tmp_path):
     """Where masks hide all but a corner of each photograph, no feature is found outside it."""
     folder = tmp_path / "masked"
@@ -137,6 +140,7 @@ def test_what_cannot_be_placed_is_one_line(tmp_path, capsys, write, said):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_same_again(tmp_path):
     corner = tmp_path / "corner"
     textured.write_photographs(corner, ARC[3:8])

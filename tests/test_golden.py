@@ -178,7 +178,7 @@ def test_two_kinds_of_file_swapped(pair, monkeypatch):
 
 # --- the numbers of the format
 
-KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4, "shapes": 5, "mesh": 6}
+KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4, "shapes": 5, "mesh": 6, "code": 7}
 ADAPTERS = ["sine", "lora", "sine-dora", "dora"]
 EDITED = ["shape", "radiance", "image"]
 WHOLE, NUMBER, YES, LIST = (5, b"\x05"), (0.25, b"\0\0\x80>"), (True, b"\x01"), ([1, 200], b"\x02\x01\xc8\x01")
@@ -203,6 +203,7 @@ OF_KIND = {
     "image": [*range(1, 13), *range(21, 26)],
     "shapes": [*range(4, 9), 13, 14, *range(31, 42)],
     "mesh": [46, 47, 48],
+    "code": [],
 }
 NONE_TOO = {"omega", "phase"}
 

@@ -46,6 +46,7 @@ def files_mapped(folder):
     return sum(f" {folder}/" in line for line in Path("/proc/self/maps").read_text().splitlines())
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_set_in_a_file_trains_to_the_same_bits(photographs, tmp_path, mapped, monkeypatch):
     config = radiance_config(photographs, steps=12)

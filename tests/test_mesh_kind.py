@@ -168,6 +168,7 @@ def packed(tmp_path_factory):
     return path, folder / "ball.sine", report
 
 
+@pytest.mark.slow
 def test_a_ball_is_packed_and_answers(packed, tmp_path, capsys):
     path, file, report = packed
     assert file.stat().st_size == report["bytes"] <= 700 and report["iou"] > 0.97

@@ -66,6 +66,7 @@ def test_more_bytes_more_quality(ball_run, tmp_path):
     assert scores[0] < scores[1] < scores[2] + 0.002
 
 
+@pytest.mark.slow
 def test_refining_helps_where_rounding_hurts(ball_run, tmp_path):
     """At some of these sizes rounding alone fails; which, depends on the last bits of the field."""
     gains = []
@@ -128,6 +129,7 @@ def test_a_run_trained_on_cuda_packs_without_it(photo_run, tmp_path):
     assert pack(tmp_path / "run", tmp_path / "a.sine", seconds=0)["bytes"] == (tmp_path / "a.sine").stat().st_size
 
 
+@pytest.mark.slow
 def test_every_command_takes_the_file(ball_run, photo_run, tmp_path, capfd):
     for (folder, _), name in ((ball_run, "ball"), (photo_run, "photo")):
         file = tmp_path / f"{name}.sine"

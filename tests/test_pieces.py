@@ -130,6 +130,7 @@ def test_a_noisy_cloud_is_smoothed_and_said():
     assert any("scatter" in note for note in surface.notes)
 
 
+@pytest.mark.slow
 def test_a_noisy_cloud_keeps_its_bends():
     """A ring of radius 1 and thickness 0.6: planes through neighbours would leave it thinner."""
     rng = np.random.default_rng(0)

@@ -59,6 +59,7 @@ def test_presets_that_cannot_be_had(ball, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_preset_is_what_is_trained_with(ball, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["train", str(ball), "--out", str(out), "--preset", "small", "--training.steps", "3", "--json"]) == 0

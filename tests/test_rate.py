@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sinefield.errors import SinefieldError
 from sinefield.metrics.rate import bd_quality, bd_rate, pareto
 
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no clock decides
+settings.load_profile("busy")
 METHODS = pytest.mark.parametrize("method", ["pchip", "akima"])
 
 # The curves of VCEG-M33 itself; the example that goes with the popular Python port of it; libx265 at two presets, from

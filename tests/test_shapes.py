@@ -314,6 +314,7 @@ def test_folders_of_meshes(tmp_path):
 # --- the whole road -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_learns_unseen_shapes(run):
     folder, report = run
     assert report["kind"] == "shapes" and report["steps"] == 60

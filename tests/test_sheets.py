@@ -160,6 +160,7 @@ def test_mesh_of_formulas():
     assert trimesh.Trimesh(vertices, faces).area == pytest.approx(2 * np.pi * 0.6, rel=5e-3)
 
 
+@pytest.mark.slow
 def test_terrain_becomes_a_sheet_by_itself(trained, capsys):
     run, report, _ = trained
     assert Run(run).config().field.represents == "sheet"
@@ -201,6 +202,7 @@ def test_answers_of_a_sheet(trained):
     assert 0.1 < (picture[..., 3] > 0).mean() < 0.9
 
 
+@pytest.mark.slow
 def test_packed_and_read_back(trained, tmp_path):
     run, _, config = trained
     smallest = pack(run, tmp_path / "small.sine", max_bytes=2500, steps=8)

@@ -255,6 +255,7 @@ SPACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", list(SPACES))
 def test_a_forward_facing_capture_is_learned(space, tmp_path):
     config = radiance_config(write_forward_facing(tmp_path / "data"), steps=400)

@@ -96,6 +96,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, capsys):
     assert "letter.txt" in capsys.readouterr().err and not is_parted(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_named_nodes_are_fitted_packed_and_put_together(tmp_path, capsys):
     path, out = scene(tmp_path), tmp_path / "run"
     train = ["train", str(path), "--split", "--out", str(out), "--json", *FAST]

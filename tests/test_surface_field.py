@@ -145,6 +145,7 @@ def surface_run(photographs, tmp_path_factory):
     return folder, train(make_config(content, "test"), folder)
 
 
+@pytest.mark.slow
 def test_a_ball_is_found_from_its_pictures(surface_run, tmp_path):
     folder, report = surface_run
     assert report["psnr"] > 20
@@ -214,6 +215,7 @@ class Cloud(RadianceField):
         return 8.0 * torch.exp((20 * (1 - x.norm(dim=1))).clamp(max=6))
 
 
+@pytest.mark.slow
 def test_the_suggested_level_is_where_a_little_light_is_stopped():
     cloud = Cloud(RadianceFieldConfig(**(SMALL | {"steps": 160})), BOX)
     level, note = suggest_level(cloud)

@@ -76,6 +76,7 @@ def test_other_losses_learn(ball, tmp_path, field, loss):
     assert np.linalg.norm(vertices - CENTRE, axis=1).mean() == pytest.approx(RADIUS, rel=0.06)
 
 
+@pytest.mark.slow
 def test_eikonal_keeps_the_slope(ball, tmp_path):
     """|∇d| = 1 also outside the band in which distances are learned, where nothing else asks for it."""
     slopes = {}
@@ -89,6 +90,7 @@ def test_eikonal_keeps_the_slope(ball, tmp_path):
     assert abs(slopes[1.0] - 1) < 0.2 < abs(slopes[0.0] - 1)
 
 
+@pytest.mark.slow
 def test_point_cloud_is_learned(tmp_path):
     points = trimesh.creation.icosphere(4, radius=1.0).vertices
     np.savetxt(tmp_path / "cloud.xyz", np.hstack([points * RADIUS + CENTRE, points]))

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 NOWHERE = "/dev/null/none"  # for root, too
 UNKEPT = {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "NUMBA_CACHE_DIR": NOWHERE}
 """Of numba's own: look in that one folder alone."""
@@ -22,6 +24,7 @@ def python(code, environment, *words):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_kernels_run_where_numba_can_keep_nothing():
     code, out, err = python(KERNEL, UNKEPT)
     assert (code, out) == (0, "[[2, 0]]\n"), err
@@ -34,6 +37,7 @@ def test_numba_alone_would_refuse():
     assert code == 1 and "no locator available" in err
 
 
+@pytest.mark.slow
 def test_a_full_folder_of_kernels_hinders_nobody(tmp_path):
     """The folder can be written, and then no file in it can grow."""
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

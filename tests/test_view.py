@@ -288,6 +288,7 @@ def test_bad_input_is_one_line(photo_run, tmp_path, capfd, monkeypatch):
     refused(capfd, run, "--port", 0, "--host", "192.0.2.1", says=["192.0.2.1", "127.0.0.1"])
 
 
+@pytest.mark.slow
 def test_the_command_serves_a_page_until_ctrl_c(ball_run):
     pytest.importorskip("viser")
     command = [

@@ -210,6 +210,7 @@ entry()
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_answers_while_a_picture_is_made(ball_run):
     command = [sys.executable, "-c", STUCK, "view", str(ball_run[0]), "--port", "0", "--no-browser"]
     heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731

@@ -39,6 +39,7 @@ def test_a_batch_grows_with_the_seconds_and_not_with_the_steps():
         of(batch=0)
 
 
+@pytest.mark.slow
 def test_a_short_training_is_scored_on_less_and_says_so(ball, tmp_path, capsys):
     config = shape_config(ball, seconds=0.3, device="cpu")
     quick = train(config, tmp_path / "quick")

@@ -50,7 +50,7 @@ COLUMNS = [
     "seconds",
     "frontier",
 ]
-POINTS = [(1200, 180), (2000, 255), (3000, 255), (3600, 360)]
+POINTS = [(1200, 180), (2000, 255), (3000, 255), (3600, 360), (5200, 360), (7000, 510), (11_000, 510)]
 """Faces, and nodes of the lattice less one along the longest side."""
 SAMPLES = 30_000
 """Of each surface, for the normals."""

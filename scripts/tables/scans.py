@@ -76,10 +76,10 @@ def measure(name: str) -> dict[str, object]:
 
 
 def main() -> None:
-    rows = json.loads(STORE.read_text()) if STORE.exists() else {}
     machine = describe_machine()
     for name in sys.argv[1:] or SCANS:
-        rows[name] = measure(name)
+        row = measure(name)
+        rows = {**(json.loads(STORE.read_text()) if STORE.exists() else {}), name: row}  # others may have added rows
         print(rows[name], flush=True)
         write_text(STORE, json.dumps(rows, indent=1) + "\n")
     shown = [rows[name] for name in SCANS if name in rows]

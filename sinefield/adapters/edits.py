@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sinefield.adapters.codes import coded
 from sinefield.adapters.deltas import AdapterSpec
 from sinefield.adapters.fields import adapt_field, adapted_weights, field_layers, fingerprint, settle
 from sinefield.adapters.file import load_packed
@@ -46,13 +47,15 @@ def to_packed_edit(
     return Packed("adapter", {"targets": targets, "edit": edit}, None, coded, cells=cells, note=note)
 
 
-def load_edit(path: str | Path) -> Packed:
-    """Read and check a `.sine` file that holds an edit.
+def load_edit(path: str | Path, or_code: bool = False) -> Packed:
+    """Read and check a `.sine` file that holds an edit; `or_code`: or the code of a shape of a set.
 
     Raises:
         SinefieldError: see `load_packed`; an adapter of some other model.
     """
-    packed = load_packed(path)
+    packed = load_packed(path, or_code)
+    if packed.kind == "code":
+        return packed
     if "edit" not in packed.settings:
         raise SinefieldError(f"{path}: is an adapter of a model, not an edit of a field; make one with sinefield adapt")
     if not all(np.isfinite(coded.values()).all() for coded in packed.tensors.values()):
@@ -60,19 +63,24 @@ def load_edit(path: str | Path) -> Packed:
     return packed
 
 
-def apply_edits(field: Any, paths: Sequence[str | Path], where: str | Path) -> None:
+def apply_edits(field: Any, paths: Sequence[str | Path], where: str | Path) -> Any:
     """Turn a field into the edited one, in place; its weights are dense from then on. Several edits add up.
+
+    The first may be a code, which makes a new field of the network that a set of shapes shares.
 
     Arguments:
         where: the base, for messages.
 
     Raises:
-        SinefieldError: no edit, or one of another base.
+        SinefieldError: no edit, or one of another base; a code that is not the first.
     """
+    edits = [(str(path), load_edit(path, or_code=True)) for path in paths]
+    if edits and edits[0][1].kind == "code":
+        field = coded(field, edits[0][1], edits[0][0], str(where))
+        edits = edits[1:]
     base, boxes, cells = fingerprint(field), [], []
-    for path in paths:
-        packed = load_edit(path)
-        _check(field, packed, base, str(path), str(where))
+    for path, packed in edits:
+        _check(field, packed, base, path, str(where))
         adapt_field(field, {name: _spec(row) for name, row in packed.settings["targets"].items()})
         with torch.no_grad():
             for name, parameter in field.named_parameters():
@@ -85,6 +93,7 @@ def apply_edits(field: Any, paths: Sequence[str | Path], where: str | Path) -> N
         if packed.cells is not None:
             cells.append(packed.cells)
     field.take_edit(boxes, cells)
+    return field
 
 
 def _spec(row: dict[str, Any]) -> AdapterSpec:
@@ -92,6 +101,8 @@ def _spec(row: dict[str, Any]) -> AdapterSpec:
 
 
 def _check(field: nn.Module, packed: Packed, base: int, path: str, where: str) -> None:
+    if packed.kind == "code":
+        raise SinefieldError(f"{path}: is a code, which comes before all edits, and alone; give one code at most")
     edit = packed.settings["edit"]
     if edit["of"] != field.kind:
         raise SinefieldError(f"{path}: edits a {edit['of']} field, {where} is a {field.kind} field; give its own base")

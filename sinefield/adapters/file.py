@@ -113,14 +113,18 @@ def load_adapter(path: str | Path) -> dict[str, Target]:
     return _targets({"targets": settings}, tensors, str(path))
 
 
-def load_packed(path: str | Path) -> Packed:
-    """Read and check a `.sine` file that holds an adapter.
+def load_packed(path: str | Path, or_code: bool = False) -> Packed:
+    """Read and check a `.sine` file that holds an adapter; `or_code`: or the code of a shape of a set.
 
     Raises:
         SinefieldError: missing, too large, damaged, or a field's; see `container.decode`.
     """
 
     def shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        if kind == "code" and or_code:
+            return {}
+        if kind == "code":
+            raise SinefieldError(f"{path}: holds the code of one shape, not an adapter; open the set's base with it")
         if kind != "adapter":
             raise SinefieldError(f"{path}: holds a {kind} field, not an adapter; see sinefield info")
         return tensor_shapes(settings)

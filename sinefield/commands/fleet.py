@@ -3,6 +3,7 @@
 import argparse
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 from sinefield.commands.arguments import add_overwrite, number, whole
 from sinefield.commands.command import Answer, Command
@@ -23,6 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("items", help="folder, glob, manifest or family:NAME:FIRST-LAST")
     parser.add_argument("--out", required=True, help="folder or URL (s3://bucket/folder)")
     add_overwrite(parser, "the fleet in --out")
+    help_ = "one network for all shapes and a short code each; BASE: that of another fleet, as it is"
+    parser.add_argument("--shared", nargs="?", const="", metavar="BASE", help=help_)
     parser.add_argument("--max-bytes", type=whole, help="choose the network for files of at most this many bytes")
     help_ = "steps with rounded weights, as a multiple of the training steps (1)"
     parser.add_argument("--packing", type=number, default=1.0, help=help_)
@@ -39,6 +42,7 @@ def run(options: argparse.Namespace) -> Answer:
         from sinefield.fleet.cluster import Cluster
         from sinefield.fleet.items import find_items
         from sinefield.fleet.run import Plan, load_scene, prepare, run_fleet
+        from sinefield.fleet.shared import find_base, given_base, shared_config
         from sinefield.fleet.store import FleetStore
     except ImportError as error:
         raise SinefieldError(f"a fleet needs more packages ({error}); pip install 'sinefield[fleet]'") from error
@@ -48,6 +52,14 @@ def run(options: argparse.Namespace) -> Answer:
     sized = any(f"field.{name}" in options.settings for name in CHOSEN)
     given = {name: getattr(options, name) for name in ("max_bytes", "packing", "memory", "timeout", "retries", "gpu")}
     plan = Plan(scene, resize=not sized, **given)
+    shared, base = options.shared is not None, None
+    if shared:
+        shared_config(scene)
+        if options.max_bytes is not None:
+            raise SinefieldError("--max-bytes: the size of a code follows from training.rate; leave it out")
+        base = given_base(options.shared) if options.shared else None
+    elif scene.get("kind") == "shared":
+        raise SinefieldError(f"{options.scene}: is of kind shared; give --shared")
     items = find_items(options.items)
     store = FleetStore(options.out)
     if options.cores is not None and options.cores < 1:
@@ -55,6 +67,8 @@ def run(options: argparse.Namespace) -> Answer:
     prepare(items, plan, store, options.overwrite)
     try:
         with closing(store), Cluster(options.address, options.cores, options.gpu) as cluster:
+            if shared:
+                plan = replace(plan, base=find_base(items, plan, store, cluster, base))
             report = run_fleet(items, plan, store, cluster, f"Fleet of {options.items}")
     except KeyboardInterrupt:
         print("sinefield: what is done is kept; the same command goes on", file=sys.stderr)

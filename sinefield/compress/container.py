@@ -39,8 +39,9 @@ from sinefield.errors import SinefieldError
 
 MAGIC = b"SINE"
 VERSION = 2
-KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4, "shapes": 5, "mesh": 6}
-"""Kinds with a number. Any other is written by its name, its settings as plain data, what else it has as arrays."""
+KINDS = {"shape": 1, "radiance": 2, "image": 3, "adapter": 4, "shapes": 5, "mesh": 6, "code": 7}
+"""Kinds with a number; a code is no field, but what makes one of its base. Any other kind is written by its name, its
+settings as plain data, what else it has as arrays."""
 HEAD = 9  # bytes before the kind
 MAX_FILE = 256 << 20
 MAX_NUMBERS = 1 << 26
@@ -55,7 +56,7 @@ class Packed:
     """What a `.sine` file holds. `parts.parts_of` says which of the optional parts a kind has; the others are None.
 
     Attributes:
-        kind: "shape", "radiance", "image", "shapes", "adapter", "mesh", or the name of a registered kind.
+        kind: "shape", "radiance", "image", "shapes", "adapter", "mesh", "code", or the name of a registered kind.
         settings: the field's configuration, complete; of an adapter its layers, see `adapter_table`.
         box: (6,) float64, world or input units; see `parts.BOX`.
         tensors: by the parameter's name, in the order of the network.
@@ -64,7 +65,7 @@ class Packed:
         view: (11,) float32, the orbit of a radiance field; see `parts.ORBIT`.
         frame: (15,) float32, `RadianceField.frame`, where the field's space is not "box"; see `parts.FRAME`.
         size: width and height of an image.
-        code: bytes of a mesh, see `mesh_code`.
+        code: bytes of a mesh, see `mesh_code`, or of a shape of a set, see `code`.
         note: provenance; plain data.
         arrays: by name, float32, float64, int64 or bool: what else a registered kind needs to be rebuilt.
         sizes: bytes by part of the file.

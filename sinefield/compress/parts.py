@@ -32,9 +32,8 @@ def parts_of(kind: str, settings: dict[str, Any]) -> tuple[str, ...]:
     """Names of the parts that a file of this kind has, in their order."""
     if kind == "radiance":
         return ("box", "background", "view") + (() if settings["space"] == "box" else ("frame",))
-    return {"shape": ("box",), "image": ("size",), "shapes": (), "adapter": (), "mesh": ("box", "code")}.get(
-        kind, ("arrays",)
-    )
+    fixed = {"shape": ("box",), "image": ("size",), "shapes": (), "adapter": (), "mesh": ("box", "code")}
+    return {**fixed, "code": ("box", "code")}.get(kind, ("arrays",))
 
 
 def box_out(box: np.ndarray) -> bytes:

@@ -100,6 +100,7 @@ BASE: dict[str, dict[str, Any]] = {
         **{"represents": "distance", "band": 0.06},
     },
     "mesh": {"vertices": 0, "faces": 0, "digits": 8},
+    "code": {},
 }
 """What a setting is when the file does not say. Frozen."""
 

@@ -30,7 +30,7 @@ LEAN = {
     "cone_angle": (0,),
     "density": ("free",),
 }
-"""Settings that the smaller scripts of shapes and radiance fields can draw: USUAL of web/src/settings.js."""
+"""Settings that the smaller scripts of shapes and radiance fields can draw: LEAN of web/src."""
 
 
 def contents_of(run: str | Path, field: Field, adapters: Sequence[str | Path] = ()) -> list[bytes]:

@@ -5,5 +5,6 @@ from sinefield.fields.latent import kind as latent_kind
 from sinefield.fields.mesh import kind as mesh_kind
 from sinefield.fields.radiance import kind as radiance_kind
 from sinefield.fields.shape import kind as shape_kind
+from sinefield.fields.shared import kind as shared_kind
 
-__all__ = ["image_kind", "latent_kind", "mesh_kind", "radiance_kind", "shape_kind"]
+__all__ = ["image_kind", "latent_kind", "mesh_kind", "radiance_kind", "shape_kind", "shared_kind"]

@@ -6,6 +6,8 @@ from typing import Any
 
 from sinefield.version import __version__
 
+CODES = ["Each is a code: it takes `base.sine`, the network that they share, to make a field of it.", ""]
+
 
 def card(title: str, rows: list[dict[str, Any]]) -> str:
     """The card's text; its head says which files are the data, for `datasets.load_dataset`.
@@ -27,6 +29,7 @@ def card(title: str, rows: list[dict[str, Any]]) -> str:
         f"{len(good):,} neural fields, each the bytes of a `.sine` file in the column `sine`, made by sinefield "
         f"{__version__}.",
         "",
+        *CODES * any(row["kind"] == "shared" for row in good),
         "| | |",
         "|---|---|",
         f"| fields | {len(good):,} |",

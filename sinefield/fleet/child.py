@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,7 +55,7 @@ class Apart:
     """Does items in processes of their own, one at a time.
 
     Arguments:
-        warm: load all that an item of a scene needs before the first is asked for.
+        warm: compile or load all that an item's training needs before the first is asked for.
 
     Examples:
         >>> with Apart(warm=False) as apart:
@@ -123,6 +124,8 @@ def main() -> None:
     while True:
         try:
             request, _ = _read_all(asked)
+            if request["do"] != "nothing":
+                import_module("sinefield.fleet.work")  # once, not in every process that is forked
             write_frame(answers, *_forked(request, asked))
         except (EOFError, BrokenPipeError):
             os._exit(0)  # nobody asks any more, nor could anything be flushed
@@ -220,8 +223,14 @@ def _do(request: dict[str, Any]) -> Answer:
     if request["do"] == "nothing":
         return {"status": "ok", "error": None, "scores": {}, "parts": {}}, b""
     try:
-        from sinefield.fleet.work import make_item
+        from sinefield.fleet.work import make_code, make_item, sample_item
 
+        if request["do"] == "sample":
+            content = sample_item(request["scene"], request["path"])
+            return {"status": "ok", "error": None, "scores": {}, "parts": {}}, content
+        if request["do"] == "code":
+            made = make_code(request["scene"], request["path"], request["base"])
+            return {"status": "ok", "error": None, "scores": made.scores, "parts": made.parts}, made.content
         made = make_item(*(request[name] for name in ("scene", "path", "max_bytes", "packing", "resize")))
         return {"status": "ok", "error": None, "scores": made.scores, "parts": made.parts}, made.content
     except SinefieldError as error:

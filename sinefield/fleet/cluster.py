@@ -41,7 +41,7 @@ def do_items(requests: list[dict[str, Any]], memory: int, seconds: float, wanted
     if other := [f"{name} {found[name]} instead of {wanted[name]}" for name in wanted if found[name] != wanted[name]]:
         raise Unlike(f"{node}: has {', '.join(other)}")
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    apart = _apart.setdefault(devices, Apart(warm=any(request["do"] != "nothing" for request in requests)))
+    apart = _apart.setdefault(devices, Apart(warm=any(request["do"] == "fit" for request in requests)))
     answers = []
     for request in requests:
         report, content = apart.do(request, memory, seconds)

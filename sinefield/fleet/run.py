@@ -46,6 +46,7 @@ class Plan:
         retries: times that an item that failed is tried again.
         gpu: share of a GPU that each item has.
         do: "fit", or "nothing" to measure what everything else takes.
+        base: of a fleet of codes the content of its base's file, in base64.
         chunk: items of a task; by the time they take when None.
     """
 
@@ -58,6 +59,7 @@ class Plan:
     retries: int = 1
     gpu: float = 0.0
     do: str = "fit"
+    base: str | None = None
     chunk: int | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +84,8 @@ class Plan:
         scene = with_settings(self.scene, item.overrides)
         if item.seed is not None:
             scene["seed"] = item.seed
+        if self.base is not None:
+            return {"do": "code", "scene": scene, "path": item.path, "base": self.base}
         resize = self.resize and not any(f"field.{name}" in item.overrides for name in CHOSEN)
         packed = {"max_bytes": self.max_bytes, "packing": self.packing, "resize": resize}
         return {"do": self.do, "scene": scene, "path": item.path, **packed}

@@ -4,6 +4,7 @@ fleet.json         what kind of folder this is
 manifest.parquet   a row an item: state, scores, size, cost, and in which shard its field is
 data/*.parquet     the fields: id, score and the bytes of a `.sine` file
 README.md          a data set card
+base.sine          of a fleet of codes: the network that its shapes share
 parts/*.parquet    results of the last minutes, not yet in a shard; gone when a fleet has finished
 
 A part or shard is written whole, then the manifest, then what they replace is removed: whoever is killed between leaves
@@ -31,7 +32,7 @@ from sinefield.store.run import Run
 from sinefield.version import __version__
 
 FORMAT = "sinefield fleet 1"
-MARK, MANIFEST, CARD = "fleet.json", "manifest.parquet", "README.md"
+MARK, MANIFEST, CARD, BASE = "fleet.json", "manifest.parquet", "README.md", "base.sine"
 WRITTEN = re.compile(r"(data/shard-|parts/)\d{10,}-[0-9a-f]{16}\.parquet")
 Row = dict[str, Any]
 SHARD_ROWS, SHARD_BYTES = 10_000, 256 << 20
@@ -147,7 +148,7 @@ class FleetStore:
         written = [*self.place.names("data"), *self.place.names("parts")]
         if odd := [name for name in written if not WRITTEN.fullmatch(name)]:
             raise SinefieldError(f"{self.place.where}: holds {odd[0]!r}, which no fleet makes; give another --out")
-        for name in [MANIFEST, CARD, *written, MARK]:
+        for name in [MANIFEST, CARD, BASE, *written, MARK]:
             self.place.remove(name)
 
     def _read(self) -> None:

@@ -1,22 +1,29 @@
 """What is done for one item: its data read, a field trained and packed, the packed field scored."""
 
+import base64
 import hashlib
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
+from sinefield.adapters.codes import to_packed_code
+from sinefield.compress.container import encode
 from sinefield.config import Config, make_config
 from sinefield.data.made.families import make_shape
 from sinefield.data.shape_sets import solid_of_shape
 from sinefield.data.surfaces.sampling import samples_not_stored
+from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import kind_of
+from sinefield.fields.shared.field import SharedConfig, SharedField
 from sinefield.files import read_bytes, write_bytes
 from sinefield.fleet.items import FAMILY
 from sinefield.learning.pack import pack
+from sinefield.learning.shared import fit_code, samples_of
 from sinefield.learning.small import fit_small
 from sinefield.learning.train import train
 from sinefield.store.fields import load_field
@@ -69,6 +76,53 @@ def make_item(scene: dict[str, Any], path: str, max_bytes: int | None, packing: 
         scores = _scores(small.content, data, Path(folder) / "made.sine")
         parts = {"input": read - begin, **small.seconds, "score": time.process_time() - done}
     return Made(small.content, scores, {name: round(value, 3) for name, value in parts.items()})
+
+
+def make_code(scene: dict[str, Any], path: str, base: str) -> Made:
+    """Find one item's code, with the network that its set shares as it is.
+
+    Arguments:
+        scene, path: see `make_item`; the scene is of kind shared.
+        base: content of the base's file, in base64.
+
+    Raises:
+        SinefieldError: whatever is wrong with the data, the settings or the base.
+    """
+    torch.set_num_threads(1)
+    begin = time.process_time()
+    with tempfile.TemporaryDirectory(prefix="sinefield-") as folder, samples_not_stored():
+        file, made = Path(folder) / "base.sine", Path(folder) / "made.sine"
+        file.write_bytes(base64.b64decode(base))
+        field, _ = load_field(file)
+        assert isinstance(field, SharedField)  # the command has seen to it
+        config, data = _shared_data(scene, path, Path(folder))
+        read = time.process_time()
+        samples = samples_of(data, config)
+        drawn = time.process_time()
+        levels = fit_code(field, samples, config.training, config.seed)
+        content = encode(to_packed_code(field, levels, data.aabb))
+        done = time.process_time()
+        made.write_bytes(content)
+        shape, _ = load_field(file, [made])
+        kind = kind_of(shape)
+        scores = {kind.score: round(kind.quick_quality(shape, data), 5)}
+    parts = {"input": read - begin, "points": drawn - read, "code": done - drawn, "score": time.process_time() - done}
+    return Made(content, scores, {name: round(value, 3) for name, value in parts.items()})
+
+
+def sample_item(scene: dict[str, Any], path: str) -> bytes:
+    """One item's labelled points for a shared network: x, y, z, distance of all of them, float32."""
+    with tempfile.TemporaryDirectory(prefix="sinefield-") as folder, samples_not_stored():
+        config, data = _shared_data(scene, path, Path(folder))
+        points, values = samples_of(data, config)
+        return np.concatenate([points[0].T, values]).astype(np.float32).tobytes()
+
+
+def _shared_data(scene: dict[str, Any], path: str, folder: Path) -> tuple[SharedConfig, Surface]:
+    place = _fetched(path, folder)
+    config = make_config({**scene, "data": {**scene.get("data", {}), "path": place}}, "scene")
+    assert isinstance(config, SharedConfig)  # the command has seen to it
+    return config, _family(path) if path.startswith(FAMILY) else kind_of(config).read(config)
 
 
 def _scores(content: bytes, data: Any, file: Path) -> dict[str, float]:

@@ -70,12 +70,13 @@ def evaluate_edited(base: str | Path, adapters: Sequence[str | Path], data_path:
     """
     config = edited_config(base, adapters, data_path)
     field, _ = load_field(base, adapters)
-    edits = [load_edit(path) for path in adapters]
+    edits = [load_edit(path, or_code=True) for path in adapters]
     report = _report(base, Path(adapters[-1]), field, edits[-1].note, config, None, None)
+    levels = load_packed(base).tensors["gains"].levels.size if edits[0].kind == "code" else 0
     return {
         **report,
         "adapters": [str(path) for path in adapters],
-        "params": sum(coded.levels.size for edit in edits for coded in edit.tensors.values()),
+        "params": levels + sum(coded.levels.size for edit in edits for coded in edit.tensors.values()),
         "bytes": sum(Path(path).stat().st_size for path in adapters),
     }
 

@@ -47,7 +47,7 @@ def load_field(path: str | Path, adapters: Sequence[str | Path] = ()) -> tuple[F
     """
     field, note = from_packed(load_packed(path), str(path)) if is_sine(path) else _load_tensors(Path(path))
     if adapters:
-        apply_edits(field, adapters, path)
+        field = apply_edits(field, adapters, path)
     return field, note
 
 
@@ -69,18 +69,23 @@ def load_state_field(run: Run) -> tuple[Field, dict[str, Any]]:
 def edited_config(base: str | Path, adapters: Sequence[str | Path], data: str | None = None) -> Config:
     """What an edited field is scored against: the base's settings, and the data that the last edit names.
 
+    With a code it is a shape, of the settings that the code's base says.
+
     Arguments:
         data: the changed mesh, photographs or image, where the edit does not name them.
 
     Raises:
         SinefieldError: no base, no edit, or an edit that does not name its data while `data` is None.
     """
-    if is_sine(base):
+    if load_edit(adapters[0], or_code=True).kind == "code":
+        shape, _ = load_field(base, adapters[:1])
+        packed = Packed(shape.kind, to_plain(shape.config), None, {})
+    elif is_sine(base):
         packed = load_packed(base)
     else:
         config = Run(Path(base).parent if Path(base).is_file() else base).config()
         packed = Packed(config.kind, to_plain(config.field), None, {})
-    packed.note = load_edit(adapters[-1]).note
+    packed.note = load_edit(adapters[-1], or_code=True).note
     return config_of(packed, str(adapters[-1]), data)
 
 

@@ -24,7 +24,7 @@ def unpack(
         SinefieldError: see `load_packed` and `Run.replacing`.
     """
     if adapters:
-        note = load_edit(adapters[-1]).note
+        note = load_edit(adapters[-1], or_code=True).note
         field, _ = load_field(file, adapters)
         config = edited_config(file, adapters, None if _named(note) else "unknown")
         config.field = field.config

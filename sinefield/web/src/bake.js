@@ -2,10 +2,11 @@
 // the features of the trunk, eight bits each, in bricks where there is matter; the head is asked in the shader.
 import { fail } from "./bytes.js";
 import { POINTS } from "./plain.js";
+import { NORMS } from "./radiance.js";
 
 export const CHUNK = 4096;
 const LEAST = -6.5, MOST = 6; // logarithms of a step's optical depth
-const FAINT = -6, BRICK = 8, SIDE = BRICK + 1, ACROSS = 28, MOST_WEIGHTS = 1024, SAMPLED = 2048;
+const FAINT = -6, BRICK = 8, SIDE = BRICK + 1, ACROSS = 28, MOST_WEIGHTS = 1024, SAMPLED = 2048, BEND = 1 / 12;
 
 /** RGBA textures of a field's voxels: three features and the density, then four features each. */
 const texturesOf = (s) => Math.ceil((s.features + 1) / 4);
@@ -15,8 +16,8 @@ export const rowOf = (s) => 4 * texturesOf(s);
 export const weightsOf = (s) => s.head_width * (texturesOf(s) + 5) + 1;
 
 /** Whether a field can be baked: one box in the world, and a head that fits a shader. */
-export const canBake = ({ kind, settings: s }) => kind === "radiance" && s.space === "box" && s.grid_levels === 1 && !s.cone_angle &&
-  s.head_depth === 1 && s.features < 32 && s.grid <= 256 && weightsOf(s) <= MOST_WEIGHTS;
+export const canBake = ({ kind, settings: s }) => kind === "radiance" &&
+  (globalThis.LEAN || (s.space === "box" && s.grid_levels === 1 && !s.cone_angle)) && s.head_depth === 1 && s.features < 32 && s.grid <= 256 && weightsOf(s) <= MOST_WEIGHTS;
 
 /** Which nodes of a lattice are needed, `n` voxels along the longest side of what is occupied. */
 export const planOf = (field, n) => {
@@ -91,10 +92,35 @@ export const baked = (field, plan, { from, by }, nodes) => {
   return bytes;
 };
 
+/**
+ * Interpolation between nodes cuts every bend, always to its hollow side. Nodes that are moved out by a twelfth of their
+ * second differences give a picture whose error has the mean 0: quasi-interpolation by linear B-splines.
+ */
+const bent = ({ dims, slots, nodes }, bytes, row) => {
+  const out = new Uint8ClampedArray(bytes.length), [nx, ny] = dims, strides = [1, nx, nx * ny], pairs = new Int32Array(6);
+  for (let n = 0; n < nodes.length; n++) {
+    let count = 0;
+    for (let a = 0, left = nodes[n]; a < 3; a++) {
+      const place = left % dims[a], before = place && slots[nodes[n] - strides[a]], after = place < dims[a] - 1 && slots[nodes[n] + strides[a]];
+      left = (left - place) / dims[a];
+      if (before && after) {
+        pairs[count++] = (before - 1) * row;
+        pairs[count++] = (after - 1) * row;
+      }
+    }
+    for (let c = 0, i = n * row; c < row; c++, i++) {
+      let bend = -count * bytes[i];
+      for (let k = 0; k < count; k++) bend += bytes[pairs[k] + c];
+      out[i] = bytes[i] - bend * BEND;
+    }
+  }
+  return out;
+};
+
 /** Everything that the shader needs: bricks, textures and the head's weights, with the features' ranges in them. */
 export const assembled = (field, plan, ranges, bytes) => {
   const { settings: s, drawer, params } = field, { shape: [bx, by, bz], dims: [nx, ny], slots } = plan, count = texturesOf(s);
-  const bricks = new Uint16Array(bx * by * bz), held = [], words = new Uint32Array(bytes.buffer);
+  const bricks = new Uint16Array(bx * by * bz), held = [], words = new Uint32Array(bent(plan, bytes, 4 * count).buffer);
   for (let z = 0, b = 0; z < bz; z++) for (let y = 0; y < by; y++) for (let x = 0; x < bx; x++, b++) {
     const corner = BRICK * ((z * ny + y) * nx + x);
     let any = 0;
@@ -134,7 +160,7 @@ const headOf = ({ features, head_width: width }, params, { from, by }, count) =>
       found[j * row + c + (c > 2)] = (weight * 255) / by[c];
       bias += weight * from[c];
     }
-    for (let k = 0; k < 16; k++) found[j * row + 4 * count + k] = w[j * inputs + features + k];
+    for (let k = 0; k < 16; k++) found[j * row + 4 * count + k] = w[j * inputs + features + k] * NORMS[k];
     found.set([out[j], out[width + j], out[2 * width + j], bias], j * row + 4 * count + 16);
   }
   found.set(end, width * row);
@@ -153,7 +179,7 @@ export function* bake(field, n) {
 }
 
 /**
- * The shader's part that goes along a ray through the voxels: premultiplied colour and opacity, and depth. `weights`
+ * The shader's part that goes along a ray through the voxels: premultiplied colour and opacity, and `depth`. `weights`
  * says how it reads the head: declarations, and W(i), four floats.
  */
 export const marchOf = ({ settings: s }, weights) => {
@@ -164,23 +190,22 @@ uniform highp sampler3D ${list(", v#").slice(1)};
 uniform highp usampler3D bricks, cells;
 uniform vec3 low, boxLow, boxHigh;
 uniform float stepSize, voxel;
-vec4 march(vec3 o, vec3 d, out float depth) {
+${globalThis.PAGE ? "" : "float depth = 0.0;"}
+vec4 march(vec3 o, vec3 d) {
   const int H = ${s.head_width}, R = ${count + 5};
   vec3 a = (boxLow - o) / d, b = (boxHigh - o) / d, n = min(a, b), f = max(a, b), rgb = vec3(0.0), colour = rgb;
   float first = max(max(n.x, max(n.y, n.z)), 0.0), end = min(f.x, min(f.y, f.z)), light = 1.0, due = 0.0;
   float x = d.x, y = d.y, z = d.z, xx = x * x, yy = y * y, zz = z * z, hidden[H];
   // What the hidden units have of the direction.
-  vec4 w0 = vec4(0.28209479, -0.48860251 * y, 0.48860251 * z, -0.48860251 * x);
-  vec4 w1 = vec4(1.09254843 * x * y, -1.09254843 * y * z, 0.31539157 * (3.0 * zz - 1.0), -1.09254843 * x * z);
-  vec4 w2 = vec4(0.54627422 * (xx - yy), -0.59004359 * y * (3.0 * xx - yy), 2.89061144 * x * y * z, -0.4570458 * y * (5.0 * zz - 1.0));
-  vec4 w3 = vec4(0.37317633 * z * (5.0 * zz - 3.0), -0.4570458 * x * (5.0 * zz - 1.0), 1.44530572 * z * (xx - yy), -0.59004359 * x * (xx - 3.0 * yy));
+  vec4 w0 = vec4(1, -y, z, -x), w1 = vec4(x * y, -y * z, 3.0 * zz - 1.0, -x * z);
+  vec4 w2 = vec4(xx - yy, -y * (3.0 * xx - yy), x * y * z, -y * (5.0 * zz - 1.0));
+  vec4 w3 = vec4(z * (5.0 * zz - 3.0), -x * (5.0 * zz - 1.0), z * (xx - yy), -x * (xx - 3.0 * yy));
   for (int j = 0; j < H; j++) {
     int at = j * R + ${count};
     hidden[j] = dot(w0, W(at)) + dot(w1, W(at + 1)) + dot(w2, W(at + 2)) + dot(w3, W(at + 3)) + W(at + 4).w;
   }
   ivec3 shape = textureSize(bricks, 0), grid = textureSize(cells, 0);
   vec3 atlas = vec3(textureSize(v0, 0));
-  depth = 0.0;
   // The lattice is the exact picture's.
   float k = 0.0;
   for (int i = 0; i < 4096; i++, k += 1.0) {
@@ -188,7 +213,7 @@ vec4 march(vec3 o, vec3 d, out float depth) {
     if (t >= end || light < 0.001) break;
     vec3 p = o + t * d, q = (p - low) / (voxel * ${BRICK}.0);
     ivec3 at = ivec3(floor(q)), cell = clamp(ivec3((p - boxLow) / (boxHigh - boxLow) * vec3(grid)), ivec3(0), grid - 1);
-    uint brick = any(lessThan(q, vec3(0.0))) || any(greaterThanEqual(at, shape)) ? 0u : texelFetch(bricks, at, 0).x;
+    uint brick = at != clamp(at, ivec3(0), shape - 1) ? 0u : texelFetch(bricks, at, 0).x;
     if (brick == 0u) {
       // On to the last position that is within this empty brick; what has its size lies outside of them, too.
       vec3 far = (vec3(at) + step(0.0, d) - q) / d * voxel * ${BRICK}.0;
@@ -202,7 +227,7 @@ vec4 march(vec3 o, vec3 d, out float depth) {
     float w = light * (1.0 - exp(-exp(mix(${LEAST}, ${MOST}.0, f0.a))));
     if (f0.a < 0.004) continue;
     light -= w;
-    depth += w * t;
+    ${globalThis.PAGE ? "" : "depth += w * t;"}
     due += w;
     if (due < 0.001) continue; // a colour for several faint samples
     ${list("vec4 f# = textureLod(v#, place, 0.0);", 1)}
@@ -216,7 +241,7 @@ vec4 march(vec3 o, vec3 d, out float depth) {
     due = 0.0;
   }
   rgb += due * colour;
-  depth /= max(1.0 - light, 1e-4);
+  ${globalThis.PAGE ? "" : "depth /= max(1.0 - light, 1e-4);"}
   return vec4(rgb, 1.0 - light);
 }`;
 };

@@ -12,7 +12,7 @@ export const fail = (message = "the file is damaged; make it again") => {
   throw new SineError(message);
 };
 
-const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const UTF8 = /* @__PURE__ */ new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** UTF-8 as text; what is none is refused. */
 export const textOf = (bytes) => {
@@ -83,6 +83,7 @@ export class Reader {
     return value;
   }
 
+  // < of notes, edits and newer files
   text(limit) {
     return textOf(this.take(this.varint(limit)));
   }
@@ -92,10 +93,11 @@ export class Reader {
     if (!name || /[\p{C}\p{Zl}\p{Zp}]/u.test(name)) fail("a name is empty or cannot be shown; the file is damaged");
     return name;
   }
+  // >
 
   choice(words) {
     const place = this.byte();
-    if (place === 255 && this.version > 1) return this.name();
-    return place < words.length ? words[place] : fail(`choice ${place} is unknown; a newer player may know it`);
+    if (!globalThis.PAGE && place === 255 && this.version > 1) return this.name();
+    return globalThis.PAGE || place < words.length ? words[place] : fail(`choice ${place} is unknown; a newer player may know it`);
   }
 }

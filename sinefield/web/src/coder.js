@@ -3,7 +3,8 @@
 import { fail } from "./bytes.js";
 
 const ONE = 2 ** 32, PRECISION = 2 ** 24;
-const ROOTS = [4294967296, 3938502376, 3611622603, 3311872529, 3037000500, 2784941738, 2553802834, 2341847524];
+// 2^(32 − i/8), rounded: square roots are the same on every machine, and none is near a half.
+const ROOTS = /* @__PURE__ */ Array.from({ length: 8 }, (_, i) => Math.round(ONE * Math.sqrt(Math.sqrt(Math.sqrt(2 ** -i)))));
 const root = (steps) => Math.floor(ROOTS[steps % 8] / 2 ** (steps >> 3));
 const ratio = (i) => (i === 255 ? ONE : i < 128 ? ONE - root(i + 8) : root(i - 120));
 

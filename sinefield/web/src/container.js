@@ -23,6 +23,7 @@ export const crc32 = (bytes, before = 0) => {
 
 const kindIn = (reader) => {
   const number = reader.byte();
+  if (globalThis.ONLY) return globalThis.ONLY;
   const kind = number === 255 && reader.version > 1 ? reader.name() : KINDS[number];
   if (!kind) fail("it holds an unknown kind of field; a newer player may know it");
   if ((globalThis.NO_EDITS || kind !== "adapter") && !BASE[kind]) fail(`it holds a field of the kind ${kind}, which this player cannot draw`);
@@ -40,7 +41,8 @@ export function decode(bytes) {
   if (version > VERSION || version === 0) fail(`the file is of version ${version}, this player reads ${VERSION}`);
   const body = bytes.subarray(HEAD);
   const told = bytes.length > HEAD && new DataView(bytes.buffer, bytes.byteOffset).getUint32(5, true);
-  if (!body.length || told !== crc32(body)) fail("the file's checksum is wrong: damaged or cut short; copy it again");
+  if (!body.length || told !== crc32(body)) return fail("the file's checksum is wrong: damaged or cut short; copy it again");
+  if (globalThis.PAGE) return read(new Reader(body, version), bytes.length); // Python has read it
   try {
     return read(new Reader(body, version), bytes.length);
   } catch (error) {
@@ -55,7 +57,7 @@ const read = (reader, length) => {
   const packed = { kind, settings, ...adapter, ...partsIn(kind, settings, reader) };
   if (!globalThis.NO_MESH && kind === "mesh") packed.params = meshIn(reader.take(reader.varint(MAX_FILE)), settings);
   const note = reader.take(reader.varint(MAX_NOTE));
-  packed.note = globalThis.NO_EDITS ? {} : noteIn(note, reader.version);
+  if (!globalThis.PAGE) packed.note = noteIn(note, reader.version);
   const tensors = !globalThis.NO_EDITS && adapter ? adapterTensors(adapter) : tensorsOf(kind, settings);
   const { grid: n, grid_levels: levels } = settings, edited = globalThis.NO_EDITS ? null : adapter?.edit?.grid;
   const sides = globalThis.NO_RADIANCE ? null : edited ? [edited[0], edited[1], edited[1]] : kind === "radiance" ? [levels * n, n, n] : null;
@@ -84,6 +86,7 @@ const read = (reader, length) => {
 
 /** Which cells of a grid are coded, and how: all of them, of an edit those of a block. */
 const blockIn = (reader, sides, edited, length) => {
+  if (globalThis.PAGE) return { at: [0, 0, 0], size: sides, contexts: reader.take(60) };
   const at = [0, 0, 0], size = [...sides];
   if (!globalThis.NO_EDITS && edited && reader.version > 1) {
     sides.forEach((side, a) => {
@@ -107,7 +110,7 @@ const steps = (reader, n) =>
 /** A float16 as it is. */
 const half = (reader) => {
   const value = reader.byte() | (reader.byte() << 8), exponent = (value >> 10) & 31, part = value & 1023;
-  const size = exponent === 31 ? (part ? NaN : Infinity) : exponent ? (1024 + part) * 2 ** (exponent - 25) : part * 2 ** -24;
+  const size = !globalThis.PAGE && exponent === 31 ? (part ? NaN : Infinity) : exponent ? (1024 + part) * 2 ** (exponent - 25) : part * 2 ** -24;
   return value >> 15 ? -size : size;
 };
 

@@ -6,7 +6,7 @@ let compiled; // null where it cannot be
 const kernelModule = () => {
   if (compiled === undefined) {
     try {
-      compiled = new WebAssembly.Module(Uint8Array.from(atob(globalThis.LEAN ? SMALL_KERNEL : KERNEL), (c) => c.charCodeAt(0)));
+      compiled = new WebAssembly.Module(Uint8Array.from((globalThis.LEAN ? SMALL_KERNEL : KERNEL).match(/../g), (byte) => parseInt(byte, 16)));
     } catch {
       compiled = null;
     }
@@ -14,27 +14,28 @@ const kernelModule = () => {
   return compiled;
 };
 
-/** A memory for so many floats, filled from the front. */
+/** A memory that is filled from the front: first what it needs `room` for, then `start`. */
 export class Engine {
-  constructor(floats, plain = false) {
-    const bytes = 4 * floats, module = plain ? null : kernelModule();
+  used = 0;
+
+  start(plain) {
+    const bytes = 4 * this.used, module = plain ? null : kernelModule();
     let buffer;
     if (module) {
       const memory = new WebAssembly.Memory({ initial: Math.ceil(bytes / 65536) });
       this.kernel = new WebAssembly.Instance(module, { a: { m: memory } }).exports;
       buffer = memory.buffer;
     } else {
-      buffer = new ArrayBuffer(Math.ceil(bytes / 16) * 16);
+      buffer = new ArrayBuffer(bytes);
       this.kernel = plainKernel(buffer);
     }
     this.simd = !!module;
     this.floats = new Float32Array(buffer);
-    this.used = 0;
   }
 
-  /** The address, in bytes, of so many new floats. */
+  /** The address, in bytes, of so many new floats, a multiple of four. */
   room(count) {
-    this.used += Math.ceil(count / 4) * 4;
-    return 4 * (this.used - Math.ceil(count / 4) * 4);
+    this.used += count;
+    return 4 * (this.used - count);
   }
 }

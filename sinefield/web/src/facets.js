@@ -119,7 +119,7 @@ export class FacetField {
       out.opacities[at] = hit.length / SAMPLES.length;
       for (let k = 0; k < 3; k++) out.colours[3 * at + k] = hit.reduce((sum, s) => sum + faces[which[s]].colour[k], 0);
       const slant = Math.hypot((x + 0.5 - width / 2) / camera.focal, (y + 0.5 - height / 2) / camera.focal, 1);
-      out.depths[at] = hit.length ? slant / Math.max(...hit.map((s) => nearest[s])) : Infinity;
+      if (!globalThis.PAGE) out.depths[at] = hit.length ? slant / Math.max(...hit.map((s) => nearest[s])) : Infinity;
     }
   }
 }

@@ -23,11 +23,12 @@ const drawerOf = (packed, plain) => {
 export class SineField {
   constructor(packed, drawer) {
     const { kind, settings, note, params, box, background, view, size, cells, cellsShape } = packed;
-    Object.assign(this, { kind, settings, note, params, drawer, cells, cellsShape, view, size, packed });
+    Object.assign(this, { kind, settings, params, drawer, view, size, packed });
+    if (!globalThis.PAGE) Object.assign(this, { note, cells, cellsShape });
     this.bounds = box ? Array.from(box) : null;
     this.background = kind === "radiance" ? Array.from(background) : [1, 1, 1];
     this.simd = !!(drawer.network ?? drawer.trunk)?.engine.simd; // whether WASM draws it
-    this.hasColours = kind !== "mesh" && (kind !== "shape" || !!drawer.painter);
+    if (!globalThis.PAGE) this.hasColours = kind !== "mesh" && (kind !== "shape" || !!drawer.painter);
   }
 
   // < asked by scripts, never by pages
@@ -57,19 +58,20 @@ export class SineField {
   /** An empty picture for `rows` of the drawer. */
   picture(width, height) {
     const n = width * height;
-    return { width, height, colours: new Float32Array(3 * n), opacities: new Float32Array(n), depths: new Float32Array(n) };
+    return { width, height, colours: new Float32Array(3 * n), opacities: new Float32Array(n), ...(!globalThis.PAGE && { depths: new Float32Array(n) }) };
   }
 }
 
 /** What `decode` gives, ready to be asked. */
-export const fieldOf = (packed, { plain = false } = {}) => {
-  if (packed.kind === "adapter") fail("the file holds an adapter, not a field; give it as an edit of one");
-  return new SineField(packed, drawerOf(packed, plain));
+export const fieldOf = (packed, options) => {
+  if (!globalThis.PAGE && packed.kind === "adapter") fail("the file holds an adapter, not a field; give it as an edit of one");
+  return new SineField(packed, drawerOf(packed, !globalThis.PAGE && options?.plain));
 };
 
 /** A `.sine` file as a field; `edits`: files of `sinefield adapt`, applied in this order. */
-export const loadSine = (bytes, { edits = [], plain = false } = {}) => {
-  const packed = decode(globalThis.PAGE ? bytes : asBytes(bytes));
+export const loadSine = (bytes, options) => {
+  if (globalThis.PAGE) return fieldOf(decode(bytes));
+  const { edits = [], plain = false } = options ?? {}, packed = decode(asBytes(bytes));
   return fieldOf(edits.length && !globalThis.NO_EDITS ? applyEdits(packed, edits.map((edit) => decode(asBytes(edit)))) : packed, { plain });
 };
 

@@ -6,14 +6,15 @@ const SLICE = 10, NAME = "sinefield";
 const { document, navigator = {} } = globalThis;
 const script = document?.currentScript;
 // A script that holds more than the player would do all of that in each worker: then there are none.
-const inline = script?.textContent && /^\s*(var sinefield=|\(\(\)=>)/.test(script.textContent) ? script.textContent : "";
-const address = [script ? script.src : globalThis.SINEFIELD_URL].find((url) => /sinefield[^/]*\.js$/.test(url));
+const inline = globalThis.PAGE ? script?.textContent : script?.textContent && /^\s*var sinefield=/.test(script.textContent) ? script.textContent : "";
+const address = !globalThis.PAGE && [script ? script.src : globalThis.SINEFIELD_URL].find((url) => /sinefield[^/]*\.js$/.test(url));
 let blob;
 
 /** A worker of this very script, or null where none can be. */
 const hire = () => {
   try {
     blob ??= inline && URL.createObjectURL(new Blob([inline], { type: "text/javascript" }));
+    if (globalThis.PAGE) return new Worker(blob, { name: NAME });
     return blob || address ? new Worker(blob || address, { name: NAME, type: script ? "classic" : "module" }) : null;
   } catch {
     return null;

@@ -43,13 +43,6 @@ class Network {
     });
   }
 
-  static floats(net) {
-    let sum = 0, most = up4(net.inputs) * POINTS;
-    for (let i = 0; i <= net.depth; i++) sum += up4(rowsOf(net, i)) * (columnsOf(net, i) + 1);
-    most += 2 * POINTS * Math.max(up4(net.width) + up4(net.inputs), up4(net.outputs));
-    return sum + most + 64;
-  }
-
   /** Weights in blocks of four outputs, as the kernel takes them. */
   fill() {
     const f = this.engine.floats;
@@ -134,14 +127,14 @@ const hashed = (net) => {
 
 /** All networks of a field, by name, in one engine; refused where they are larger than a page can draw. */
 export const networks = (kind, settings, params, plain) => {
-  const nets = Object.entries(networksOf(kind, settings));
-  let floats = 0, work = 0;
-  for (const [, net] of nets) {
-    floats += Network.floats(net);
+  const engine = new Engine(), found = {};
+  let work = 0, widest = 0;
+  for (const [name, net] of Object.entries(networksOf(kind, settings))) {
+    found[name] = new Network(engine, net, params, name);
     work += net.weights === "dense" ? 0 : net.depth * net.width * (net.width + net.inputs) * net.rank;
-    if (net.width + net.inputs > WIDEST) fail(`its networks are ${net.width} wide, at most ${WIDEST} can be drawn in a page`);
+    widest = Math.max(widest, net.width + net.inputs);
   }
-  if (floats > MOST || work > MOST_WORK) fail("its networks are larger than a page can draw");
-  const engine = new Engine(floats, plain);
-  return Object.fromEntries(nets.map(([name, net]) => [name, new Network(engine, net, params, name)]));
+  if (engine.used > MOST || work > MOST_WORK || widest > WIDEST) fail("its networks are larger than a page can draw");
+  engine.start(plain);
+  return found;
 };

@@ -2,8 +2,8 @@
 import { Reader, fail, textOf } from "./bytes.js";
 import { inflate } from "./inflate.js";
 
-const KEYS = ("seed steps seconds data path background downscale holdout held_out noise iou psnr source license " +
-  "author title").split(" ");
+const KEYS = "seed steps seconds data path background downscale holdout held_out noise iou psnr source license " +
+  "author title";
 const BEGINNINGS = ["$SINEFIELD_DATA/", "$SINEFIELD_DATA/meshes/", "skimage:", "families:", "https://"];
 const WORDS = '{"seed":0,"steps":,"seconds":,"source":"$SINEFIELD_DATA/meshes/.obj","background":"white",' +
   '"downscale":8,"holdout":8,"iou":[0.9,0.9],"psnr":[30.,"data":{"path":"lego';
@@ -12,10 +12,11 @@ const MAX_DEPTH = 8;
 
 const objectIn = (reader, depth) => {
   const found = new Map();
+  const keys = KEYS.split(" ");
   for (let n = reader.varint(reader.left); n; n--) {
     const number = reader.byte();
-    if (number > KEYS.length) fail(`key ${number} of its note is unknown`);
-    const key = number ? KEYS[number - 1] : reader.text(reader.left);
+    if (number > keys.length) fail(`key ${number} of its note is unknown`);
+    const key = number ? keys[number - 1] : reader.text(reader.left);
     if (found.has(key)) fail("a key of its note stands twice");
     found.set(key, valueIn(reader, depth));
   }

@@ -3,24 +3,29 @@ import { fail } from "./bytes.js";
 
 const floats = (reader, n) => Float32Array.from({ length: n }, () => reader.float32());
 
+const isEmpty = (box) => {
+  const sides = [0, 1, 2].map((a) => box[a + 3] - box[a]);
+  return !box.every(Number.isFinite) || !sides.every((side) => side >= 0) || !(Math.max(...sides) > 0);
+};
+
 /** xmin ymin zmin xmax ymax zmax. */
 export const boxIn = (reader) => {
   const wide = reader.byte();
   if (wide > 1) fail("its box is of an unknown form");
   const box = Float64Array.from({ length: 6 }, () => (wide ? reader.float64() : reader.float32()));
-  const sides = [0, 1, 2].map((a) => box[a + 3] - box[a]);
-  if (!box.every(Number.isFinite) || !sides.every((side) => side >= 0) || !(Math.max(...sides) > 0)) {
-    fail("its box is empty or not finite");
-  }
+  if (isEmpty(box)) fail("its box is empty or not finite");
   return box;
 };
 
+const canBeFlown = (view) => {
+  const [width, height] = view.subarray(9);
+  return view.every(Number.isFinite) && (view[3] || view[4] || view[5]) && view[6] > 0 && Math.abs(view[7]) < 90 &&
+    width >= 1 && height >= 1 && width <= 16384 && height <= 16384;
+};
+
 const viewIn = (reader) => {
-  const view = floats(reader, 11), [width, height] = view.subarray(9);
-  const flown = view.every(Number.isFinite) && (view[3] || view[4] || view[5]) && view[6] > 0 && Math.abs(view[7]) < 90;
-  if (!flown || !(width >= 1 && height >= 1 && width <= 16384 && height <= 16384)) {
-    fail("its camera path cannot be flown; make it again");
-  }
+  const view = floats(reader, 11);
+  if (!canBeFlown(view)) fail("its camera path cannot be flown; make it again");
   return view;
 };
 

@@ -8,7 +8,7 @@ const REST = 120, SLICE = 24, FRAME = 30, MOST_PIXELS = 2 ** 21, TURN = 0.008;
 const startOf = (field) => {
   if (!globalThis.NO_IMAGE && field.kind === "image") return { centre: [0, 0, 0], distance: 1 };
   const b = field.bounds, v = field.view;
-  if (!globalThis.NO_RADIANCE && v) {
+  if (globalThis.ONLY === "radiance" || (!globalThis.NO_RADIANCE && v)) {
     const [, , , , , , distance, degrees, focal, width, height] = v;
     const near = !globalThis.LEAN && field.settings.space === "ndc" ? Math.PI / 2 : 0;
     return {
@@ -101,6 +101,7 @@ export class Player {
 
   /** Pictures of a half, then all of the pixels, in slices of time. */
   exactly() {
+    if (this.quick?.early) return undefined;
     // Triangles are a mesh's exact picture.
     if (!globalThis.NO_MESH && this.field.kind === "mesh" && this.quick?.draw(this.camera(this.canvas.width, this.canvas.height), this.context)) return this.drawn("exact");
     const { width, height } = this.canvas, scales = this.quick?.ready ? [1] : [4, 2, 1];
@@ -194,7 +195,9 @@ export class Player {
 
   /** Has moving pictures drawn by WebGL, where there is any; in software only where `forced`. */
   hasten(forced) {
-    this.quick = quickFor(this.field, () => this.change(), forced);
+    // What the exact picture has begun to replace is not drawn again; a mesh's triangles are its exact picture.
+    const better = () => this.stopped || (this.exact && this.field.kind !== "mesh") || this.change();
+    this.quick = quickFor(this.field, better, forced);
   }
 
   stop() {

@@ -31,13 +31,15 @@ const programOf = (gl, vertex, fragment) => {
 const roomy = ({ most }) => most > 2 && (navigator.deviceMemory ?? 8) >= 4;
 
 const eyeOf = (m) => [m[3], m[7], m[11]];
-/** Columns of the pose's rotation, as WebGL takes matrices. */
-const turnOf = (m) => [m[0], m[4], m[8], m[1], m[5], m[9], m[2], m[6], m[10]];
 
 class Quick {
   constructor(gl, program, changed) {
-    Object.assign(this, { gl, program, changed, ready: false, stopped: () => {} });
-    gl.canvas.addEventListener("webglcontextlost", () => (this.ready = false));
+    // early: better pictures of this kind will come so soon that the exact one waits for them.
+    Object.assign(this, { gl, program, changed, ready: false, early: false, stopped: () => {} });
+    gl.canvas.addEventListener("webglcontextlost", () => {
+      this.ready = this.early = false;
+      changed();
+    });
   }
 
   uniform(name, ...values) {
@@ -53,8 +55,7 @@ class Quick {
     gl.canvas.height = height;
     gl.viewport(0, 0, width, height);
     gl.useProgram(program);
-    gl.uniformMatrix3fv(gl.getUniformLocation(program, "turn"), false, turnOf(pose));
-    this.uniform("eye", ...eyeOf(pose));
+    gl.uniformMatrix4x3fv(gl.getUniformLocation(program, "pose"), true, pose);
     this.uniform("lens", (2 * focal) / width, (2 * focal) / height);
     this.paint();
     context.drawImage(gl.canvas, 0, 0);
@@ -75,18 +76,19 @@ class QuickLight extends Quick {
       void main() { at = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0; gl_Position = vec4(at, 0.0, 1.0); }`, /* glsl */ `
       in vec2 at;
       out vec4 colour;
-      uniform mat3 turn;
-      uniform vec3 eye, background;
+      uniform mat4x3 pose;
+      uniform vec3 background;
       uniform vec2 lens;
       ${marchOf(field, head)}
       void main() {
-        float depth;
-        vec4 c = march(eye, normalize(turn * vec3(at / lens, -1.0)), depth);
-        colour = vec4(c.rgb + (1.0 - c.a) * background, 1.0);
+        vec4 c = march(pose[3], normalize(mat3(pose) * vec3(at / lens, -1.0)));
+        colour = vec4(c.xyz + (1.0 - c.a) * background, 1.0);
       }`), changed);
     this.field = field;
+    this.early = field.simd;
     const hands = new Hands(field), next = (i) => hands.bake(SIZES[i], i > 0, (found) => {
       this.fill(found);
+      this.early &&= !i;
       changed();
       if (i + 1 < SIZES.length && (SIZES[i + 1] < LARGE || roomy(hands))) next(i + 1);
       else hands.stop();
@@ -106,9 +108,7 @@ class QuickLight extends Quick {
       gl.activeTexture(gl.TEXTURE0 + i);
       gl.bindTexture(gl.TEXTURE_3D, texture);
       gl.texImage3D(gl.TEXTURE_3D, 0, inner, ...sides, 0, format, type, data);
-      for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T, gl.TEXTURE_WRAP_R]) gl.texParameteri(gl.TEXTURE_3D, side, gl.CLAMP_TO_EDGE);
-      gl.texParameteri(gl.TEXTURE_3D, gl.TEXTURE_MIN_FILTER, filter);
-      gl.texParameteri(gl.TEXTURE_3D, gl.TEXTURE_MAG_FILTER, filter);
+      for (const way of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_3D, way, filter);
       gl.uniform1i(gl.getUniformLocation(program, name), i);
       this.textures.push(texture);
     };
@@ -117,7 +117,6 @@ class QuickLight extends Quick {
     textures.forEach((data, i) => put(`v${i}`, gl.LINEAR, size, gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE, data));
     gl.bindBufferBase(gl.UNIFORM_BUFFER, 0, gl.createBuffer());
     gl.bufferData(gl.UNIFORM_BUFFER, head, gl.STATIC_DRAW);
-    gl.uniformBlockBinding(program, gl.getUniformBlockIndex(program, "Head"), 0);
     this.uniform("low", ...low);
     this.uniform("voxel", voxel);
     this.uniform("boxLow", ...b.slice(0, 3));
@@ -138,11 +137,10 @@ class QuickSurface extends Quick {
     super(gl, programOf(gl, /* glsl */ `
       in vec3 position, normal, paint;
       out vec3 n, c;
-      uniform mat3 turn;
-      uniform vec3 eye;
+      uniform mat4x3 pose;
       uniform vec2 lens, span;
       void main() {
-        vec3 p = (position - eye) * turn;
+        vec3 p = (position - pose[3]) * mat3(pose);
         n = normal;
         c = paint;
         gl_Position = vec4(lens * p.xy, (-p.z * (span.y + span.x) - 2.0 * span.y * span.x) / (span.y - span.x), -p.z);

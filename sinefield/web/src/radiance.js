@@ -7,26 +7,16 @@ const LEAST_LIGHT = 1e-3, EACH = 4, BLOCK = 4;
 const leave = (block, place, by) => (by ? Math.max(((block + (by > 0)) * BLOCK - place) / by, 0) : Infinity);
 const logistic = (x) => 1 / (1 + Math.exp(-x));
 
-/** The sixteen harmonics of a unit direction into `out`. */
-const harmonics = (x, y, z, out) => {
+/** What the polynomials of harmonics are multiplied by; a shader has these in its head's weights. */
+export const NORMS = /* @__PURE__ */ [8, 24, 24, 24, 120, 120, 10, 120, 30, 35, 840, 21, 14, 21, 210, 35].map((v) => Math.sqrt(v / Math.PI / 32));
+
+/** The sixteen harmonics of a unit direction. */
+const harmonics = ([x, y, z]) => {
   const xx = x * x, yy = y * y, zz = z * z;
-  out[0] = 0.28209479177387814;
-  out[1] = -0.4886025119029199 * y;
-  out[2] = 0.4886025119029199 * z;
-  out[3] = -0.4886025119029199 * x;
-  out[4] = 1.0925484305920792 * x * y;
-  out[5] = -1.0925484305920792 * y * z;
-  out[6] = 0.31539156525252005 * (3 * zz - 1);
-  out[7] = -1.0925484305920792 * x * z;
-  out[8] = 0.5462742152960396 * (xx - yy);
-  out[9] = -0.5900435899266435 * y * (3 * xx - yy);
-  out[10] = 2.890611442640554 * x * y * z;
-  out[11] = -0.4570457994644658 * y * (5 * zz - 1);
-  out[12] = 0.3731763325901154 * z * (5 * zz - 3);
-  out[13] = -0.4570457994644658 * x * (5 * zz - 1);
-  out[14] = 1.445305721320277 * z * (xx - yy);
-  out[15] = -0.5900435899266435 * x * (xx - 3 * yy);
-  return out;
+  return [
+    1, -y, z, -x, x * y, -y * z, 3 * zz - 1, -x * z, xx - yy, -y * (3 * xx - yy), x * y * z, -y * (5 * zz - 1),
+    z * (5 * zz - 3), -x * (5 * zz - 1), z * (xx - yy), -x * (xx - 3 * yy),
+  ].map((v, k) => v * NORMS[k]);
 };
 
 export class RadianceField {
@@ -46,7 +36,6 @@ export class RadianceField {
       // The smallest ball around all that is drawn.
       this.radius = (Math.hypot(...this.sides) / 2) * 2 ** (s.grid_levels - 1);
     }
-    this.wave = new Float64Array(16);
     if (globalThis.LEAN || !this.nested) {
       const n = s.grid, m = Math.ceil(n / BLOCK), coarse = (this.coarse = new Uint8Array(m ** 3));
       for (let x = 0, i = 0; x < n; x++) for (let y = 0; y < n; y++) for (let z = 0; z < n; z++) {
@@ -118,8 +107,7 @@ export class RadianceField {
     const found = new Float32Array(points.length), f = this.trunk.engine.floats;
     this.batches(points, (i, n, out) => {
       for (let p = 0; p < n; p++) {
-        const d = directions.subarray(3 * (i + p), 3 * (i + p) + 3);
-        this.ask(p, out, harmonics(d[0], d[1], d[2], this.wave));
+        this.ask(p, out, harmonics(directions.subarray(3 * (i + p), 3 * (i + p) + 3)));
       }
       const rgb = this.head.run();
       for (let p = 0; p < n; p++) for (let c = 0; c < 3; c++) found[3 * (i + p) + c] = logistic(f[rgb + c * POINTS + p]);
@@ -130,7 +118,7 @@ export class RadianceField {
 
   /** A world ray as the one that is marched: {o, d, t, end}, null where it meets nothing. */
   ray(o, d) {
-    const ray = { o, d, world: d, k: 0, light: 1, rgb: [0, 0, 0], far: 0, before: null };
+    const ray = { o, d, world: d, k: 0, light: 1, rgb: [0, 0, 0], far: 0 };
     if (!globalThis.LEAN && this.s.space === "ndc") {
       const entered = toNdc(this.frame, o, d);
       if (!entered) return null;
@@ -206,7 +194,7 @@ export class RadianceField {
     } else depth = this.sigma(value, unit) * length;
     const weight = ray.light * (1 - Math.exp(-depth));
     for (let c = 0; c < 3; c++) ray.rgb[c] += weight * colour[c];
-    ray.far += weight * at;
+    if (!globalThis.PAGE) ray.far += weight * at;
     ray.light *= Math.exp(-depth);
   }
 
@@ -221,7 +209,7 @@ export class RadianceField {
         const index = next++, ray = make(index);
         if (ray && this.next(ray)) {
           ray.index = index;
-          ray.wave = harmonics(...ray.world, new Float64Array(16));
+          ray.wave = harmonics(ray.world);
           active.push(ray);
         }
         else done(index, ray);
@@ -256,7 +244,7 @@ export class RadianceField {
 
   /** Rows `first` … `last − 1` of a camera's picture: premultiplied colour and opacity, and depth, by pixel. */
   rows(camera, first, last, out) {
-    const { width } = sizeOf(camera);
+    const { width } = globalThis.PAGE ? camera : sizeOf(camera);
     const make = (i) => {
       const [o, d] = rayOf(camera, (i % width) + 0.5, Math.floor(i / width) + 0.5);
       return this.ray(o, d);
@@ -265,6 +253,7 @@ export class RadianceField {
       const opacity = ray ? 1 - ray.light : 0;
       for (let c = 0; c < 3; c++) out.colours[3 * i + c] = ray ? ray.rgb[c] : 0;
       out.opacities[i] = opacity;
+      if (globalThis.PAGE) return; // it draws no depths
       const depth = opacity > 0 ? ray.far / opacity : Infinity;
       out.depths[i] = !globalThis.LEAN && this.s.space === "ndc" && opacity > 0 ? worldDepth(this.frame, camera, i, depth) : depth;
     });

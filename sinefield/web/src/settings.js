@@ -1,35 +1,35 @@
 // A field's settings, and the names and shapes of the tensors that they fix.
 import { fail } from "./bytes.js";
 
-const NAMES = ("width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band " +
+/** Settings by their number; a page's script has the names of its kind alone. */
+export const NAMES = (globalThis.SETTINGS ?? "width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band " +
   "loss features head_width head_depth grid steps encoding levels log2_table coarsest finest space grid_levels " +
   "cone_angle density beta points dim tokens heads blocks expand attention graying epsilon skip_attention " +
   "skip_feedforward colours colour_width colour_depth colour_frequencies vertices faces digits").split(" ");
 const CHOICES = {
   weights: "sine lowrank dense",
   activation: "relu leaky_relu gaussian sine softplus",
-  encoding: "frequency hash",
+  encoding: globalThis.LEAN ? "" : "frequency hash",
 };
-if (!globalThis.NO_SHAPE) Object.assign(CHOICES, { represents: "distance occupancy sheet", loss: "tanh l1 bce mse asinh", colours: "no yes" });
-if (!globalThis.NO_RADIANCE) Object.assign(CHOICES, { space: "box ndc contracted", density: "free distance" });
+if (!globalThis.NO_SHAPE) Object.assign(CHOICES, { represents: globalThis.LEAN ? "" : "distance occupancy sheet", loss: "tanh l1 bce mse asinh", colours: "no yes" });
+if (!globalThis.NO_RADIANCE) Object.assign(CHOICES, { space: globalThis.LEAN ? "" : "box ndc contracted", density: globalThis.LEAN ? "" : "free distance" });
 const DECIMALS = new Set(["omega", "phase", "bound", "sigma", "omega0", "band", "cone_angle", "beta"]);
 const NETWORK = {
-  skips: [], weights: "sine", omega: null, phase: 2.5, bound: 1, sigma: 0.1, omega0: 30,
-  encoding: "frequency", levels: 12, log2_table: 15, coarsest: 16, finest: 512,
+  skips: [], weights: "sine", omega: null, phase: 2.5, bound: 1, omega0: 30,
+  ...(!globalThis.LEAN && { sigma: 0.1, encoding: "frequency", levels: 12, log2_table: 15, coarsest: 16, finest: 512 }),
 };
 export const BASE = {};
 if (!globalThis.NO_SHAPE) {
   BASE.shape = {
     ...NETWORK, width: 64, depth: 3, rank: 10, activation: "leaky_relu", frequencies: 5,
-    represents: "distance", band: 0.03, loss: "tanh",
-    colours: "no", colour_width: 24, colour_depth: 2, colour_frequencies: 4,
+    ...(!globalThis.LEAN && { represents: "distance" }), band: 0.03, loss: "tanh", colours: "no", colour_width: 24, colour_depth: 2, colour_frequencies: 4,
   };
 }
 if (!globalThis.NO_RADIANCE) {
   BASE.radiance = {
     ...NETWORK, width: 64, depth: 4, rank: 16, phase: 0.5, bound: 4, activation: "relu", frequencies: 8,
-    features: 15, head_width: 64, head_depth: 1, grid: 64, steps: 128,
-    space: "box", grid_levels: 1, cone_angle: 0, density: "free", beta: 0.003,
+    features: 15, head_width: 64, head_depth: 1, grid: 64, steps: 128, grid_levels: 1,
+    ...(!globalThis.LEAN && { space: "box", cone_angle: 0, density: "free", beta: 0.003 }),
   };
 }
 if (!globalThis.NO_IMAGE) {
@@ -39,11 +39,6 @@ if (!globalThis.NO_IMAGE) {
   };
 }
 if (!globalThis.NO_MESH) BASE.mesh = { vertices: 0, faces: 0, digits: 8 };
-/** What a page's lean script can draw, and nothing else: sinefield/export/player.py has the same. */
-const USUAL = {
-  encoding: ["frequency"], activation: ["relu", "leaky_relu", "sine"], represents: ["distance"],
-  space: ["box"], grid_levels: [1], cone_angle: [0], density: ["free"],
-};
 const LARGEST = 1 << 20;
 
 const valueOf = (name, reader) => {
@@ -58,9 +53,7 @@ export const settingsIn = (kind, reader) => {
   const settings = { ...BASE[kind] };
   for (let n = reader.varint(reader.left); n; n--) {
     const number = reader.byte();
-    if (!number && reader.version > 1) {
-      fail(`setting ${reader.name()} is unknown; a newer player may know it`);
-    }
+    if (!number && reader.version > 1) fail(`setting ${reader.name()} is unknown; a newer player may know it`);
     const name = NAMES[(number & 127) - 1];
     if (!(name in settings)) fail(`setting ${number & 127} is unknown; a newer player may know it`);
     settings[name] = number & 128 ? null : valueOf(name, reader);
@@ -86,11 +79,8 @@ const check = (s) => {
       fail(`its setting ${name} is ${value}, which this player cannot draw`);
     }
   }
-  if (globalThis.LEAN && Object.entries(USUAL).some(([name, values]) => name in s && !values.includes(s[name]))) {
-    fail("its settings are not those that this page can draw");
-  }
   if (s.skips?.some((i) => i < 1 || i >= s.depth)) fail(`its skips are ${s.skips}, of ${s.depth} layers`);
-  if (!globalThis.LEAN && s.space && s.density === "distance" && (s.space !== "box" || s.grid_levels > 1 || s.cone_angle)) {
+  if (s.space && s.density === "distance" && (s.space !== "box" || s.grid_levels > 1 || s.cone_angle)) {
     fail("its density is a distance outside a box, which cannot be");
   }
   return s;

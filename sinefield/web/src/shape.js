@@ -196,7 +196,7 @@ export class ShapeField {
     const colours = this.shaded(points, normals), at = first * width;
     out.colours.fill(0, 3 * at, 3 * (at + count));
     out.opacities.fill(0, at, at + count);
-    out.depths.set(found, at);
+    if (!globalThis.PAGE) out.depths.set(found, at);
     hit.forEach((i, k) => {
       out.opacities[at + i] = 1;
       out.colours.set(colours.subarray(3 * k, 3 * k + 3), 3 * (at + i));

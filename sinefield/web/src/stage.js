@@ -20,7 +20,7 @@ export class Stage extends Base {
     this.line.setAttribute("role", "alert");
     this.attachShadow({ mode: "open" }).append(this.canvas, this.line);
     this.field = this.player = null;
-    this.watch = [];
+    if (!globalThis.PAGE) this.watch = [];
   }
 
   connectedCallback() {
@@ -33,14 +33,16 @@ export class Stage extends Base {
     if (!this.hasAttribute("tabindex")) this.tabIndex = 0;
     const size = new ResizeObserver(() => this.player?.resize());
     size.observe(this);
-    this.watch = [size];
+    if (!globalThis.PAGE) this.watch = [size];
     this.attributeChangedCallback("alt");
   }
 
+  // < a page keeps its element
   disconnectedCallback() {
     this.watch.forEach((watch) => watch.disconnect());
     this.drop();
   }
+  // >
 
   attributeChangedCallback(name) {
     if (name === "alt") this.setAttribute("aria-label", this.getAttribute("alt") ?? "a neural field"); // what a screen reader says
@@ -59,8 +61,10 @@ export class Stage extends Base {
     try {
       this.field = loadSine(bytes, options);
       // What has no background of its own stands before the element's.
-      const behind = this.field.kind !== "radiance" && getComputedStyle(this).backgroundColor.match(/^rgb\((\d+), (\d+), (\d+)\)$/);
-      if (behind) this.field.background = behind.slice(1).map((v) => v / 255);
+      if (this.field.kind !== "radiance") {
+        const behind = getComputedStyle(this).backgroundColor.match(/^rgb\((\d+), (\d+), (\d+)\)$/);
+        if (behind) this.field.background = behind.slice(1).map((v) => v / 255);
+      }
       this.line.hidden = true;
       this.canvas.hidden = false;
       const player = (this.player = new Player(this.canvas, this.field, {

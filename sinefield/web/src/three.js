@@ -85,8 +85,7 @@ const light = (field, resolution) => {
       ${marchOf(field, "\nuniform highp sampler2D head;\n#define W(i) texelFetch(head, ivec2(i, 0), 0)\n")}
       void main() {
         vec3 eye = (inverse * vec4(cameraPosition, 1.0)).xyz, d = normalize(place - eye);
-        float depth;
-        colour = march(eye, d, depth);
+        colour = march(eye, d);
         if (colour.a < 0.004) discard;
         // Where most of what is seen is the field's, it is at its mean depth; else it hides nothing.
         vec4 p = projectionMatrix * modelViewMatrix * vec4(eye + depth * d, 1.0);

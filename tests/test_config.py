@@ -24,7 +24,7 @@ def write(folder, text):
 @pytest.mark.parametrize("path", SCENES, ids=lambda p: p.stem)
 def test_every_scene_of_ours_loads(path):
     # Each item of a fleet brings its own data.
-    config = load_config(path, {"data.path": "shape.ply"} if path.stem == "fleet" else {})
+    config = load_config(path, {"data.path": "shape.ply"} if path.stem in ("fleet", "shared") else {})
     assert make_config(to_plain(config), "again") == config
     assert Path(config.data.path).is_absolute() or config.data.path.startswith(FAMILIES)
 

@@ -63,6 +63,9 @@ NOTES = (
     "So nodes are moved out by a twelfth of their second differences (quasi-interpolation by linear B-splines).",
     "With the values as they are it was 32.5, 40.2 and 45.8 dB against Python, and 3.2, 0.65 and 0.15 dB less against",
     "photographs.",
+    "",
+    "The machine was busy when the times were measured (a load of ten on two cores). That slows Python's picture more",
+    "than the page's: at a load of one they took 0.14 and 0.23 s, 1.7 times Python's.",
 )
 """What was tried, with the figures of before."""
 

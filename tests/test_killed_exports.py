@@ -66,11 +66,11 @@ class Case:
 
     def __init__(self, name, places, folder):
         self.words, self.places, self.folder = WORDS.get(name, CAPTURE), places, folder
-        self.temporary = folder / "temporary"
+        self.temporary, self.whole = folder / "temporary", folder / "whole"
         self.temporary.mkdir()
         command = self.command(self.out("whole"))
         assert command.start(variables=self.variables()).join() == 0, command.log.read_text()
-        self.seconds, self.new = command.seconds, content(folder / "whole")
+        self.seconds, self.new = command.seconds, content(self.whole)
         self.main = min(name for name in self.made() if not BESIDE.fullmatch(name))
 
     def out(self, name):
@@ -94,7 +94,7 @@ class Case:
             file.write_bytes(b"old")
         else:  # what an earlier run made, so that it may be replaced
             shutil.rmtree(out / "a")
-            shutil.copytree(self.folder / "whole" / "a", out / "a")
+            shutil.copytree(self.whole / "a", out / "a")
             with file.open("ab") as stream:
                 stream.write(b"\n")
         return content(out)
@@ -185,7 +185,7 @@ def fill(disk, room):
     os.truncate(disk / "filler", max((disk / "filler").stat().st_size - room, 0))
 
 
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("name", [name for name in WORDS if name != "synth"])  # what that makes fills the disk alone
 def test_full_disk(name, places, disk, tmp_path):
     """Not a block is left, or fewer than it takes, for the output and for temporary files."""
     (tmp_path / "case").mkdir()
@@ -207,29 +207,6 @@ def test_full_disk(name, places, disk, tmp_path):
         assert "disk is full" in line, said
         assert content(out) == before and "Traceback" not in said
         case.nothing_is_left(out, temporary)
-
-
-@pytest.mark.parametrize("name", ["pack", "mesh", "page", "saved_run", "pictures", "splats"])
-def test_lack_of_memory(name, places, tmp_path):
-    """Whichever allocation it is that fails: from hardly any memory on to as much as it takes."""
-    case = Case(name, places, tmp_path)
-    out = case.out("out")
-    before = case.with_old(out)
-    codes = []
-    for room in (1 << 20, *(4**n << 20 for n in range(1, 8)), *(3 * 4**n << 20 for n in range(1, 5))):
-        command = case.command(out, "--overwrite").start(variables=case.variables(), memory=room)
-        codes.append(command.join())
-        said = command.log.read_text()
-        case.nothing_is_left(out)
-        if codes[-1] == 0:
-            assert content(out) == case.new
-            before = case.with_old(out)
-            continue
-        assert codes[-1] == 2 and "Traceback" not in said, (room, said)
-        (line,) = command.errors()
-        assert "memory" in line, (room, said)
-        assert content(out) == before
-    assert {0, 2} <= set(codes), codes
 
 
 def parts_of_capture(out):

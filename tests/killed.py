@@ -19,10 +19,15 @@ import sinefield.export.capture as capture
 import sinefield.export.report as report
 import sinefield.fields.shape.scores as scores
 import sinefield.learning.loop as loop
+from sinefield import files
 from sinefield.commands import cli
+from sinefield.errors import SinefieldError
 from sinefield.strict import dump_yaml, to_plain
 
-PRELOADED = ["hostile", "killed", "matplotlib.figure", "matplotlib.backends.backend_agg", "sinefield.learning.train"]
+PRELOADED = ["hostile", "killed", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+PRELOADED += [f"sinefield.export.{name}" for name in ("video", "field_page", "splats", "points", "depth", "textured")]
+PRELOADED += [f"sinefield.learning.{name}" for name in ("train", "pack", "adapt")]
+PRELOADED += ["sinefield.store.unpack", "sinefield.store.copies", "sinefield.data.made.synthetic"]
 """Of the one server that all of a test session's processes come from."""
 
 
@@ -36,7 +41,7 @@ class Command:
     """One command in a process of its own.
 
     Attributes:
-        arguments: what follows `sinefield`.
+        arguments: what follows `sinefield`; or "-c" and a program in Python.
         log: the file that gets its standard output and standard error.
     """
 
@@ -51,24 +56,26 @@ class Command:
         user: int | None = None,
         variables: dict[str, str] | None = None,
         memory: int | None = None,
+        within: Path | None = None,
     ) -> "Command":
         """Start; returns once the command has begun.
 
         Arguments:
             at_save: (n, how): it kills itself at the n-th file that it saves: "before" the new file takes the old one's
-                place, with "half" of it written, or "after".
+                place, with "half" of it written, or "after"; or with "swapped" a folder.
             limit: bytes that a file may have.
             threads: threads that it computes with.
             user: number of another user, and of his group, that it runs as.
             variables: of its environment.
             memory: bytes that it may ask for beyond those that it begins with.
+            within: only files saved in this folder, or below it, count in `at_save`.
         """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self.tally = context.Array("q", [0, 0], lock=False)  # begun, steps done
         self.process = context.Process(
             target=_command,
-            args=(self.arguments, self.log, self.tally, at_save, limit, threads, user, variables or {}, memory),
+            args=(self.arguments, self.log, self.tally, at_save, limit, threads, user, variables or {}, memory, within),
         )
         with LOCK:
             self.process.start()
@@ -121,6 +128,7 @@ def _command(
     user: int | None,
     variables: dict[str, str],
     memory: int | None,
+    within: Path | None,
 ) -> None:
     import numba
     import torch
@@ -161,36 +169,66 @@ def _command(
         resource.setrlimit(resource.RLIMIT_AS, (held + memory, held + memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if at_save:
-        _die_at_save(*at_save)
+        _die_at_save(*at_save, within)
     sys.argv = ["sinefield", *arguments]
     tally[0] = 1
     try:
-        cli.entry()
+        if arguments[0] == "-c":
+            _program(*arguments[1:])
+        else:
+            cli.entry()
+    except SystemExit as left:
+        if user is None:
+            raise
+        os._exit(left.code or 0)  # what multiprocessing made as another user he cannot clear away
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
 
 
-def _die_at_save(which: int, how: str) -> None:
-    count, fsync, replace = [0], os.fsync, Path.replace
+def _program(text: str) -> None:
+    """Run a program in Python as a command is run: a SinefieldError is a line and code 2."""
+    try:
+        exec(text, {})
+    except SinefieldError as error:
+        print(f"sinefield: {error}", flush=True)
+        raise SystemExit(2) from None
+
+
+def _die_at_save(which: int, how: str, within: Path | None) -> None:
+    count, fsync, replace, rename, exchange = [0], os.fsync, Path.replace, Path.rename, files._exchange
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def dying_fsync(descriptor: int) -> None:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a folder
+        place = Path(f"/proc/self/fd/{descriptor}")
+        elsewhere = within is not None and within not in place.readlink().parents
+        if elsewhere or not stat.S_ISREG(os.fstat(descriptor).st_mode):  # or a folder
             return fsync(descriptor)
         count[0] += 1
-        if count[0] == which and how != "after":
+        if count[0] == which and how in ("half", "before"):
             if how == "half":
-                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                os.truncate(place, os.fstat(descriptor).st_size // 2)
             die()
         fsync(descriptor)
 
     def dying_replace(self: Path, target: Path) -> Path:
         replace(self, target)
-        if count[0] == which:
+        if count[0] >= which and how == "after":
             die()
         return target
 
-    os.fsync, Path.replace = dying_fsync, dying_replace
+    def dying_rename(self: Path, target: Path) -> Path:
+        rename(self, target)
+        if count[0] >= which and how in ("after", "swapped"):
+            die()
+        return target
+
+    def dying_exchange(one: Path, other: Path) -> bool:
+        done = exchange(one, other)
+        if done and count[0] >= which:
+            die()
+        return done
+
+    os.fsync, Path.replace, Path.rename, files._exchange = dying_fsync, dying_replace, dying_rename, dying_exchange

@@ -300,7 +300,7 @@ def merge_files(adapter: str | Path, base: str | Path, out: str | Path, overwrit
         files = sorted(base.glob("*.safetensors"))
         if not files:
             raise SinefieldError(f"{base}: holds no .safetensors file; give the model's folder or file")
-        if out.exists() and not (out.is_dir() and overwrite):
+        if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
             raise SinefieldError(f"{out}: exists already; give another name or --overwrite")
         own = re.compile("|".join(re.escape(file.name) for file in base.iterdir() if file.is_file()))
         if odd := foreign(out, own):

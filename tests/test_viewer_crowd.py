@@ -4,7 +4,6 @@ import base64
 import os
 import re
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -110,5 +109,4 @@ def test_a_hundred_that_do_not_read(field, request):
                 read += len(reader.recv(65536))
             assert read >= 2000
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(PATIENCE)
+            process.kill()

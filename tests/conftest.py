@@ -30,6 +30,7 @@ install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checke
 COMPILING = ("adapt", "api", "choose", "golden", "golden_changes", "mesh_files", "mlp", "reading", "render")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """A file's tests run in one process; those of files that compile the same kernels first, and in the same one."""
     groups = {f"test_{name}": "compiling" for name in COMPILING}

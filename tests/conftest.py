@@ -27,17 +27,6 @@ CHECKED += ["export.field_page"]
 CHECKED += ["viewer.picture", "adapters", "compress.adapter_table"]
 install_import_hook([f"sinefield.{name}" for name in CHECKED], "typecheck.checked")
 
-COMPILING = ("adapt", "api", "choose", "golden", "golden_changes", "mesh_files", "mlp", "reading", "render")
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items):
-    """A file's tests run in one process; those of files that compile the same kernels first, and in the same one."""
-    groups = {f"test_{name}": "compiling" for name in COMPILING}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups.get(item.path.stem, item.path.stem)))
-    items.sort(key=lambda item: item.path.stem not in groups)
-
 
 @pytest.fixture
 def data_folder() -> Path:

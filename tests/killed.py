@@ -53,9 +53,7 @@ class Command:
         at_save: tuple[int, str] | None = None,
         limit: int | None = None,
         threads: int = 1,
-        user: int | None = None,
         variables: dict[str, str] | None = None,
-        memory: int | None = None,
         within: Path | None = None,
     ) -> "Command":
         """Start; returns once the command has begun.
@@ -65,9 +63,7 @@ class Command:
                 place, with "half" of it written, or "after"; or with "swapped" a folder.
             limit: bytes that a file may have.
             threads: threads that it computes with.
-            user: number of another user, and of his group, that it runs as.
             variables: of its environment.
-            memory: bytes that it may ask for beyond those that it begins with.
             within: only files saved in this folder, or below it, count in `at_save`.
         """
         context = multiprocessing.get_context("forkserver")
@@ -75,7 +71,7 @@ class Command:
         self.tally = context.Array("q", [0, 0], lock=False)  # begun, steps done
         self.process = context.Process(
             target=_command,
-            args=(self.arguments, self.log, self.tally, at_save, limit, threads, user, variables or {}, memory, within),
+            args=(self.arguments, self.log, self.tally, at_save, limit, threads, variables or {}, within),
         )
         with LOCK:
             self.process.start()
@@ -125,9 +121,7 @@ def _command(
     at_save: tuple[int, str] | None,
     limit: int | None,
     threads: int,
-    user: int | None,
     variables: dict[str, str],
-    memory: int | None,
     within: Path | None,
 ) -> None:
     import numba
@@ -158,16 +152,6 @@ def _command(
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     os.environ |= variables
     tempfile.tempdir = None  # asked for anew
-    if user is not None:
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
-    if memory is not None:
-        import resource
-
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + memory, held + memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if at_save:
         _die_at_save(*at_save, within)
     sys.argv = ["sinefield", *arguments]
@@ -177,10 +161,6 @@ def _command(
             _program(*arguments[1:])
         else:
             cli.entry()
-    except SystemExit as left:
-        if user is None:
-            raise
-        os._exit(left.code or 0)  # what multiprocessing made as another user he cannot clear away
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

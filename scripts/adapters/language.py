@@ -42,8 +42,8 @@ def causal(options: argparse.Namespace) -> Task:
 
     def losses(rows: list[Row]) -> Tensor:
         """Of each token that counts."""
-        tokens, mask = _padded([row[0] for row in rows], pad, options.device)
-        labels = _padded([row[1] for row in rows], IGNORED, options.device)[0][:, 1:].flatten()
+        tokens, mask = padded([row[0] for row in rows], pad, options.device)
+        labels = padded([row[1] for row in rows], IGNORED, options.device)[0][:, 1:].flatten()
         logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, :-1].flatten(0, 1)
         return F.cross_entropy(logits[labels != IGNORED].float(), labels[labels != IGNORED], reduction="none")
 
@@ -102,7 +102,7 @@ def classify(options: argparse.Namespace) -> Task:
     pad = tokenizer.pad_token_id
 
     def logits(rows: list[Row]) -> Tensor:
-        tokens, mask = _padded([row[0] for row in rows], pad, options.device)
+        tokens, mask = padded([row[0] for row in rows], pad, options.device)
         with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.dtype == "bfloat16"):
             return model(input_ids=tokens, attention_mask=mask).logits.float()
 
@@ -179,7 +179,7 @@ def _text(path: Path) -> str:
         raise SinefieldError(f"{path}: is no UTF-8 text ({error.reason}); give text") from error
 
 
-def _padded(rows: list[list[int]], value: int, device: str) -> tuple[Tensor, Tensor]:
+def padded(rows: list[list[int]], value: int, device: str) -> tuple[Tensor, Tensor]:
     """(rows, longest) filled up on the right, and which are not filling."""
     longest = max(len(row) for row in rows)
     full = torch.tensor([row + [value] * (longest - len(row)) for row in rows], device=device)

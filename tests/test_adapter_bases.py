@@ -299,6 +299,19 @@ def test_tied_weights_of_an_adapted_head():
         model[1].weight = nn.Parameter(torch.zeros(7, 4))
 
 
+def test_a_head_that_was_resized_is_said():
+    """As transformers resizes tied embeddings: the numbers change, the parameter stays."""
+    model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 6, bias=False))
+    model[1].weight = model[0].weight
+    adapters.attach(model, "1", AdapterSpec(rank=1))
+    model[0].weight.data = torch.randn(9, 4)
+    for act in (lambda: model(torch.tensor([1])), lambda: model[1].weight, lambda: adapters.merge(model)):
+        with pytest.raises(SinefieldError, match=r"weight is 9×4 now, the adapter on it is for 6×4; resize the model"):
+            act()
+    adapters.detach(model)
+    assert model(torch.tensor([8])).shape == (1, 9)
+
+
 class Experts(nn.Module):
     def __init__(self):
         super().__init__()

@@ -300,3 +300,36 @@ def test_transformers_own_add_adapter():
         return
     model.add_adapter(config)
     assert torch.allclose(model(tokens).logits, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.0, -0.5, 2.0])
+def test_scaled_layers(both, factor):
+    """PEFT's scale_layer multiplies the delta, to nothing or to its opposite too."""
+    net, _, theirs = both
+    layer = theirs.base_model.model.q
+    x = torch.randn(7, 12)
+    base, one = net.q(x), layer(x)
+    layer.scale_layer(factor)
+    wanted = base + factor * (one - base)
+    assert torch.allclose(layer(x), wanted, atol=1e-5)
+    layer.merge()
+    assert torch.allclose(layer(x), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_names_of_wrappers_in_what_peft_saved(net, wrap, tmp_path):
+    wrapped = peft.get_peft_model(
+        wrap(copy.deepcopy(net)), SineLoraConfig(r=3, lora_alpha=5, omega=20.0, target_modules=["q"])
+    )
+    with torch.no_grad():
+        for key, p in wrapped.named_parameters():
+            if "lora_B" in key:
+                p.normal_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped.save_pretrained(tmp_path / "saved")
+    ours = copy.deepcopy(net)
+    assert adapters.restore(ours, tmp_path / "saved").targets == ["q"]
+    x = torch.randn(7, 12)
+    with torch._dynamo.config.patch(disable=True):
+        assert torch.allclose(ours(x), wrapped(x), atol=1e-5) and not torch.allclose(ours(x), net(x), atol=0.01)

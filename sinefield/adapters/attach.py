@@ -220,6 +220,11 @@ _WRAPPERS = {
 """Torch's classes that hold a model and compute what it does, and under which name they hold it."""
 
 
+def unwrapped_name(name: str) -> str:
+    """A layer's name without what wrappers that hold it add, where that is no name that a model would give."""
+    return ".".join(part for part in name.split(".") if part == "module" or part not in _WRAPPERS.values())
+
+
 def _unwrapped(module: nn.Module) -> nn.Module:
     while (name := _WRAPPERS.get(type(module).__name__)) in module._modules and type(module).__module__.startswith(
         "torch."

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sinefield.adapters.attach import Attached, adapted_layers, attach_each, count, layers_by_name
+from sinefield.adapters.attach import Attached, adapted_layers, attach_each, count, layers_by_name, unwrapped_name
 from sinefield.adapters.deltas import AdapterSpec, effective
 from sinefield.adapters.layers import Adapted
 from sinefield.adapters.layouts import layout_of, supports
@@ -147,11 +147,14 @@ def _targets(settings: dict[str, Any], tensors: dict[str, Tensor], where: str) -
             raise SinefieldError(f"{where}: {name} has entries that are not finite; train the adapter again")
     found = {}
     for name, row in settings["targets"].items():
+        own = unwrapped_name(name)
+        if own in found:
+            raise SinefieldError(f"{where}: {name} is there twice, but for torch's wrappers; save the adapter again")
         try:
             spec = AdapterSpec(row["kind"], row["rank"], row["alpha"], row["omega"])
         except SinefieldError as error:
             raise SinefieldError(f"{where}: {name}: {error}") from error
-        found[name] = Target(
+        found[own] = Target(
             spec, row["transposed"], tensors[f"{name}.a"], tensors[f"{name}.b"], tensors.get(f"{name}.magnitude")
         )
     return found
@@ -172,6 +175,8 @@ def restore(model: nn.Module, adapter: str | Path | dict[str, Target], name: str
     targets = adapter if isinstance(adapter, dict) else load_adapter(adapter)
     layers = layers_by_name(model)
     able = [target for target, layer in layers.items() if isinstance(layer, Adapted) or supports(layer)]
+    if not any(target in able for target in targets):  # saved from within DistributedDataParallel or DataParallel
+        targets = {target.removeprefix("module."): saved for target, saved in targets.items()}
     for target, saved in targets.items():
         if target not in able:
             raise SinefieldError(

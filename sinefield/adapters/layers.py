@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from sinefield.adapters.bases import adapted_output, check, device_of, effective_weight, merged_weight, readable
+from sinefield.adapters.bases import adapted_output, check, device_of, effective_weight, held, merged_weight, readable
 from sinefield.adapters.deltas import Adapter, AdapterSpec
 from sinefield.adapters.layouts import Layout, layout_of
 from sinefield.errors import SinefieldError
@@ -72,7 +72,20 @@ class Adapted(nn.Module):
         return effective_weight(self.base, self.layout, chosen)
 
     def _chosen(self) -> list[Adapter]:
-        return [self.adapter(name) for name in self.active]
+        """The active adapters.
+
+        Raises:
+            SinefieldError: the base has another size than it had, as a head has whose embeddings were resized.
+        """
+        chosen = [self.adapter(name) for name in self.active]
+        if chosen and held(self.base):
+            rows, columns = self.layout.matrix(self.base.weight).shape
+            if (rows, columns) != (len(chosen[0].b), chosen[0].a.shape[1]):
+                raise SinefieldError(
+                    f"the base's weight is {rows}×{columns} now, the adapter on it is for "
+                    f"{len(chosen[0].b)}×{chosen[0].a.shape[1]}; resize the model first, then attach"
+                )
+        return chosen
 
     def adapter(self, name: str) -> Adapter:
         """The adapter of that name; raises KeyError where there is none."""

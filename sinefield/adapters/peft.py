@@ -96,12 +96,22 @@ class _Sine(_Layer):
         factors: Any = self.lora_A, self.lora_B
         a, b = (factor[adapter].weight.flatten(1) for factor in factors)
         a, b = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (a, b))
-        spec = AdapterSpec("sine", len(a), self.scaling[adapter] * len(a), self.omega[adapter])
-        return Part(spec, a, b)
+        scale = self.scaling[adapter]
+        if scale < 0:  # PEFT's scale_layer takes an adapter away, too; the sine is odd
+            scale, b = -scale, -b
+        return Part(AdapterSpec("sine", len(a), scale * len(a), self.omega[adapter]), a, b)
+
+    def _parts(self) -> list[Part]:
+        """Of the active adapters; those that are scaled to nothing are none."""
+        active = [name for name in self.active_adapters if name in self.lora_A]
+        return [self._part(name) for name in active if self.scaling[name] != 0]
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """What PEFT adds to the weight in merging and takes off in unmerging."""
-        part, layer = self._part(adapter), cast(Any, self.get_base_layer())
+        layer = cast(Any, self.get_base_layer())
+        if self.scaling[adapter] == 0:
+            return torch.zeros_like(layer.weight)
+        part = self._part(adapter)
         return layout_of(layer).shaped(delta(part.spec, part.a, part.b), layer.weight)
 
     def merge(self, *args: Any, **kwargs: Any) -> None:
@@ -111,7 +121,7 @@ class _Sine(_Layer):
             SinefieldError: it does not; see `bases.merged_weight`.
         """
         layer: Any = self.get_base_layer()
-        parts = [self._part(name) for name in self.active_adapters if name in self.lora_A]
+        parts = self._parts()
         if parts and not plain(layer):
             merged_weight(layer, layout_of(layer), parts)
         super().merge(*args, **kwargs)
@@ -119,10 +129,11 @@ class _Sine(_Layer):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if kwargs.get("adapter_names") is not None:
             raise SinefieldError("sine adapters cannot be mixed within a batch (adapter_names); run them one by one")
-        parts = [self._part(name) for name in self.active_adapters if name in self.lora_A]
-        if self.disable_adapters or self.merged or not parts:
+        if self.disable_adapters or self.merged:
             return super().forward(x, *args, **kwargs)
-        layer: Any = self.get_base_layer()
+        parts, layer = self._parts(), cast(Any, self.get_base_layer())
+        if not parts:
+            return layer(x, *args, **kwargs)
         return adapted_output(layer, layout_of(layer), x, parts)
 
 

@@ -1,11 +1,14 @@
 """The one exception that is the user's to mend."""
 
 import errno
+import mmap
 import unicodedata
 from typing import Any
 
 LONGEST = 600
 """Characters of a message."""
+ROOM = 256 << 20
+"""Bytes that a process which is not at its limit can still get: numba's largest library takes 160 MiB."""
 
 
 class SinefieldError(Exception):
@@ -21,7 +24,7 @@ class SinefieldError(Exception):
 
 
 LACKING = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "out of memory", "bad_alloc")
-LACKING += ("failed to map segment", "can't start new thread", "ALLOC_FAILED")
+LACKING += ("failed to map segment", "can't start new thread", "ALLOC_FAILED", "Unable to allocate")
 """How torch, the loader of libraries, Python and CUDA say it in errors that have no kind of their own for it."""
 
 
@@ -32,7 +35,7 @@ def lacks_memory(error: BaseException) -> bool:
     (True, True)
     """
     cause: BaseException | None = error
-    while isinstance(cause, SinefieldError):  # what it was raised from, or in the handling of
+    while isinstance(cause, (SinefieldError, SystemError)):  # what it was raised from, or in the handling of
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     if cause is None:
         return False
@@ -40,6 +43,19 @@ def lacks_memory(error: BaseException) -> bool:
     if named or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
         return True
     return any(words in str(cause) for words in LACKING)
+
+
+def at_limit() -> bool:
+    """Whether this process gets no more memory, because of a limit that it was given (`ulimit -v`).
+
+    >>> at_limit()
+    False
+    """
+    try:
+        mmap.mmap(-1, ROOM).close()
+    except OSError:
+        return True
+    return False
 
 
 def harmless(text: str) -> str:

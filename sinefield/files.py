@@ -125,10 +125,17 @@ def scratch_beside(path: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         held = None
         while held is None:
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=_prefix(path), dir=path.parent))
-            held = _hold(Path(scratch))
+            scratch = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+            stack.callback(_remove, scratch)
+            held = _hold(scratch)
         stack.callback(os.close, held)
-        yield Path(scratch)
+        yield scratch
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of ours. Where that fails, the next run has it for a leftover; what was made is there anyway."""
+    for _ in range(2):  # listing a folder takes memory, which the first time there may be none of
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def swap(new: Path, out: Path, old: Path) -> None:
@@ -415,8 +422,13 @@ def cache_folder() -> Path:
 
 
 class Home:
-    """A temporary folder, `path`, that is there as long as this object is."""
+    """A temporary folder, `path`, that is there as long as this object is; what killed processes left of theirs goes.
+
+    Raises:
+        SinefieldError: as `scratch_folder`.
+    """
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="sinefield-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        kept = ExitStack()
+        self.path = kept.enter_context(scratch_folder())
+        weakref.finalize(self, kept.close)

@@ -77,3 +77,15 @@ def radiance_config(path, **training):
         },
         "test",
     )
+
+
+def shapes_config(**training):
+    return make_config(
+        {
+            "kind": "shapes",
+            "data": {"path": "families:superquadric,blob", "shapes": 4, "held_out": 1},
+            "field": {"points": 128, "dim": 32, "tokens": 24, "heads": 2, "blocks": 1, "expand": 2},
+            "training": {"batch": 4, "queries": 256, "precision": "fp32", **training},
+        },
+        "test",
+    )

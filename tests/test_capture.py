@@ -103,3 +103,19 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         error = capsys.readouterr().err.strip()
         assert said in error and len(error.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "photos"]
+
+
+@pytest.mark.parametrize("source", ["clip.mp4", "none", "posed"])
+def test_a_source_that_cannot_be_read_costs_no_earlier_capture(tmp_path, source, capsys):
+    (tmp_path / "clip.mp4").write_bytes(b"no video at all")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "posed").mkdir()
+    (tmp_path / "posed" / "transforms.json").write_text("{")
+    assert main(["capture", str(tmp_path / source), "--out", str(tmp_path / "new")]) == 2
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "capture.json").write_text(json.dumps({"source": str(tmp_path / source)}))
+    (tmp_path / "old" / "video.mp4").write_bytes(b"earlier")
+    assert main(["capture", str(tmp_path / source), "--out", str(tmp_path / "old"), "--overwrite"]) == 2
+    assert (tmp_path / "old" / "video.mp4").read_bytes() == b"earlier"
+    assert capsys.readouterr().err.count("sinefield:") == 2

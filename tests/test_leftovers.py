@@ -129,6 +129,18 @@ def test_scratch_folders_of_killed_processes_are_cleared(tmp_path, monkeypatch):
         pass
 
 
+def test_homes_of_killed_processes_are_cleared(tmp_path, monkeypatch):
+    """What `sf.fit` without a folder trains into."""
+    code = "import os\nfrom sinefield.files import Home\nhome = Home()\nos.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}).returncode == -9
+    (left,) = names(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home = files.Home()
+    assert left not in names(tmp_path) and home.path.is_dir()
+    del home
+    assert names(tmp_path) == []
+
+
 class Chance:
     """Counts openings, writes, syncs, renames and new folders, and fails the n-th."""
 

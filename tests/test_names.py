@@ -1,41 +1,16 @@
 """Every command with names that are no text, in terminals that know few characters, and with output that is full."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from killed import write_scene
+from many import run
 from small import shape_config
 
 from sinefield.commands.cli import COMMANDS
 from sinefield.example_files import file_of
 
-DRIVER = """
-import json, os, sys, traceback
-import sinefield.export.report as report
-import sinefield.fields.shape.scores as scores
-import sinefield.metrics.shapes as shapes
-from sinefield.commands import cli
-scores.SURFACE_RESOLUTION, scores.QUICK_RESOLUTION, scores.HELDOUT_POINTS, scores.PICTURE = 24, 24, 2000, (16, 1)
-report.FRAMES, report.VIDEO_WIDTH, report.MESH_RESOLUTION, shapes.SAMPLES = 2, 32, 24, 2000
-cli._open_streams()
-for number, words in enumerate(json.loads(open(sys.argv[1]).read())):
-    words = [os.fsdecode(bytes.fromhex(word)) for word in words]
-    if len(sys.argv) > 2:
-        sys.stdout = open(sys.argv[2], "w")
-    try:
-        code = cli.main(words)
-    except SystemExit as left:
-        code = left.code
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    print(f"-- {number} {code}", file=sys.stderr, flush=True)
-"""
-"""Runs many commands in one process, as `entry` would each."""
 NAMES = {
     "some": b"some",
     "bytes": b"\xff\xfe",
@@ -105,31 +80,6 @@ def commands(folder, name):
     return [[filled(word) for word in line] for line in lines]
 
 
-def run(folder, lines, way, *more):
-    """(number, code, lines on standard error) of each."""
-    listed = folder / "listed.json"
-    listed.write_text(json.dumps([[word.hex() for word in line] for line in lines]))
-    environment = {**os.environ, **WAYS[way], "OMP_NUM_THREADS": "1"}
-    with (folder / "said").open("wb") as said:
-        subprocess.run(
-            [sys.executable, "-c", DRIVER, str(listed), *more],
-            cwd=folder,
-            env=environment,
-            stderr=said,
-            stdout=subprocess.DEVNULL,
-        )
-    told = (folder / "said").read_bytes().decode("latin-1")
-    found, said = [], []
-    for line in told.splitlines():
-        if line.startswith("-- "):
-            found.append((lines[int(line.split()[1])], line.split()[2], said))
-            said = []
-        else:
-            said.append(line)
-    assert len(found) == len(lines), (said, lines[len(found)])
-    return found
-
-
 @pytest.fixture
 def folder(ball, tmp_path):
     for name in NAMES.values():
@@ -146,7 +96,7 @@ def folder(ball, tmp_path):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_names(name, way, folder):
-    for line, code, said in run(folder, commands(folder, NAMES[name]), way):
+    for line, code, said in run(folder, commands(folder, NAMES[name]), WAYS[way]):
         errors = [text for text in said if "sinefield:" in text]
         assert code in ("0", "2") and len(errors) == (code == "2"), (line, code, said)
         assert not any("Traceback" in text or "\x1b" in text for text in said), (line, said)
@@ -157,7 +107,7 @@ def test_names(name, way, folder):
 def test_full_output(output, folder):
     """What was asked for is made; that nobody could be told is said."""
     told = [line for line in commands(folder, b"some") if line[0] not in (b"view", b"fleet", b"capture", b"poses")]
-    for line, code, said in run(folder, told, "utf-8", output):
+    for line, code, said in run(folder, told, WAYS["utf-8"], output):
         errors = [text for text in said if "sinefield:" in text]
         assert code in ("0", "2") and len(errors) == (code == "2"), (line, code, said)
         assert not any("Traceback" in text for text in said), (line, said)

@@ -1,5 +1,6 @@
 """Terminals that know few characters, output that is full, closed or not read to its end."""
 
+import json
 import os
 import subprocess
 import sys
@@ -36,3 +37,12 @@ def test_closed_streams_are_not_taken_by_files(tmp_path):
     """A file that is opened next would get the number of a closed output, and what is printed."""
     code, _, _ = run(["mesh", "example:knot", "out.ply", "--resolution", "16"], ">&- 2>&- <&-", tmp_path)
     assert code == 0 and (tmp_path / "out.ply").read_bytes().startswith(b"ply\n")
+
+
+def test_arithmetic_of_libraries_is_not_told(tmp_path):
+    """A camera path with a number so small that its determinant cannot be: one line, without numpy's own."""
+    matrix = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1e-320, 4, 0, 0, 0, 1]
+    frames = [{"camera_to_world": matrix, "fov": 50, "aspect": 1}]
+    (tmp_path / "path.json").write_text(json.dumps({"camera_path": frames, "render_height": 32, "render_width": 32}))
+    code, err, _ = run(["video", "example:toys", "a.mp4", "--path", "path.json"], "", tmp_path)
+    assert code == 2 and err.startswith("sinefield: path.json") and err.count("\n") == 1, err

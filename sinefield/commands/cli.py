@@ -4,12 +4,14 @@ import argparse
 import difflib
 import errno
 import gc
+import logging
 import os
 import re
 import shutil
 import signal
 import sys
 import textwrap
+import warnings
 from typing import NoReturn
 
 from sinefield.commands import (
@@ -43,7 +45,7 @@ from sinefield.commands import (
 )
 from sinefield.commands.arguments import read_settings
 from sinefield.commands.command import Command, Parser
-from sinefield.errors import SinefieldError, harmless, lacks_memory
+from sinefield.errors import SinefieldError, at_limit, harmless, lacks_memory
 from sinefield.json_text import to_json
 from sinefield.version import __version__
 
@@ -141,11 +143,14 @@ def main(argv: list[str] | None = None) -> int:
     ) as error:  # bytes that are no text can be in names only: contents are checked by their readers
         print(f"sinefield: a file's name is no text ({error.reason}); rename it", file=sys.stderr)
         return 2
-    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+    except Exception as error:
         if lacks_memory(error):
             print(f"sinefield: {LACKS_MEMORY}", file=sys.stderr)
             return 2
-        if not isinstance(error, OSError):
+        if at_limit():  # what lacks memory while it is imported says anything
+            print(f"sinefield: {LACKS_MEMORY} ({SinefieldError(str(error))})", file=sys.stderr)
+            return 2
+        if not isinstance(error, OSError) or error.errno is None:
             raise
         if error.filename is None:
             return _lost_folder(error) if error.errno == errno.ENOENT else _lost_output(error)
@@ -206,12 +211,20 @@ def _open_streams() -> None:
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
+def _silence_libraries() -> None:
+    """Keep what libraries say of their arithmetic and detours off the terminal; what matters is checked and told."""
+    warnings.filterwarnings("ignore", category=RuntimeWarning)  # numpy's: overflow, divisions by zero
+    for name in ("trimesh", "matplotlib"):  # tracebacks; that fonts are looked for again, where there is no home
+        logging.getLogger(name).addHandler(logging.NullHandler())
+
+
 def entry() -> None:
     """The console script."""
     # What is imported makes many objects and drops none: searched as often as usual, a tenth of the time that takes.
     gc.set_threshold(20_000, 20, 50)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _open_streams()
+    _silence_libraries()
     try:
         code = main()
     except SystemExit as left:  # argparse's, after --help

@@ -1,6 +1,7 @@
 """sinefield eval."""
 
 import argparse
+import os
 from typing import Any
 
 from sinefield.commands.arguments import add_data, add_edits, add_run
@@ -19,8 +20,11 @@ def run(options: argparse.Namespace) -> Answer:
     from sinefield.example_files import is_sine
 
     report = _evaluate(options)
-    written = not options.adapter and not is_sine(options.run)
-    return report, summary(report) + (f"\n{options.run}: report.json, scores.csv, pictures/" if written else "")
+    if options.adapter or is_sine(options.run):
+        return report, summary(report)
+    files = "report.json, scores.csv, pictures/"
+    kept = files if os.access(options.run, os.W_OK) else f"may not be written, so {files} stay as they are"
+    return report, f"{summary(report)}\n{options.run}: {kept}"
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:

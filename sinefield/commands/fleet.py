@@ -64,9 +64,9 @@ def run(options: argparse.Namespace) -> Answer:
     store = FleetStore(options.out)
     if options.cores is not None and options.cores < 1:
         raise SinefieldError(f"--cores {options.cores}; should be at least 1")
-    prepare(items, plan, store, options.overwrite)
     try:
-        with closing(store), Cluster(options.address, options.cores, options.gpu) as cluster:
+        with Cluster(options.address, options.cores, options.gpu) as cluster, closing(store):
+            prepare(items, plan, store, options.overwrite)  # what was there stays where Ray does not start
             if shared:
                 plan = replace(plan, base=find_base(items, plan, store, cluster, base))
             report = run_fleet(items, plan, store, cluster, f"Fleet of {options.items}")

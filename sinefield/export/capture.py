@@ -10,10 +10,11 @@ from sinefield.config import Config, make_config
 from sinefield.data.photographs.capture_settings import capture_settings
 from sinefield.data.photographs.colmap import find_models
 from sinefield.data.photographs.dtu import find_cameras
-from sinefield.data.photographs.frames import FRAMES, extract_frames
+from sinefield.data.photographs.frames import FRAMES, check_video, extract_frames
 from sinefield.data.photographs.image_files import read_header
 from sinefield.data.photographs.placing import read_placed
 from sinefield.data.photographs.poses import Search, find_poses
+from sinefield.data.photographs.prepared import find_photographs
 from sinefield.data.photographs.transforms import Listing, has_transforms
 from sinefield.errors import SinefieldError
 from sinefield.export.flight import Flight
@@ -67,6 +68,8 @@ def capture(
     if not source.exists():
         raise SinefieldError(f"{source}: no such video or folder; check the path")
     _check_settings(settings or {})
+    has_poses = _has_poses(source)
+    _check_source(source, has_poses)
     _claim(source, out, overwrite)
     skipped: list[str] = []
 
@@ -78,7 +81,7 @@ def capture(
         return there
 
     data, posed = source, {"images": None, "registered": None}
-    if not _has_poses(source):
+    if not has_poses:
         data, posed = out / "photographs", _pose(source, out, count, search, overwrite, done)
     config = _config(data, settings or {})
     run = out / "run"
@@ -158,6 +161,16 @@ def _has_poses(source: Path) -> bool:
         return source.suffix.lower() in POSE_FILES
     found = has_transforms(source) or (source / "poses_bounds.npy").exists() or find_cameras(source)
     return bool(found or find_models(source))
+
+
+def _check_source(source: Path, has_poses: bool) -> None:
+    """Refuse what cannot be read before a folder is made, or an earlier capture removed, for it."""
+    if has_poses:
+        read_placed(source)  # of photographs the headers alone
+    elif source.is_file():
+        check_video(source)
+    else:
+        find_photographs(source)
 
 
 def _pose(

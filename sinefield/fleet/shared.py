@@ -2,9 +2,7 @@
 
 import base64
 import sys
-import tempfile
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ from sinefield.compress.container import MAX_FILE, encode
 from sinefield.config import make_config
 from sinefield.errors import SinefieldError
 from sinefield.fields.shared.field import SharedConfig, SharedField
-from sinefield.files import read_bytes
+from sinefield.files import read_bytes, scratch_folder
 from sinefield.fleet.cluster import Cluster
 from sinefield.fleet.items import Item
 from sinefield.fleet.run import AHEAD, PERIOD, Plan
@@ -48,8 +46,8 @@ def given_base(path: str) -> bytes:
 
 def opened_base(content: bytes, where: str) -> SharedField:
     """A base from its file's content; raises SinefieldError for what is none."""
-    with tempfile.TemporaryDirectory(prefix="sinefield-") as folder:
-        file = Path(folder) / "base.sine"
+    with scratch_folder() as folder:
+        file = folder / "base.sine"
         file.write_bytes(content)
         try:
             field, _ = load_field(file)

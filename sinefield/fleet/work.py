@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from sinefield.data.surfaces.surface import Surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import kind_of
 from sinefield.fields.shared.field import SharedConfig, SharedField
-from sinefield.files import read_bytes, write_bytes
+from sinefield.files import read_bytes, scratch_folder, write_bytes
 from sinefield.fleet.items import FAMILY
 from sinefield.learning.pack import pack
 from sinefield.learning.shared import fit_code, samples_of
@@ -63,17 +62,17 @@ def make_item(scene: dict[str, Any], path: str, max_bytes: int | None, packing: 
     """
     torch.set_num_threads(1)
     begin = time.process_time()
-    with tempfile.TemporaryDirectory(prefix="sinefield-") as folder, samples_not_stored():
-        place = _fetched(path, Path(folder))
+    with scratch_folder() as folder, samples_not_stored():
+        place = _fetched(path, folder)
         config = make_config({**scene, "data": {**scene.get("data", {}), "path": place}}, "scene")
         kind = kind_of(config)
         if max_bytes is None or kind.has_photographs or not kind.trains_rounded:
-            return _by_run(config, max_bytes, packing, Path(folder))
+            return _by_run(config, max_bytes, packing, folder)
         data = _family(path) if path.startswith(FAMILY) else kind.read(config)
         read = time.process_time()
         small = fit_small(config, data, max_bytes, packing, resize)
         done = time.process_time()
-        scores = _scores(small.content, data, Path(folder) / "made.sine")
+        scores = _scores(small.content, data, folder / "made.sine")
         parts = {"input": read - begin, **small.seconds, "score": time.process_time() - done}
     return Made(small.content, scores, {name: round(value, 3) for name, value in parts.items()})
 
@@ -90,12 +89,12 @@ def make_code(scene: dict[str, Any], path: str, base: str) -> Made:
     """
     torch.set_num_threads(1)
     begin = time.process_time()
-    with tempfile.TemporaryDirectory(prefix="sinefield-") as folder, samples_not_stored():
-        file, made = Path(folder) / "base.sine", Path(folder) / "made.sine"
+    with scratch_folder() as folder, samples_not_stored():
+        file, made = folder / "base.sine", folder / "made.sine"
         file.write_bytes(base64.b64decode(base))
         field, _ = load_field(file)
         assert isinstance(field, SharedField)  # the command has seen to it
-        config, data = _shared_data(scene, path, Path(folder))
+        config, data = _shared_data(scene, path, folder)
         read = time.process_time()
         samples = samples_of(data, config)
         drawn = time.process_time()
@@ -112,8 +111,8 @@ def make_code(scene: dict[str, Any], path: str, base: str) -> Made:
 
 def sample_item(scene: dict[str, Any], path: str) -> bytes:
     """One item's labelled points for a shared network: x, y, z, distance of all of them, float32."""
-    with tempfile.TemporaryDirectory(prefix="sinefield-") as folder, samples_not_stored():
-        config, data = _shared_data(scene, path, Path(folder))
+    with scratch_folder() as folder, samples_not_stored():
+        config, data = _shared_data(scene, path, folder)
         points, values = samples_of(data, config)
         return np.concatenate([points[0].T, values]).astype(np.float32).tobytes()
 

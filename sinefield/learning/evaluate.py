@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from sinefield.config import Config
 from sinefield.errors import SinefieldError
 from sinefield.example_files import file_of
 from sinefield.fields.base import Field, kind_of, read_data
-from sinefield.files import write_text
+from sinefield.files import scratch_folder, write_text
 from sinefield.json_text import to_json
 from sinefield.machine import describe_machine
 from sinefield.pictures import save_curves
@@ -23,6 +24,8 @@ from sinefield.store.sine_files import config_of, from_packed, load_packed
 
 def evaluate(run: Run, data: Any = None, quick: bool = False) -> dict[str, Any]:
     """Score a run, write report.json, scores.csv and pictures into its folder, return the report.
+
+    Into a folder that may not be written nothing is: then the report alone is made.
 
     Args:
         data: the run's data where the caller holds them already; otherwise they are read again.
@@ -39,6 +42,9 @@ def evaluate(run: Run, data: Any = None, quick: bool = False) -> dict[str, Any]:
     field, note = load_field(run.folder)
     if field.kind != config.kind:
         raise SinefieldError(f"{run.folder}: config.yaml says {config.kind}, the field is a {field.kind}; train again")
+    if not os.access(run.folder, os.W_OK):
+        with scratch_folder() as scratch:
+            return _report(run.folder, run.field_path, field, note, config, scratch, data, quick)
     report = _report(run.folder, run.field_path, field, note, config, run.pictures, data, quick)
     metrics = run.read_metrics()
     # One moment is no curve, and to draw it would take as long as a short training.

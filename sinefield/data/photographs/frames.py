@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,16 @@ def extract_frames(
     return {"out": str(out), "frames": len(chosen), "read": len(sharpness), "chosen": chosen}
 
 
+def check_video(video: str | Path) -> None:
+    """Refuse, before anything is made of it, a file of which no frame can be read.
+
+    Raises:
+        SinefieldError: no such file, or no video that ffmpeg can read.
+    """
+    with closing(_grey(require_file(video, "video"))) as frames:
+        next(frames, None)
+
+
 def choose_frames(sharpness: Sequence[float], movement: Sequence[float], count: int) -> list[int]:
     """Numbers of the sharpest frame of each of `count` parts of equal movement; a part without a frame gives none.
 
@@ -117,7 +127,7 @@ def _measure(video: Path) -> tuple[list[float], list[float]]:
     return sharpness, movement
 
 
-def _grey(video: Path) -> Iterator[Float[np.ndarray, "side side"]]:
+def _grey(video: Path) -> Generator[Float[np.ndarray, "side side"], None, None]:
     """Every frame as a grey square, whatever its shape: no size that the file claims is trusted."""
     picture = ["-vf", f"scale={SIDE}:{SIDE}:flags=area,format=gray", "-f", "rawvideo", "-"]
     with tempfile.TemporaryFile() as log:

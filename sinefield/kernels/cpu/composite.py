@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sinefield.kernels.cpu.marks import check_done
 from sinefield.kernels.inputs import MAX_OPTICAL_DEPTH, FlatSamples
 from sinefield.kernels.shell import Pull, differentiable
 
@@ -35,6 +36,7 @@ def composite_forward(sigmas, colours, lengths, middle, packed):
     out = np.zeros((rays, channels), np.float32)
     opacity = np.zeros(rays, np.float32)
     depth = np.zeros(rays, np.float32)
+    done = np.zeros(rays, np.uint8)
     for r in numba.prange(rays):
         total = np.zeros(channels, np.float64)
         trans, distance = 1.0, 0.0
@@ -48,6 +50,8 @@ def composite_forward(sigmas, colours, lengths, middle, packed):
         out[r] = total
         opacity[r] = 1.0 - trans
         depth[r] = distance
+        done[r] = 1
+    check_done(done)
     return out, opacity, depth
 
 
@@ -82,6 +86,7 @@ def ray_backward(
 def composite_backward(sigmas, colours, lengths, middle, packed, grad_colour, grad_opacity, grad_depth):
     grad_sigmas = np.empty_like(sigmas)
     grad_colours = np.empty_like(colours)
+    done = np.zeros(len(packed), np.uint8)
     for r in numba.prange(len(packed)):
         first, count = packed[r]
         trans = np.empty(count + 1, np.float64)
@@ -90,4 +95,6 @@ def composite_backward(sigmas, colours, lengths, middle, packed, grad_colour, gr
             colours, lengths, middle, first, count, trans, grad_colour[r], grad_opacity[r], grad_depth[r], grad_sigmas,
             grad_colours,
         )  # fmt: skip
+        done[r] = 1
+    check_done(done)
     return grad_sigmas, grad_colours

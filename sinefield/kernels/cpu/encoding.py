@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sinefield.kernels.cpu.marks import check_done
 from sinefield.kernels.cpu.turns import turns
 
 BLOCK = 64
@@ -19,7 +20,8 @@ def encode(x, octaves, out):
     """
     n, d = x.shape
     m = d * octaves
-    for b in numba.prange((n + BLOCK - 1) // BLOCK):
+    done = np.zeros((n + BLOCK - 1) // BLOCK, np.uint8)
+    for b in numba.prange(len(done)):
         first = b * BLOCK
         rows = min(BLOCK, n - first)
         u = np.empty(rows * m, np.float32)
@@ -37,6 +39,8 @@ def encode(x, octaves, out):
             row[:d] = x[first + s]
             row[d : d + m] = sines[s * m : s * m + m]
             row[d + m :] = cosines[s * m : s * m + m]
+        done[b] = 1
+    check_done(done)
 
 
 def encoding(x: Tensor, octaves: int) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sinefield.kernels.cpu.marks import check_done
 from sinefield.kernels.inputs import Levels
 from sinefield.kernels.shell import Pull, differentiable
 
@@ -37,8 +38,8 @@ def _corners(x, n, size, offset, entries, weights):
 def look_up(x, table, resolutions, sizes, offsets):
     levels = len(resolutions)
     out = np.empty((len(x), 2 * levels), np.float32)
-    blocks = (len(x) + 511) // 512
-    for block in numba.prange(blocks):
+    done = np.zeros((len(x) + 511) // 512, np.uint8)
+    for block in numba.prange(len(done)):
         entries = np.empty(8, np.int64)
         weights = np.empty(8, np.float32)
         for level in range(levels):
@@ -51,6 +52,8 @@ def look_up(x, table, resolutions, sizes, offsets):
                     second += weights[c] * table[entries[c], 1]
                 out[p, 2 * level] = first
                 out[p, 2 * level + 1] = second
+        done[block] = 1
+    check_done(done)
     return out
 
 
@@ -60,6 +63,7 @@ def scatter(x, grad, resolutions, sizes, offsets, total):
     found = np.zeros((total, 2), np.float32)
     levels = len(resolutions)
     half = (levels + 1) // 2
+    done = np.zeros(levels, np.uint8)
     for turn in numba.prange(levels):
         # Coarse and fine levels alternate, so that equal shares of the turns are equal work.
         level = turn // 2 if turn % 2 == 0 else half + turn // 2
@@ -74,6 +78,8 @@ def scatter(x, grad, resolutions, sizes, offsets, total):
             for c in range(8):
                 found[entries[c], 0] += weights[c] * first
                 found[entries[c], 1] += weights[c] * second
+        done[turn] = 1
+    check_done(done)
     return found
 
 

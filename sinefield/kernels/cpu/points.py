@@ -5,6 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sinefield.kernels.cpu.marks import check_done
+
 
 def farthest_points(points: Tensor, k: int) -> Tensor:
     """Places (b, k) of points (b, n, 3) on the CPU."""
@@ -16,6 +18,7 @@ def farthest_points(points: Tensor, k: int) -> Tensor:
 @numba.njit(cache=True, parallel=True, fastmath=True)
 def _farthest(points, chosen):
     b, n, _ = points.shape
+    done = np.zeros(b, np.uint8)
     for i in numba.prange(b):
         mean = np.zeros(3)
         for j in range(n):
@@ -37,3 +40,5 @@ def _farthest(points, chosen):
                     best, far = j, d
             chosen[i, place] = best
             x, y, z = points[i, best, 0], points[i, best, 1], points[i, best, 2]
+        done[i] = 1
+    check_done(done)

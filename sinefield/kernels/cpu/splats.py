@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sinefield.kernels.cpu.marks import check_done
 from sinefield.kernels.inputs import LEAST_ALPHA, LEAST_TRANSMITTANCE, MOST_ALPHA
 from sinefield.kernels.shell import Pull, differentiable
 
@@ -110,6 +111,7 @@ def _backward(centres, conics, colours, opacities, reach, starts, listed, grad_c
     """Gradients of each splat of each band: centre, conic, colour, opacity."""
     height, width = left.shape
     out = np.zeros((len(listed), 9), np.float32)
+    done = np.zeros(len(starts) - 1, np.uint8)
     for band in numba.prange(len(starts) - 1):
         top = band * ROWS
         trans = np.ones((ROWS, width), np.float32)
@@ -156,6 +158,8 @@ def _backward(centres, conics, colours, opacities, reach, starts, listed, grad_c
                     grad[2] -= slope * HALF * dx * dx
                     grad[3] -= slope * dx * dy
                     grad[4] -= slope * HALF * dy * dy
+        done[band] = 1
+    check_done(done)
     return out
 
 

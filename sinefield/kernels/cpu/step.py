@@ -20,6 +20,7 @@ import numba
 import numpy as np
 from numba.extending import overload
 
+from sinefield.kernels.cpu.marks import check_done
 from sinefield.kernels.cpu.products import ROWS, TILE
 from sinefield.kernels.cpu.tiles import Net, Room, filled_up, give, room_for, tile_backward, tile_forward, widths
 
@@ -193,9 +194,11 @@ def compiled(Source: type, Head: type) -> Callable[..., Any]:
 
     def step(source, net, head, learned, of_x):
         parts = len(learned)
-        losses, total = np.zeros(parts), 0.0
+        losses, done, total = np.zeros(parts), np.zeros(parts, np.uint8), 0.0
         for part in numba.prange(parts):
             losses[part] = share(Head(*head), np.int64(part), parts, Source(*source), Net(*net), learned[part], of_x)
+            done[part] = 1
+        check_done(done)
         for part in range(parts):
             total += losses[part]
         return total if written else 0.0

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from sinefield.kernels.cpu.marks import check_done
 from sinefield.kernels.inputs import SOLID_DEPTH
 
 BLOCK = 4
@@ -188,10 +189,13 @@ def _pack(rows, packed, step, cone_angle, total):
 def first_steps(o, d, cells, steps):
     """Where each ray's first lattice position is, infinite where there is none."""
     found = np.full(len(o), np.inf, np.float32)
+    done = np.zeros(len(o), np.uint8)
     for r in numba.prange(len(o)):
         row = np.empty(1, np.float32)
         if _walk(o[r], d[r], cells, steps, np.float32(0), steps[2], row):
             found[r] = row[0]
+        done[r] = 1
+    check_done(done)
     return found
 
 
@@ -280,9 +284,12 @@ def _walk_nested(o, d, cells, steps, shift, t_starts):
 def walk_nested(o, d, cells, steps, shift, most, room, first):
     """As `walk_rays`, with `NestedCells`."""
     counts = np.empty(len(o), np.int64)
+    done = np.zeros(len(o), np.uint8)
     rows = np.empty((len(o), most), np.float32)
     for r in numba.prange(len(o)):
         counts[r] = _walk_nested(o[r], d[r], cells, steps, shift[r], rows[r])
+        done[r] = 1
+    check_done(done)
     packed, total = _kept(counts, room, first)
     return _pack(rows, packed, steps[0], steps[1], total)
 

@@ -38,7 +38,7 @@ COMMANDS = {
     "pack": ["pack", "run", "a.sine", "--bits", "6", "--steps", "2", "--overwrite"],
     "ply": ["mesh", "example:knot", "a.ply", "--resolution", "24", "--overwrite"],
     "glb": ["mesh", "example:knot", "a.glb", "--resolution", "24", "--overwrite"],
-    "obj": ["mesh", "example:toys", "a.obj", "--resolution", "24", "--faces", "100", "--texture", "32", "--overwrite"],
+    "obj": ["mesh", "example:knot", "a.obj", "--resolution", "24", "--overwrite"],
     "video": ["video", "example:knot", "a.mp4", "--frames", "2", "--width", "32", "--overwrite"],
     "page": ["page", "example:knot", "a.html", "--overwrite"],
     "folder": [

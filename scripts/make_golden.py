@@ -261,14 +261,15 @@ class Maker:
                 self.command("adapter", "pack", floats, out, "--bits", "4", "--quantiser", quantiser)
 
     def mesh(self) -> None:
-        """A ball with a corner drawn out, on a lattice."""
-        out = self.out / "mesh.sine"
-        if not out.exists():
-            ball = trimesh.creation.icosphere(2)
-            nodes = np.round((ball.vertices + 1) * 100).astype(np.int64)
-            nodes[0] *= 2
-            field = MeshField.of(LatticeMesh(nodes, np.asarray(ball.faces), -np.ones(3), 0.01))
-            out.write_bytes(encode(to_packed(field, {}, {})))
+        """A ball with a corner drawn out, on a lattice; of fewer faces, subdivided twice."""
+        for name, fineness, subdivisions in (("mesh", 2, 0), ("mesh_subdivided", 1, 2)):
+            out = self.out / f"{name}.sine"
+            if not out.exists():
+                ball = trimesh.creation.icosphere(fineness)
+                nodes = np.round((ball.vertices + 1) * 100).astype(np.int64)
+                nodes[0] *= 2
+                mesh = LatticeMesh(nodes, np.asarray(ball.faces), -np.ones(3), 0.01, subdivisions)
+                out.write_bytes(encode(to_packed(MeshField.of(mesh), {}, {})))
 
     def describe(self) -> None:
         """Add to expected.json whatever it does not have."""

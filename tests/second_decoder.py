@@ -52,7 +52,7 @@ IMAGE = {
 }
 IMAGE |= {"activation": "gaussian", "sigma": 0.25, "omega0": 30.0, "frequencies": 7}
 IMAGE |= HASH
-MESH = {"vertices": 0, "faces": 0, "digits": 8}
+MESH = {"vertices": 0, "faces": 0, "digits": 8, "subdivisions": 0}
 SHAPES = {"weights": "dense", "rank": 16, "omega": None, "phase": 0.5, "bound": 4.0, "represents": "distance"}
 SHAPES |= {"band": 0.06, "points": 1024, "dim": 128, "tokens": 192, "heads": 4, "blocks": 5, "expand": 3}
 SHAPES |= {"attention": "softmax", "graying": "none", "epsilon": 0.9, "skip_attention": True, "skip_feedforward": True}

@@ -67,14 +67,10 @@ def test_training_to_a_size_leaves_a_file_that_fits(ball, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_field_stays_where_a_mesh_is_hardly_better(ball, tmp_path, monkeypatch):
-    field = sf.fit(ball, out=tmp_path / "run", width=16, rank=4, **SHORT)
-    judged = budget.kind_of(field._torch()).judge
-
-    def level(surface, *_):
-        return Found(None, b"x", judged(surface, apart=False)[1](sf.load(tmp_path / "a.sine")._torch()) + 0.0005)
-
+    sf.fit(ball, out=tmp_path / "run", width=16, rank=4, **SHORT)
     made = budget.pack(tmp_path / "run", tmp_path / "a.sine", max_bytes=1000, steps=0)
-    monkeypatch.setattr(budget, "best_mesh", level)
+    field = sf.load(tmp_path / "a.sine")._torch()
+    monkeypatch.setattr(budget.MeshSearch, "run", lambda search: Found(None, b"x", search.judge(field) + 0.0005))
     packed = packed_best(tmp_path / "run", tmp_path / "b.sine", 1000, 0, 0)
     assert packed["kind"] == "shape" and packed["bytes"] == made["bytes"] and packed["instead"]["kind"] == "mesh"
     assert (tmp_path / "b.sine").read_bytes() == (tmp_path / "a.sine").read_bytes()

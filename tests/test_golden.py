@@ -194,7 +194,7 @@ SETTINGS = {
     **{35: ("blocks", WHOLE), 36: ("expand", WHOLE), 37: ("attention", CHOICES), 38: ("graying", CHOICES)},
     **{39: ("epsilon", NUMBER), 40: ("skip_attention", YES), 41: ("skip_feedforward", YES), 42: ("colours", CHOICES)},
     **{43: ("colour_width", WHOLE), 44: ("colour_depth", WHOLE), 45: ("colour_frequencies", WHOLE)},
-    **{46: ("vertices", WHOLE), 47: ("faces", WHOLE), 48: ("digits", WHOLE)},
+    **{46: ("vertices", WHOLE), 47: ("faces", WHOLE), 48: ("digits", WHOLE), 49: ("subdivisions", WHOLE)},
 }
 """By number in a file: the name, and a value with the bytes that it is stored as."""
 OF_KIND = {
@@ -202,7 +202,7 @@ OF_KIND = {
     "radiance": [*range(1, 13), *range(16, 31)],
     "image": [*range(1, 13), *range(21, 26)],
     "shapes": [*range(4, 9), 13, 14, *range(31, 42)],
-    "mesh": [46, 47, 48],
+    "mesh": [46, 47, 48, 49],
     "code": [],
 }
 NONE_TOO = {"omega", "phase"}

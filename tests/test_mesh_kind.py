@@ -6,20 +6,23 @@ import random
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from small import write_ball
 
 import sinefield as sf
 from sinefield.commands.cli import main
 from sinefield.compress.binary import BinaryDecoder, BinaryEncoder
+from sinefield.compress.container import decode, encode
 from sinefield.compress.mesh_code import mesh_in, mesh_out, most_faces
-from sinefield.data.surfaces.surface import load_surface
+from sinefield.data.surfaces.surface import load_surface, signed_distance
 from sinefield.errors import SinefieldError
 from sinefield.fields.mesh.distance import MeshDistance
 from sinefield.fields.mesh.field import MeshField
 from sinefield.kernels.cpu.mesh_fit import slopes
 from sinefield.learning.pack_mesh import pack_mesh
 from sinefield.meshing.optimised import LatticeMesh, Target
+from sinefield.meshing.subdivide import subdivided
 from sinefield.store.sine_files import from_packed, load_packed, save_sine, to_packed
 
 DIGITS = 8
@@ -185,7 +188,8 @@ def test_a_ball_is_packed_and_answers(packed, tmp_path, capsys):
         assert said["kind"] == "mesh" and said["bytes"] == report["bytes"]
     assert said["iou"] == pytest.approx(report["iou"], abs=1e-6)
     assert main(["mesh", str(file), str(tmp_path / "ball.ply")]) == 0
-    assert len(trimesh.load_mesh(tmp_path / "ball.ply").faces) == report["faces"]
+    assert len(trimesh.load_mesh(tmp_path / "ball.ply").faces) == report["faces"] * 4 ** report["subdivisions"]
+    assert report["subdivisions"] > 0  # a ball has no corner
 
 
 @pytest.mark.slow
@@ -196,9 +200,67 @@ def test_a_packed_ball_is_seen(packed):
     assert picture[12, 12, 3] == 255 and picture[0, 0, 3] == 0
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_subdivision_is_trimeshs(times):
+    """On a torus of six edges a vertex, where Loop's weights and Warren's agree."""
+    torus = SHAPES["torus"]
+    assert (np.bincount(torus.edges_unique.ravel()) == 6).all()
+    weights, faces = subdivided(len(torus.vertices), torus.faces, times)
+    vertices, theirs = trimesh.remesh.subdivide_loop(torus.vertices, torus.faces, iterations=times)
+    places = {tuple(place) for place in np.round(vertices, 9) + 0.0}
+    assert {tuple(place) for place in np.round(weights @ torus.vertices, 9) + 0.0} == places
+    assert len(faces) == len(theirs) == 4**times * len(torus.faces)
+    ours = trimesh.Trimesh(weights @ torus.vertices, faces, process=False)
+    assert ours.is_watertight and ours.is_winding_consistent
+    assert ours.volume == pytest.approx(trimesh.Trimesh(vertices, theirs, process=False).volume)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_subdivision_keeps_planes_and_creases(name):
+    """Whatever the mesh, weights sum to 1; ends of creases stay, and their new vertices are their middles."""
+    mesh = SHAPES[name]
+    weights, faces = subdivided(len(mesh.vertices), mesh.faces)
+    np.testing.assert_allclose(weights.sum(1), 1)
+    ends, count = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
+    creases = ends[count != 2]
+    fine = weights @ mesh.vertices
+    np.testing.assert_array_equal(fine[np.unique(creases)], mesh.vertices[np.unique(creases)])
+    middles = {tuple(place) for place in fine[len(mesh.vertices) :]}
+    assert {tuple(place) for place in mesh.vertices[creases].mean(1)} <= middles
+    assert len(faces) == 4 * len(mesh.faces) and faces.max() == len(fine) - 1
+
+
+def test_a_subdivision_surface_fits_a_smooth_shape_better():
+    """Of the same faces: its volume, and the distances that the field of it answers."""
+    truth = load_like(ball(4))
+    target = Target(truth, 400)
+    points = np.random.default_rng(0).normal(size=(300, 3)) * truth.vertices.std()
+    points += truth.vertices.mean(0)
+    exact, errors = signed_distance(truth, points), []
+    for subdivisions in range(3):
+        vertices, faces = target.fitted(120, steps=150, subdivisions=subdivisions)
+        field = MeshField.of(target.on_lattice(vertices, faces, 200, subdivisions=subdivisions))
+        assert len(field.surface.faces) == 4**subdivisions * len(faces)
+        found, _ = from_packed(decode(encode(to_packed(field, {}, {})), lambda *_: {}, "it"), "it")
+        distances = found.evaluate(torch.from_numpy(points)).numpy()
+        errors.append(np.abs(distances - exact).mean())
+    assert errors[1] < errors[0] / 2 and errors[2] < errors[0] / 2
+
+
+def test_more_subdivided_faces_than_bytes_may_state_are_refused():
+    packed = to_packed(MeshField.of(on_lattice(ball(4))), {}, {})
+    assert most_faces(len(packed.code), 0) > 5120 > most_faces(len(packed.code), 2)
+    packed.settings["subdivisions"] = 2
+    with pytest.raises(SinefieldError, match="2 times subdivided; at most"):
+        from_packed(packed, "it")
+    packed.settings["subdivisions"] = 3
+    with pytest.raises(SinefieldError, match="3 subdivisions"):
+        from_packed(packed, "it")
+
+
 def test_optimising_halves_what_is_wrong():
     truth = load_like(ball(4))
-    target = Target(truth, nodes=48)
+    target = Target(truth, 160)
     before, faces = target.decimated(160)
     after, _ = target.fitted(160, steps=100)
     whole = 4 / 3 * math.pi / 8  # in a box of 1

@@ -57,7 +57,7 @@ def test_a_ball_swings_in_a_bowl_as_a_pendulum_and_a_peg_falls_into_a_hole(tmp_p
     physics = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(physics)
     for shape in (physics.bowl, physics.hole):
-        assert physics.fitted(shape, 300, tmp_path)["iou"] > 0.99
+        assert physics.fitted(shape, 1200, tmp_path)["iou"] > 0.99
     ball = physics.rolled()
     assert ball["period"] == pytest.approx(ball["pendulum"], rel=0.02)
     assert ball["off_sphere"] < 0.005 and ball["deepest"] < 0.005 and 0.2 < ball["energy_left"] < 1.01

@@ -95,13 +95,15 @@ def met(surface, origin, ways):
 
 
 @pytest.mark.parametrize("away", [3.0, 0.75])  # from within the box as well, where faces are behind the eye
-def test_a_picture_is_that_of_brute_force(away):
-    field, _ = load_field(GOLDEN)
+@pytest.mark.parametrize("name", ["mesh", "mesh_subdivided"])
+def test_a_picture_is_that_of_brute_force(name, away):
+    file = FOLDER / f"{name}.sine"
+    field, _ = load_field(file)
     centre = torch.tensor([0.0, 0.85, 0.0])
     eye = centre + away * torch.tensor([0.6, 0.7, 1.1])
     pose = look_at(eye[None].double(), centre.double(), (0.0, 1.0, 0.0))[0].numpy()
     camera = {"width": SIDE, "height": SIDE, "focal": FOCAL, "pose": pose.ravel().tolist()}
-    (found,) = asked([{"file": str(GOLDEN), "camera": camera}])
+    (found,) = asked([{"file": str(file), "camera": camera}])
     surface, colours, opacity = field.surface, np.zeros((SIDE * SIDE, 3)), np.zeros(SIDE * SIDE)
     sun = np.array([-0.45, 1, 0.75]) / np.linalg.norm([-0.45, 1, 0.75])
     fill = np.array([0.45, 0.35, -0.75]) / np.linalg.norm([0.45, 0.35, -0.75])

@@ -36,8 +36,9 @@ def run(options: argparse.Namespace) -> Answer:
 
         refuse_with_mesh(options)
         report = pack_mesh(options.run, options.out, options.max_bytes, options.overwrite)
+        smooth = ("", ", subdivided once", ", subdivided twice")[report["subdivisions"]]
         return report, (
-            f"{options.out}: {report['bytes']:,} bytes, a mesh of {report['faces']:,} faces; "
+            f"{options.out}: {report['bytes']:,} bytes, a mesh of {report['faces']:,} faces{smooth}; "
             f"iou {report['iou']:.4g}, {report['seconds']:.0f} s"
         )
     names = ("bits", "max_bytes", "min_quality", "quantiser", "seconds", "steps", "data", "overwrite")

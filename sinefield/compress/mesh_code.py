@@ -24,6 +24,8 @@ MOST_DIGITS = 15
 FACES_A_BYTE = 4
 """A code holds at most so many faces a byte, and a few more: more than any real one."""
 GRACE = 64
+FINE_FACES_A_BYTE, FINE_GRACE = 24, 4096
+"""The same for the faces that subdivisions make of them: 16 to 19 a byte of real ones, subdivided twice."""
 LONGEST = 24
 """Digits of a number that is told by how many it has."""
 LARGEST, SEED = 30, 31
@@ -33,9 +35,10 @@ LOOKS_A_FACE = 40
 """Edges of the border that are looked at in search of a far one, on average over the faces; 5 to 20 of a real mesh."""
 
 
-def most_faces(length: int) -> int:
-    """How many faces a code of so many bytes may have."""
-    return GRACE + FACES_A_BYTE * length
+def most_faces(length: int, subdivisions: int = 0) -> int:
+    """How many faces a code of so many bytes may have; after subdivisions fewer, as these make four of each."""
+    finest = FINE_GRACE + FINE_FACES_A_BYTE * length
+    return min(GRACE + FACES_A_BYTE * length, finest // 4**subdivisions)
 
 
 def mesh_out(nodes: Int[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], digits: int) -> bytes:

@@ -65,6 +65,7 @@ SETTINGS: tuple[tuple[str, str | tuple[str, ...]], ...] = (
     ("vertices", WHOLE),
     ("faces", WHOLE),
     ("digits", WHOLE),
+    ("subdivisions", WHOLE),
 )
 """Names and values of settings. A setting's number in the file is its place here, from 1, a choice's the place in its
 tuple; both are only ever appended to."""
@@ -99,7 +100,7 @@ BASE: dict[str, dict[str, Any]] = {
         **{"weights": "dense", "rank": 16, "omega": None, "phase": 0.5, "bound": 4.0},
         **{"represents": "distance", "band": 0.06},
     },
-    "mesh": {"vertices": 0, "faces": 0, "digits": 8},
+    "mesh": {"vertices": 0, "faces": 0, "digits": 8, "subdivisions": 0},
     "code": {},
 }
 """What a setting is when the file does not say. Frozen."""

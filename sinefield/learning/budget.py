@@ -14,7 +14,7 @@ from sinefield.example_files import is_sine
 from sinefield.fields.base import kind_of, read_data
 from sinefield.files import check_output, read_bytes, scratch_folder, write_bytes
 from sinefield.learning.pack import check_packing, pack
-from sinefield.learning.pack_mesh import best_mesh, mesh_note, why_no_mesh, write_mesh
+from sinefield.learning.pack_mesh import MeshSearch, mesh_note, why_no_mesh, write_mesh
 from sinefield.learning.train import train
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
@@ -130,10 +130,10 @@ def packed_best(
     with scratch_folder() as folder:
         file = folder / "field.sine"
         made = pack(run, file, max_bytes=max_bytes, seconds=seconds, steps=steps)
-        field_judged = kind.judge(data, apart=False)[1](load_field(file)[0])
-        found = None
+        found, field_judged = None, 0.0
         try:
-            found = best_mesh(data, max_bytes, mesh_note(config.data.path), config.seed)
+            search = MeshSearch(data, max_bytes, mesh_note(config.data.path), config.seed)
+            found, field_judged = search.run(), search.judge(load_field(file)[0])
         except SinefieldError as error:
             print(f"note: no mesh was tried: {error}", file=sys.stderr)
         mesh = {"kind": "mesh", "bytes": len(found.content), "iou": found.judged} if found else None

@@ -16,6 +16,9 @@ from sinefield.data.surfaces.surface import Surface, signed_distance, winding_nu
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Field
 from sinefield.meshing.optimised import LatticeMesh
+from sinefield.meshing.subdivide import subdivided
+
+MOST_SUBDIVISIONS = 2
 
 
 @dataclass
@@ -25,12 +28,17 @@ class MeshFieldConfig:
     vertices: int = 0  # how many
     faces: int = 0  # how many
     digits: int = 8  # binary digits of a vertex' coordinate on its lattice
+    subdivisions: int = 0  # how often Loop's scheme refines it; 0 to 2
 
     def __post_init__(self) -> None:
-        if not (0 <= self.vertices <= 3 * self.faces and 1 <= self.digits <= 15):
+        if not (
+            0 <= self.vertices <= 3 * self.faces
+            and 1 <= self.digits <= 15
+            and 0 <= self.subdivisions <= MOST_SUBDIVISIONS
+        ):
             raise SinefieldError(
-                f"a mesh of {self.vertices} vertices, {self.faces} faces and {self.digits} digits a coordinate; "
-                "at most three vertices a face, and 1 to 15 digits"
+                f"a mesh of {self.vertices} vertices, {self.faces} faces, {self.digits} digits a coordinate and "
+                f"{self.subdivisions} subdivisions; at most three vertices a face, 1 to 15 digits, 0 to 2 subdivisions"
             )
 
 
@@ -46,7 +54,9 @@ class MeshConfig:
 
 
 class MeshField(Field):
-    """A closed triangle mesh whose vertices are nodes of a lattice. Nothing in it is learned by gradients.
+    """A closed triangle mesh whose vertices are nodes of a lattice, or the smooth surface that it is a control mesh of.
+
+    Nothing in it is learned by gradients.
 
     Attributes:
         nodes: (v, 3) int64 from 0.
@@ -78,7 +88,7 @@ class MeshField(Field):
             if len(told[0]) <= len(nodes):
                 break
             nodes, faces = told
-        config = MeshFieldConfig(len(told[0]), len(told[1]), digits)
+        config = MeshFieldConfig(len(told[0]), len(told[1]), digits, mesh.subdivisions)
         return cls(config, torch.from_numpy(np.concatenate([low, high]))).filled(*told)
 
     def filled(self, nodes: Int[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> "MeshField":
@@ -100,10 +110,14 @@ class MeshField(Field):
 
     @cached_property
     def surface(self) -> Surface:
-        """The mesh in input coordinates."""
-        nodes, box = self.nodes.cpu().numpy(), self.aabb.double().cpu().numpy()
+        """The mesh in input coordinates, subdivided as often as its settings say."""
+        nodes, faces, box = self.nodes.cpu().numpy(), self.faces.cpu().numpy(), self.aabb.double().cpu().numpy()
         cell = float((box[3:] - box[:3]).max()) / max(int(nodes.max()), 1)
-        return Surface(nodes * cell + box[:3], self.faces.cpu().numpy().astype(np.int32), None, None, "the mesh", {})
+        vertices = nodes * cell + box[:3]
+        if self.config.subdivisions:
+            weights, faces = subdivided(len(nodes), faces, self.config.subdivisions)
+            vertices = weights @ vertices
+        return Surface(vertices, faces.astype(np.int32), None, None, "the mesh", {})
 
     def evaluate(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """Signed distance in input units at the input's coordinates, negative inside."""

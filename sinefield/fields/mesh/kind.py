@@ -66,7 +66,7 @@ class MeshKind(Kind):
 
     def parts(self, field: MeshField) -> dict[str, Any]:
         code = mesh_out(field.nodes.cpu().numpy(), field.faces.cpu().numpy(), field.config.digits)
-        if field.config.faces > most_faces(len(code)):
+        if field.config.faces > most_faces(len(code), field.config.subdivisions):
             raise SinefieldError(
                 f"a mesh of {field.config.faces:,} faces in {len(code):,} bytes is flat beyond what a file may hold; "
                 "decimate it first"
@@ -76,6 +76,10 @@ class MeshKind(Kind):
     def from_parts(self, settings: MeshFieldConfig, packed: Packed) -> MeshField:
         assert packed.box is not None and packed.code is not None  # every file of a mesh has them
         try:
+            if settings.faces > (most := most_faces(len(packed.code), settings.subdivisions)):
+                raise ValueError(
+                    f"{settings.faces:,} faces, {settings.subdivisions} times subdivided; at most {most:,}"
+                )
             nodes, faces = mesh_in(packed.code, settings.faces, settings.digits)
         except ValueError as error:
             raise SinefieldError(f"its mesh is damaged ({error}); make the file again") from error
@@ -102,7 +106,10 @@ class MeshKind(Kind):
     def extent(self, field: MeshField) -> tuple[dict[str, Any], str]:
         box, said = field.aabb.tolist(), field.config
         line = f"box {' '.join(f'{v:.5g}' for v in box)}, {said.vertices:,} vertices, {said.faces:,} faces"
-        return {"aabb": box, "vertices": said.vertices, "faces": said.faces}, line
+        if said.subdivisions:
+            line += f", subdivided {'once' if said.subdivisions == 1 else 'twice'}"
+        numbers = {"vertices": said.vertices, "faces": said.faces, "subdivisions": said.subdivisions}
+        return {"aabb": box, **numbers}, line
 
     def surface(
         self,

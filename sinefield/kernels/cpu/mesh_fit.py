@@ -25,6 +25,15 @@ def distance_at(grid, x, y, z, low, pitch):
     return a * (1 - u) + b * u
 
 
+@njit(cache=True)
+def distances_at(grid, points, low, pitch):
+    """(n,) trilinear values at (n, 3) places."""
+    found = np.empty(len(points))
+    for i in range(len(points)):
+        found[i] = distance_at(grid, points[i, 0], points[i, 1], points[i, 2], low, pitch)
+    return found
+
+
 @njit(cache=True, fastmath=True)
 def _pull_of_face(grid, low, pitch, a, b, c, samples, start, soft):
     """Area vector of a triangle of three places, and of each corner the mean of its barycentric weight times the
@@ -74,68 +83,75 @@ def slopes(vertices, faces, grid, low, pitch, samples, soft, starts):
 
 
 @njit(cache=True)
-def _work(nodes, faces, around, at, move, grid, low, pitch, origin, cell, samples, soft):
-    """How much `slopes`' integral changes as a vertex on a lattice moves: its gradient half way."""
+def _work(vertices, faces, fans, weights, begin, end, move, grid, low, pitch, samples, soft):
+    """How much `slopes`' integral changes as what moves these faces is moved: its gradient half way."""
     total, corners = 0.0, np.empty((3, 3))
-    for f in around:
-        place = 0
+    for i in range(begin, end):
         for k in range(3):
-            other = faces[f, k]
-            here = 0.0
-            if other == at:
-                place, here = k, 0.5
             for axis in range(3):
-                corners[k, axis] = (nodes[other, axis] + here * move[axis]) * cell + origin[axis]
+                corners[k, axis] = vertices[faces[fans[i], k], axis] + 0.5 * weights[i, k] * move[axis]
         area, pull = _pull_of_face(grid, low, pitch, corners[0], corners[1], corners[2], samples, MIDDLE, soft)
-        total += pull[place] * (area[0] * move[0] + area[1] * move[1] + area[2] * move[2]) * cell
+        share = pull[0] * weights[i, 0] + pull[1] * weights[i, 1] + pull[2] * weights[i, 2]
+        total += share * (area[0] * move[0] + area[1] * move[1] + area[2] * move[2])
     return total
 
 
 @njit(cache=True)
-def _turned(nodes, faces, around, normals):
-    """How many of these faces look too far away from where they looked at first, or have no area."""
-    turned = 0
-    for f in around:
-        a = nodes[faces[f, 0]]
-        b, c = nodes[faces[f, 1]], nodes[faces[f, 2]]
+def _turned(vertices, faces, fans, weights, begin, end, move, normals):
+    """How many of these faces, so moved, look too far away from where they looked at first, or have no area."""
+    turned, corners = 0, np.empty((3, 3))
+    for i in range(begin, end):
+        for k in range(3):
+            for axis in range(3):
+                corners[k, axis] = vertices[faces[fans[i], k], axis] + weights[i, k] * move[axis]
+        a, b, c, normal = corners[0], corners[1], corners[2], normals[fans[i]]
         u0, u1, u2, v0, v1, v2 = b[0] - a[0], b[1] - a[1], b[2] - a[2], c[0] - a[0], c[1] - a[1], c[2] - a[2]
         n0, n1, n2 = u1 * v2 - u2 * v1, u2 * v0 - u0 * v2, u0 * v1 - u1 * v0
-        along = n0 * normals[f, 0] + n1 * normals[f, 1] + n2 * normals[f, 2]
+        along = n0 * normal[0] + n1 * normal[1] + n2 * normal[2]
         if along <= TURN * np.sqrt(n0 * n0 + n1 * n1 + n2 * n2):
             turned += 1
     return turned
 
 
 @njit(cache=True)
-def settle(nodes, faces, starts, fans, normals, order, grid, low, pitch, origin, cell, samples, soft):
-    """Move each vertex of a lattice, in place and in order, to whichever of its six neighbours is best, if one is.
+def settle(
+    nodes, vertices, faces, moves, shares, moved_by, starts, fans, weights, normals, order, where, cell, samples, soft
+):
+    """Move each node of a lattice, in place and in order, to whichever of its six neighbours is best, if one is.
+
+    Vertex j of the mesh goes along by its share of the move: all of it if the nodes are the vertices themselves, less
+    where the mesh is a subdivision of theirs.
 
     Args:
         nodes: (v, 3) float64, whole numbers.
-        starts, fans: faces of vertex i are fans[starts[i]:starts[i + 1]].
+        vertices, faces: (w, 3), (f, 3) of the mesh; the vertices are moved in place too.
+        moves, shares, moved_by: node i moves the vertices moves[k] by shares[k], k from moved_by[i] to moved_by[i + 1].
+        starts, fans, weights: it changes the faces fans[k], k from starts[i] to starts[i + 1], whose corners it moves
+            by weights[k] (3,).
         normals: (f, 3) unit, where each face should look.
-        origin, cell: place of node 0, and between two nodes of the lattice.
-        grid, low, pitch, samples, soft: see `slopes`.
+        where: grid, low and pitch as `slopes` takes them.
+        cell: between two nodes of the lattice.
+        samples, soft: see `slopes`.
 
     Returns:
         how many have moved.
     """
-    moved = 0
-    move = np.zeros(3)
+    grid, low, pitch = where
+    moved, move, still = 0, np.zeros(3), np.zeros(3)
     for at in order:
-        around = fans[starts[at] : starts[at + 1]]
+        begin, end = starts[at], starts[at + 1]
         best, chosen = 0.0, -1
-        turned = _turned(nodes, faces, around, normals)
+        turned = _turned(vertices, faces, fans, weights, begin, end, still, normals)
         for way in range(6):
             move[:] = 0.0
-            move[way // 2] = 1.0 - 2.0 * (way % 2)
-            gain = _work(nodes, faces, around, at, move, grid, low, pitch, origin, cell, samples, soft)
-            if gain < best:
-                nodes[at] += move
-                if _turned(nodes, faces, around, normals) <= turned:
-                    best, chosen = gain, way
-                nodes[at] -= move
+            move[way // 2] = cell * (1.0 - 2.0 * (way % 2))
+            gain = _work(vertices, faces, fans, weights, begin, end, move, grid, low, pitch, samples, soft)
+            if gain < best and _turned(vertices, faces, fans, weights, begin, end, move, normals) <= turned:
+                best, chosen = gain, way
         if chosen >= 0:
-            nodes[at, chosen // 2] += 1.0 - 2.0 * (chosen % 2)
+            axis, by = chosen // 2, 1.0 - 2.0 * (chosen % 2)
+            nodes[at, axis] += by
+            for k in range(moved_by[at], moved_by[at + 1]):
+                vertices[moves[k], axis] += shares[k] * by * cell
             moved += 1
     return moved

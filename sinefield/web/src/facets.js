@@ -25,12 +25,48 @@ const angleOf = (a, b, c) => {
   return Math.atan2(dot(a, cross(b, c)), x * y * z + dot(a, b) * z + dot(b, c) * x + dot(c, a) * y);
 };
 
+/** The finer mesh of Loop's scheme, as docs/format.md has it: [places, faces]. */
+const subdivided = (places, faces) => {
+  const n = places.length / 3, edges = new Map(), found = [...places], finer = [];
+  const keyOf = (a, b) => Math.min(a, b) * n + Math.max(a, b);
+  for (let i = 0; i < faces.length; i++) {
+    const row = i - i % 3, key = keyOf(faces[i], faces[row + (i + 1) % 3]);
+    if (!edges.has(key)) edges.set(key, []);
+    edges.get(key).push(faces[row + (i + 2) % 3]);
+  }
+  const keys = [...edges.keys()].sort((a, b) => a - b), degree = new Uint32Array(n), sharp = new Uint8Array(n);
+  const ends = keys.map((key) => [Math.floor(key / n), key % n]);
+  keys.forEach((key, e) => ends[e].forEach((v) => {
+    degree[v]++;
+    if (edges.get(key).length !== 2) sharp[v] = 1;
+  }));
+  const beta = (v) => (sharp[v] ? 0 : degree[v] > 3 ? 3 / (8 * degree[v]) : 3 / 16);
+  for (let axis = 0; axis < 3; axis++) {
+    for (let v = 0; v < n; v++) found[3 * v + axis] *= 1 - beta(v) * degree[v];
+    keys.forEach((key, e) => {
+      const [a, b] = ends[e], at = (v) => places[3 * v + axis], across = edges.get(key);
+      found[3 * a + axis] += beta(a) * at(b);
+      found[3 * b + axis] += beta(b) * at(a);
+      found[3 * (n + e) + axis] = across.length === 2 ? (3 * (at(a) + at(b)) + at(across[0]) + at(across[1])) / 8 : (at(a) + at(b)) / 2;
+    });
+  }
+  const middle = new Map(keys.map((key, e) => [key, n + e]));
+  for (let k = 0; k < 4; k++) {
+    for (let row = 0; row < faces.length; row += 3) {
+      const on = (j) => middle.get(keyOf(faces[row + j % 3], faces[row + (j + 1) % 3]));
+      finer.push(...(k < 3 ? [faces[row + k], on(k), on(k + 2)] : [on(0), on(1), on(2)]));
+    }
+  }
+  return [Float64Array.from(found), Int32Array.from(finer)];
+};
+
 export class FacetField {
-  constructor({ params, box }) {
+  constructor({ params, box, settings }) {
     const nodes = params.get("nodes").values, sides = [0, 1, 2].map((a) => box[a + 3] - box[a]);
     const cell = Math.max(...sides) / nodes.reduce((most, v) => Math.max(most, v), 1);
     this.places = Float64Array.from(nodes, (v, i) => box[i % 3] + v * cell);
     this.faces = params.get("faces").values;
+    for (let k = settings.subdivisions; k > 0; k--) [this.places, this.faces] = subdivided(this.places, this.faces);
     this.radius = Math.hypot(...sides) / 2;
   }
 

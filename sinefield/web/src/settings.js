@@ -5,7 +5,7 @@ import { fail } from "./bytes.js";
 export const NAMES = (globalThis.SETTINGS ?? "width depth skips weights rank omega phase bound activation sigma omega0 frequencies represents band " +
   "loss features head_width head_depth grid steps encoding levels log2_table coarsest finest space grid_levels " +
   "cone_angle density beta points dim tokens heads blocks expand attention graying epsilon skip_attention " +
-  "skip_feedforward colours colour_width colour_depth colour_frequencies vertices faces digits").split(" ");
+  "skip_feedforward colours colour_width colour_depth colour_frequencies vertices faces digits subdivisions").split(" ");
 const CHOICES = {
   weights: "sine lowrank dense",
   activation: "relu leaky_relu gaussian sine softplus",
@@ -38,7 +38,7 @@ if (!globalThis.NO_IMAGE) {
     frequencies: 7,
   };
 }
-if (!globalThis.NO_MESH) BASE.mesh = { vertices: 0, faces: 0, digits: 8 };
+if (!globalThis.NO_MESH) BASE.mesh = { vertices: 0, faces: 0, digits: 8, subdivisions: 0 };
 const LARGEST = 1 << 20;
 
 const valueOf = (name, reader) => {
@@ -68,7 +68,7 @@ const check = (s) => {
     log2_table: 0, faces: 1, digits: 1 };
   const most = { depth: 64, frequencies: 24, colour_frequencies: 24, log2_table: 24, levels: 32, head_depth: 64,
     colour_depth: 64, grid: 512, grid_levels: 16, finest: 1 << 16, coarsest: 1 << 16,
-    faces: 1 << 18, digits: 15, vertices: 3 * s.faces };
+    faces: 1 << 18, digits: 15, subdivisions: 2, vertices: 3 * s.faces };
   for (const [name, value] of Object.entries(s)) {
     const lost = value === null && name !== "omega" && name !== "phase";
     const small = name in least && !(value >= least[name]);

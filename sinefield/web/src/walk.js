@@ -157,8 +157,8 @@ class Walk {
 }
 
 /** Nodes and faces of a mesh's code, three whole numbers each, by name. */
-export const meshIn = (code, { vertices, faces, digits }) => {
-  if (faces > 64 + 4 * code.length) fail(`it claims ${faces} faces in ${code.length} bytes; it is no proper .sine file`);
+export const meshIn = (code, { vertices, faces, digits, subdivisions }) => {
+  if (faces > Math.min(64 + 4 * code.length, Math.floor((4096 + 24 * code.length) / 4 ** subdivisions))) fail(`it claims ${faces} faces in ${code.length} bytes; it is no proper .sine file`);
   const walk = new Walk(code, faces, digits);
   walk.run();
   if (walk.nodes.length !== vertices) fail(`it says ${vertices} vertices and has ${walk.nodes.length}; the file is damaged`);

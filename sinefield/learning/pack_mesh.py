@@ -120,7 +120,10 @@ class MeshSearch:
             cells = max(round(fineness * math.sqrt(len(triangles))), 7)
             placed = self.target.on_lattice(vertices, triangles, cells, seed=self.seed, subdivisions=subdivisions)
             field = MeshField.of(placed)
-            content = encode(to_packed(field, {}, {**self.note, "iou": [1.0, 0.9876]}))
+            try:
+                content = encode(to_packed(field, {}, {**self.note, "iou": [1.0, 0.9876]}))
+            except SinefieldError:  # so regular that it has more faces than its bytes may state
+                break
             self.least = min(self.least, len(content))
             fits = len(content) <= self.max_bytes
             if fits and (best is None or len(content) > len(best.content)):

@@ -37,28 +37,30 @@ def subdivided(
     from scipy.sparse import identity  # a tenth of a second, which plain meshes save
 
     weights, count = identity(vertices, format="csr"), vertices
-    faces = np.asarray(faces, np.int64)
     for _ in range(times):
         once, count, faces = _once(count, faces)
-        weights = once @ weights
+        weights = once @ weights if times > 1 else once
     return weights, faces
 
 
 def _once(n: int, faces: np.ndarray) -> "tuple[csr_matrix, int, np.ndarray]":
     from scipy.sparse import csr_matrix
 
-    a, b, c = faces.T
-    ends = np.sort(np.concatenate([np.stack(pair, 1) for pair in ((a, b), (b, c), (c, a))]), axis=1)
-    keys, on, count = np.unique(ends[:, 0] * n + ends[:, 1], return_inverse=True, return_counts=True)
-    low, high = keys // n, keys % n
-    smooth, middle = count == 2, np.arange(len(keys)) + n
+    a, b, c = faces.astype(np.int32).T  # half the memory, of which a hostile file must not take much
+    first, second = np.concatenate([a, b, c]), np.concatenate([b, c, a])
+    named = np.minimum(first, second) * np.int64(n) + np.maximum(first, second)
+    keys, on, count = np.unique(named, return_inverse=True, return_counts=True)
+    on, low, high = (x.astype(np.int32) for x in (on, keys // n, keys % n))
+    smooth, middle = count == 2, np.arange(n, n + len(keys), dtype=np.int32)
+    del first, second, named
     degree = np.bincount(np.concatenate([low, high]), minlength=n)
     beta = np.where(degree > 3, 3 / (8 * np.maximum(degree, 1)), 3 / 16)
     beta[np.concatenate([low[~smooth], high[~smooth]])] = 0.0
     end = np.where(smooth, 3 / 8, 1 / 2)
     opposite = np.concatenate([c, a, b])[smooth[on]]
-    rows = [middle, middle, on[smooth[on]] + n, np.arange(n), low, high]
-    columns = [low, high, opposite, np.arange(n), high, low]
+    every = np.arange(n, dtype=np.int32)
+    rows = [middle, middle, on[smooth[on]] + n, every, low, high]
+    columns = [low, high, opposite, every, high, low]
     shares = [end, end, np.full(len(opposite), 1 / 8), 1 - beta * degree, beta[low], beta[high]]
     entries = (np.concatenate(shares), (np.concatenate(rows), np.concatenate(columns)))
     ab, bc, ca = (on + n).reshape(3, -1)

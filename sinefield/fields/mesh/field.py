@@ -114,8 +114,8 @@ class MeshField(Field):
         nodes, faces, box = self.nodes.cpu().numpy(), self.faces.cpu().numpy(), self.aabb.double().cpu().numpy()
         cell = float((box[3:] - box[:3]).max()) / max(int(nodes.max()), 1)
         vertices = nodes * cell + box[:3]
-        if self.config.subdivisions:
-            weights, faces = subdivided(len(nodes), faces, self.config.subdivisions)
+        for _ in range(self.config.subdivisions):
+            weights, faces = subdivided(len(vertices), faces)
             vertices = weights @ vertices
         return Surface(vertices, faces.astype(np.int32), None, None, "the mesh", {})
 

@@ -1,11 +1,11 @@
 """What the comparisons of adapters on pretrained models share: settings searched, adapters trained, packed and scored.
 
-For each kind of adapter the search begins at one setting of the middle rank and changes one thing at a time while that
-helps: the rate by factors of 3, then, of the sine kinds, ω by 4, then α by 4, each of these with the rate divided
-along, so that the first steps stay as large. Other ranks begin there and search the rate. All of that is with the first
-seed, on the validation part alone; what counts is the mean over the numbers of bits of `--choose-at`. Then every seed
-trains what was found, and each adapter is packed at every number of bits and scored on the test part. Finished runs
-are kept, and it goes on from there.
+For each kind of adapter the search begins at one setting of the middle rank, of DoRA where its kind without lengths
+ended, and changes one thing at a time while that helps: the rate by factors of 3, then, of the sine kinds, ω by 4, then
+α by 4, each of these with the rate divided along, so that the first steps stay as large. Other ranks begin there and
+search the rate. All of that is with the first seed, on the validation part alone; what counts is the mean over the
+numbers of bits of `--choose-at`. Then every seed trains what was found, and each adapter is packed at every number of
+bits and scored on the test part. Finished runs are kept, and it goes on from there.
 """
 
 import argparse
@@ -219,7 +219,11 @@ def climb(runs: Runs, setting: Setting, move: Callable[[Setting, float], Setting
 
 
 def search(runs: Runs, start: Setting) -> dict[int, Setting]:
-    """The best setting found of one kind for each rank, see the head of this file."""
+    """The best setting found of one kind for each rank, see the head of this file.
+
+    Arguments:
+        start: of any rank.
+    """
     ranks = sorted(runs.options.ranks)
     middle = ranks[len(ranks) // 2]
     best = climb(runs, replace(start, rank=middle), _rate, 3.0)
@@ -236,7 +240,13 @@ def search(runs: Runs, start: Setting) -> dict[int, Setting]:
 def compare(runs: Runs, starts: dict[str, Setting]) -> list[dict]:
     """Rows of what is chosen for each kind and rank, by seed and number of bits, with its score on the test part."""
     o, rows = runs.options, []
-    chosen = {kind: search(runs, starts[kind]) for kind in o.kinds}
+    chosen: dict[str, dict[int, Setting]] = {}
+    for kind in o.kinds:
+        start = starts[kind]
+        plainer = chosen.get(kind.replace("sine-dora", "sine").replace("dora", "lora"), {})
+        if plainer:  # DoRA begins where the kind without lengths ended
+            start = replace(plainer[sorted(plainer)[len(plainer) // 2]], kind=kind)
+        chosen[kind] = search(runs, start)
     for seed, rank, kind, bits in itertools.product(range(o.seeds), sorted(o.ranks), o.kinds, o.bits):
         setting = replace(chosen[kind][rank], seed=seed)
         value = runs.score(setting, bits, "test")

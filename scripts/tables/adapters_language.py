@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sinefield.errors import SinefieldError
 from sinefield.files import write_text
+from sinefield.tensor_files import load_tensors, save_tensors
 
 STARTS = {
     "lora": Setting("lora", 4, 16.0, None, 3e-3),
@@ -61,9 +62,13 @@ class Passing(nn.Module):
 
 
 @torch.no_grad()
-def cut(model: Any, pieces: dict[str, Tensor], last: int, batch: int) -> dict[str, Tensor]:
+def cut(model: Any, pieces: dict[str, Tensor], last: int, batch: int, kept: Path | None = None) -> dict[str, Tensor]:
     """What enters the last layers of a causal model, computed once; the layers below pass their input on from then on,
-    and keep their places, so that an adapter's file fits the whole model."""
+    and keep their places, so that an adapter's file fits the whole model.
+
+    Arguments:
+        kept: a file to keep it in, or to take it from.
+    """
     body = model.model
     model.eval()
     layers, norm = body.layers, body.norm
@@ -74,12 +79,17 @@ def cut(model: Any, pieces: dict[str, Tensor], last: int, batch: int) -> dict[st
     for i in range(below, len(layers)):
         layers[i] = Passing()
     body.norm = nn.Identity()
-    found = {
-        name: torch.cat(
-            [body(input_ids=p.to(model.device), use_cache=False).last_hidden_state for p in part.split(batch)]
-        )
-        for name, part in pieces.items()
-    }
+    if kept is not None and kept.exists():
+        found = load_tensors(kept, "hidden states")[0]
+    else:
+        found = {
+            name: torch.cat(
+                [body(input_ids=p.to(model.device), use_cache=False).last_hidden_state for p in part.split(batch)]
+            )
+            for name, part in pieces.items()
+        }
+        if kept is not None:
+            save_tensors(kept, found, {})
     body.norm = norm
     for i in range(len(layers)):
         layers[i] = Passing() if i < below else above[i - below]
@@ -125,15 +135,22 @@ def losses(model: Any, head: Tensor, hidden: Tensor, tokens: Tensor) -> Tensor:
 
 
 def make_task(
-    model: Any, pieces: dict[str, Tensor], targets: list[str], last: int, whole: bool = True, batch: int = 8
+    model: Any,
+    pieces: dict[str, Tensor],
+    targets: list[str],
+    last: int,
+    whole: bool = True,
+    batch: int = 8,
+    kept: Path | None = None,
 ) -> Task:
     """The model cut, and its losses.
 
     Arguments:
         whole: the softmax runs over the whole vocabulary; else over the tokens that occur in the pieces.
+        kept: see `cut`.
     """
     model.requires_grad_(False)
-    hidden = cut(model, pieces, last, batch)
+    hidden = cut(model, pieces, last, batch, kept)
     head, numbered = model.lm_head.weight.detach(), pieces
     if not whole:
         used = torch.cat([part.flatten() for part in pieces.values()]).unique()
@@ -175,7 +192,9 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(o.model, dtype=DTYPES[o.dtype]).to(o.device)
     used = len(torch.cat([part.flatten() for part in pieces.values()]).unique())
     over = "the whole vocabulary" if o.whole_vocabulary else f"the {used:,} tokens that occur in the text"
-    task = make_task(model, pieces, o.targets, o.last, o.whole_vocabulary)
+    name = "_".join(str(v) for v in ("hidden", o.last, o.length, o.train, o.validation, o.test, o.dtype))
+    kept = Path(o.out) / f"{name}.safetensors"
+    task = make_task(model, pieces, o.targets, o.last, o.whole_vocabulary, kept=kept)
     base = task.score()
     print(f"the model alone: {base:.4f} nats a token", flush=True)
     runs = Runs(task, o)

@@ -282,24 +282,38 @@ def test_what_of_peft_cannot_be_read_is_said(both, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_transformers_own_add_adapter():
-    """It asks for a PEFT of its time; where it is there, our configuration goes through it too."""
+def test_transformers_own_add_adapter(tmp_path, monkeypatch):
+    """It asks for a PEFT of its time; with that check lifted, our configuration goes through it too, and is read."""
+    import transformers.integrations.peft as integration
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils.peft_utils import check_peft_version
 
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=11, **sizes))
+    plain = copy.deepcopy(model)
     tokens = torch.tensor([[1, 2, 3]])
     wanted = model(tokens).logits
     config = SineLoraConfig(r=2, omega=20.0, target_modules=["q_proj"])
+    least = getattr(integration, "MIN_PEFT_VERSION", "0.0.0")
     try:
-        check_peft_version(min_version="0.22.0")
+        check_peft_version(min_version=least)
     except (ValueError, ImportError):
         with pytest.raises((ValueError, ImportError), match="PEFT"):
             model.add_adapter(config)
-        return
+        monkeypatch.setattr(integration, "MIN_PEFT_VERSION", "0.0.0")
     model.add_adapter(config)
-    assert torch.allclose(model(tokens).logits, wanted, atol=1e-5)
+    assert torch.allclose(model(tokens).logits, wanted, atol=1e-6)
+    nn.init.normal_(model.model.layers[0].self_attn.q_proj.lora_B["default"].weight, std=9.0)
+    changed = model(tokens).logits
+    assert not torch.allclose(changed, wanted, atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(tmp_path)
+        again = copy.deepcopy(plain)
+        assert adapters.restore(again, tmp_path).targets == ["model.layers.0.self_attn.q_proj"]
+        assert torch.allclose(again(tokens).logits, changed, atol=1e-6)
+        plain.load_adapter(tmp_path)
+    assert torch.allclose(plain(tokens).logits, changed, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [0.0, -0.5, 2.0])

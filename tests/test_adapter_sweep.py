@@ -70,7 +70,14 @@ def test_the_loss_in_parts_has_its_gradient(scripts, monkeypatch):
 
 
 def options(tmp_path, **changes):
-    usual = {"out": tmp_path, "kinds": ["lora", "sine"], "ranks": [1, 2], "bits": [2, 32], "choose_at": [2, 32]}
+    usual = {
+        "out": tmp_path,
+        "kinds": ["lora", "sine"],
+        "ranks": [1, 2],
+        "bits": [2, 32],
+        "choose_at": [2, 32],
+        "report": False,
+    }
     return argparse.Namespace(**(usual | {"seeds": 2, "steps": 2, "batch": 2} | changes))
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -257,12 +258,22 @@ def compare(runs: Runs, starts: dict[str, Setting]) -> list[dict]:
     return rows
 
 
+def finished(runs: Runs) -> list[dict]:
+    """Rows of what is on the test part so far, however far a comparison came."""
+    o, tested = runs.options, [(k, v) for k, v in runs.rows.items() if k[2] == "test"]
+    rows = [
+        {**asdict(setting), "bits": bits, "score": v["score"], "bytes": v["bytes"]} for (setting, bits, _), v in tested
+    ]
+    return [r for r in rows if r["kind"] in o.kinds and r["rank"] in o.ranks and r["bits"] in o.bits]
+
+
 def change(rows: list[dict], bits: int, kind: str, higher: bool) -> tuple[float, float | None, float | None] | None:
     """BD-rate against the plain kind over ranks at equal bits, of the mean over seeds, and the ends of 95 % of a
     bootstrap over seeds; None where the curves do not overlap."""
     against, sign = AGAINST[kind], 1 if higher else -1
     by = {(r["kind"], r["rank"], r["seed"]): r for r in rows if r["bits"] == bits}
     ranks, seeds = (sorted({k[i] for k in by}) for i in (1, 2))
+    seeds = [seed for seed in seeds if all((k, rank, seed) in by for k in (kind, against) for rank in ranks)]
     size, value = (
         {k: np.array([[by[k, rank, seed][v] for rank in ranks] for seed in seeds]) for k in (kind, against)}
         for v in ("bytes", "score")
@@ -323,7 +334,7 @@ def tables(runs: Runs, rows: list[dict], digits: int) -> str:
         first = mine[0]
         tried = sum(k[0].kind == kind and k[0].rank == rank and k[2] == "validation" for k in runs.rows)
         setting = Setting(kind, rank, first["alpha"], first["omega"], first["lr"])
-        found = {b: stable_ranks(runs, setting, b) for b in bits}
+        found = {} if o.report else {b: stable_ranks(runs, setting, b) for b in bits}
         chosen.append(
             {
                 **{"rank": rank, "adapter": kind, "lr": f"{first['lr']:g}", "α": f"{first['alpha']:g}"},
@@ -358,9 +369,15 @@ def tables(runs: Runs, rows: list[dict], digits: int) -> str:
     parts += [
         "Chosen on the validation part with the first seed, out of so many settings tried:",
         table(list(chosen[0]), chosen, markdown=True),
-        "Stable rank ‖ΔW‖_F² / ‖ΔW‖₂² of the first seed's adapters, mean over layers, and (‖error of ΔW‖ / ‖ΔW‖):",
-        table(list(stable[0]), stable, markdown=True),
     ]
+    parts += (
+        []
+        if o.report
+        else [
+            "Stable rank ‖ΔW‖_F² / ‖ΔW‖₂² of the first seed's adapters, mean over layers, and (‖error of ΔW‖ / ‖ΔW‖):",
+            table(list(stable[0]), stable, markdown=True),
+        ]
+    )
     return "\n\n".join(parts)
 
 
@@ -376,7 +393,8 @@ def plot(rows: list[dict], base: float | None, runs: Runs, path: Path) -> None:
 
     o = runs.options
     bits = sorted(o.bits)
-    figure, axes = plt.subplots(1, len(bits) + 1, figsize=(3.2 * (len(bits) + 1), 3.4), layout="constrained")
+    panels = len(bits) + (not o.report)
+    figure, axes = plt.subplots(1, panels, figsize=(3.2 * panels, 3.4), layout="constrained")
     for axis, b in zip(axes, bits, strict=False):
         for kind in o.kinds:
             sets = [[r for r in rows if (r["kind"], r["rank"], r["bits"]) == (kind, k, b)] for k in sorted(o.ranks)]
@@ -389,7 +407,14 @@ def plot(rows: list[dict], base: float | None, runs: Runs, path: Path) -> None:
         axis.set(title=_label(b), xlabel="bytes", xscale="log")
     axes[0].set_ylabel(runs.task.metric)
     axes[0].legend(fontsize=7)
-    last, rank = axes[-1], sorted(o.ranks)[-1]
+    if not o.report:
+        _plot_ranks(rows, runs, axes[-1], bits)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _plot_ranks(rows: list[dict], runs: Runs, last: Any, bits: list[int]) -> None:
+    o, rank = runs.options, sorted(runs.options.ranks)[-1]
     for kind in o.kinds:
         first = next(r for r in rows if (r["kind"], r["rank"], r["seed"]) == (kind, rank, 0))
         setting = Setting(kind, rank, first["alpha"], first["omega"], first["lr"])
@@ -400,8 +425,6 @@ def plot(rows: list[dict], base: float | None, runs: Runs, path: Path) -> None:
         title=f"stable rank, rank {rank}", xticks=range(len(bits)), xticklabels=[_label(b).split()[0] for b in bits]
     )
     last.set_xlabel("bits")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def budget(runs: Runs) -> str:
@@ -421,4 +444,5 @@ def add_options(parser: argparse.ArgumentParser, out: str, steps: int, batch: in
     add("--seeds", type=int, default=3)
     add("--steps", type=int, default=steps)
     add("--batch", type=int, default=batch)
+    add("--report", action="store_true", help="only the page of the runs there are, without stable ranks")
     add("--write", action="store_true", help="write the page, its plot and its rows to docs/results")

@@ -12,11 +12,12 @@ chosen: adapter_sweep.py. Seeds draw the adapter's start and the order of the ba
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from adapter_sweep import DOCS, Runs, Setting, Task, add_options, budget, compare, plot, tables
+from adapter_sweep import DOCS, Runs, Setting, Task, add_options, budget, compare, finished, plot, tables
 from torch import Tensor, nn
 
 from sinefield.errors import SinefieldError
@@ -29,6 +30,7 @@ STARTS = {
     "sine": Setting("sine", 4, 16.0, 200.0, 1e-3),
     "sine-dora": Setting("sine-dora", 4, 16.0, 200.0, 1e-3),
 }
+METRIC = "nats a token"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -165,7 +167,24 @@ def make_task(
         return float(torch.cat([losses(model, head, h, t) for h, t in parts]).double().mean())
 
     count = len(pieces["train"])
-    return Task(model, targets, count, loss, lambda: -nats("validation"), lambda: nats("test"), "nats a token", False)
+    return Task(model, targets, count, loss, lambda: -nats("validation"), lambda: nats("test"), METRIC, False)
+
+
+def prepare(o: argparse.Namespace) -> tuple[dict[str, Any], Task]:
+    """What the page tells of model and data, and the task."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(o.model)
+    pieces = splits(fortunes(Path(o.data)), tokenizer, o.length)
+    pieces = {name: part[: max(getattr(o, name) // o.length, 1)] for name, part in pieces.items()}
+    model = AutoModelForCausalLM.from_pretrained(o.model, dtype=DTYPES[o.dtype]).to(o.device)
+    name = "_".join(str(v) for v in ("hidden", o.last, o.length, o.train, o.validation, o.test, o.dtype))
+    kept = Path(o.out) / f"{name}.safetensors"
+    task = make_task(model, pieces, o.targets, o.last, o.whole_vocabulary, kept=kept)
+    base = task.score()
+    print(f"the model alone: {base:.4f} nats a token", flush=True)
+    counts = {name: part.numel() for name, part in pieces.items()}
+    return {"base": base, "counts": counts, "layers": model.config.num_hidden_layers}, task
 
 
 def main() -> None:
@@ -184,33 +203,33 @@ def main() -> None:
     add("--device", default="cpu")
     add_options(parser, "runs/adapters_language", 40, 4)
     o = parser.parse_args()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(o.model)
-    pieces = splits(fortunes(Path(o.data)), tokenizer, o.length)
-    pieces = {name: part[: max(getattr(o, name) // o.length, 1)] for name, part in pieces.items()}
-    model = AutoModelForCausalLM.from_pretrained(o.model, dtype=DTYPES[o.dtype]).to(o.device)
-    used = len(torch.cat([part.flatten() for part in pieces.values()]).unique())
-    over = "the whole vocabulary" if o.whole_vocabulary else f"the {used:,} tokens that occur in the text"
-    name = "_".join(str(v) for v in ("hidden", o.last, o.length, o.train, o.validation, o.test, o.dtype))
-    kept = Path(o.out) / f"{name}.safetensors"
-    task = make_task(model, pieces, o.targets, o.last, o.whole_vocabulary, kept=kept)
-    base = task.score()
-    print(f"the model alone: {base:.4f} nats a token", flush=True)
-    runs = Runs(task, o)
-    rows = compare(runs, STARTS)
-    counts = {name: part.numel() for name, part in pieces.items()}
+    facts_path = Path(o.out) / f"facts_{o.steps}x{o.batch}.json"
+    if o.report:
+        facts, task = json.loads(facts_path.read_text()), Task(nn.Identity(), [], 0, abs, float, float, METRIC, False)
+        runs = Runs(task, o)
+        rows = finished(runs)
+    else:
+        facts, task = prepare(o)
+        write_text(facts_path, json.dumps(facts))
+        runs = Runs(task, o)
+        rows = compare(runs, STARTS)
+    base, counts = facts["base"], facts["counts"]
+    over = "the whole vocabulary" if o.whole_vocabulary else "the tokens that occur in the text"
+    seeds = " and ".join(
+        f"{len({r['seed'] for r in rows if r['rank'] == rank})} at rank {rank}"
+        for rank in sorted({r["rank"] for r in rows})
+    )
     report = f"""# Adapters on SmolLM2-135M-Instruct: Italian
 
-`python scripts/tables/adapters_language.py`: {o.steps} steps of {o.batch} pieces of {o.length} tokens, drawn from
+`python scripts/tables/adapters_language.py --kinds {" ".join(o.kinds)}`: {o.steps} steps of {o.batch} pieces of {o.length} tokens, drawn from
 {counts["train"]:,} tokens of Italian fortunes; settings are chosen on {counts["validation"]:,} others, scores are of
 {counts["test"]:,} further ones. Adapters on {", ".join(o.targets)} of the last {o.last} of
-{model.config.num_hidden_layers} layers, the model in {o.dtype}; {o.seeds} seeds, {budget(runs)}.
+{facts["layers"]} layers, the model in {o.dtype}; seeds: {seeds}. {budget(runs)}.
 The softmax runs over {over}, for all alike. The model alone has {base:.3f} nats a token there.
 
 {tables(runs, rows, 3)}
 
-![Score against bytes, and stable rank](adapters_language.png)
+![Score against bytes](adapters_language.png)
 
 How settings are chosen is in the head of `scripts/tables/adapter_sweep.py`; all rows are in adapters_language.csv.
 """

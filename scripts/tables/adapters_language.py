@@ -221,7 +221,8 @@ def main() -> None:
     )
     report = f"""# Adapters on SmolLM2-135M-Instruct: Italian
 
-`python scripts/tables/adapters_language.py --kinds {" ".join(o.kinds)}`: {o.steps} steps of {o.batch} pieces of {o.length} tokens, drawn from
+`python scripts/tables/adapters_language.py --kinds {" ".join(o.kinds)}`:
+{o.steps} steps of {o.batch} pieces of {o.length} tokens, drawn from
 {counts["train"]:,} tokens of Italian fortunes; settings are chosen on {counts["validation"]:,} others, scores are of
 {counts["test"]:,} further ones. Adapters on {", ".join(o.targets)} of the last {o.last} of
 {facts["layers"]} layers, the model in {o.dtype}; seeds: {seeds}. {budget(runs)}.

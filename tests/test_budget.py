@@ -46,6 +46,17 @@ def test_too_few_bytes_say_how_many_would_do():
     assert sized(of_width(128), least + 1).field.width == 8
 
 
+def test_tables_of_feature_grids_are_as_large_as_the_bytes_allow():
+    settings = {"encoding": "hash", "depth": 1, "weights": "dense", "log2_table": 16}
+    config = make_config({"kind": "radiance", "data": {"path": "a"}, "field": settings}, "a")
+    found = [sized(config, size).field.log2_table for size in (20_000, 50_000, 150_000, 10**8)]
+    assert found == sorted(found) and len(set(found[:3])) == 3 and found[-1] == 16
+    with pytest.raises(SinefieldError, match=r"takes about (\d+)") as error:
+        sized(config, 2000)
+    least = int(str(error.value).split("about ")[1].split(" bytes")[0])
+    assert sized(config, least).field.log2_table == budget.LEAST_TABLE
+
+
 @pytest.fixture(scope="module")
 def ball(tmp_path_factory):
     return write_ball(tmp_path_factory.mktemp("ball"))

@@ -194,6 +194,7 @@ class Kind:
         unsaved: buffers that training alone needs, not stored with a field; they keep their first values.
         bits: bool buffers, stored as bits.
         edits: whether an adapter can turn such a field into that of a changed scene.
+        beside: bytes of a packed file, about, that are neither its head nor its network.
         trains_rounded: whether packing trains on with rounded weights, or only rounds.
         has_photographs: whether its data are photographs with cameras.
         short_in_torch: whether a training of seconds rather does without compiled kernels than wait for them.
@@ -214,6 +215,7 @@ class Kind:
     unsaved: ClassVar[frozenset[str]] = frozenset()
     bits: ClassVar[frozenset[str]] = frozenset()
     edits: ClassVar[bool] = False
+    beside: ClassVar[int] = 0
     trains_rounded: ClassVar[bool] = True
     has_photographs: ClassVar[bool] = False
     short_in_torch: ClassVar[bool] = False
@@ -397,12 +399,11 @@ _KINDS: dict[str, Kind] = {}
 
 
 def register_kind(kind: Kind) -> Kind:
-    """Let scene files, runs and `.sine` files name a kind of field; returns it. Raises SinefieldError for a name
-    that is taken by another kind, or is no plain word of at most 32 letters."""
+    """Let scene files, runs and `.sine` files name a kind. Raises SinefieldError for a name taken, or no plain word."""
     name = kind.name
     if not (name.isidentifier() and name.isascii() and len(name) <= 32):
         raise SinefieldError(f"{name!r} cannot name a kind of field; use at most 32 letters, digits and _")
-    if name in _KINDS and type(_KINDS[name]) is not type(kind):
+    if type(_KINDS.get(name, kind)) is not type(kind):
         raise SinefieldError(f"there is a kind of field named {name} already; choose another name")
     _KINDS[name] = kind
     KINDS[name] = kind.config

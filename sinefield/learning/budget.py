@@ -27,6 +27,8 @@ RANKS = (90, 8, 12)
 HEAD = 60
 """Bytes of a file beside its network."""
 NARROWEST, WIDEST = 8, 512
+LEAST_TABLE, TABLE_BITS = 6, 4.0
+"""Logarithm of the fewest entries of a feature grid's table, and bits a number of a field with such grids."""
 THIN = 4.0
 """Bits a number below which a narrower network is tried: at 2.3 and 2.8 bits the armadillo had 0.005 and 0.014 less IoU
 than networks of equal bytes and more bits (the rows *wide* of docs/results/rate_shapes.md)."""
@@ -39,28 +41,35 @@ PACKING = 2.0
 
 
 def sized(config: Config, max_bytes: int) -> Config:
-    """The settings with the width and rank that serve a file of so many bytes.
+    """The settings with the width and rank, or of feature grids the tables, that serve a file of so many bytes.
 
     Raises:
         SinefieldError: not even the narrowest network fits; the least that does is said.
     """
-    if not hasattr(config.field, "width") or getattr(config.field, "encoding", "frequency") != "frequency":
+    if not hasattr(config.field, "width"):
         return config
-    bits = float(np.interp(math.log(max_bytes), np.log(SIZES), BITS)) if max_bytes > 0 else BITS[0]
-    wanted, best = (max_bytes - HEAD) * 8 / bits, None
-    for width in range(NARROWEST, WIDEST + 1, 2):
-        tried = _as_wide(config, width)
-        numbers = _numbers(tried)
-        if width == NARROWEST and numbers > wanted:
-            least = math.ceil(numbers * bits / 8 + HEAD)
+    if getattr(config.field, "encoding", "frequency") == "hash":
+        tables = range(LEAST_TABLE, config.field.log2_table + 1)
+        bits, sizes = TABLE_BITS, (_with_table(config, size) for size in tables)
+    else:
+        bits = float(np.interp(math.log(max_bytes), np.log(SIZES), BITS)) if max_bytes > 0 else BITS[0]
+        sizes = (_as_wide(config, width) for width in range(NARROWEST, WIDEST + 1, 2))
+    beside, best = HEAD + kind_of(config).beside, None
+    for tried in sizes:
+        least = math.ceil(_numbers(tried) * bits / 8 + beside)
+        if best is None and least - kind_of(config).beside > max_bytes:  # what lies beside may be less
             raise SinefieldError(
                 f"--max-bytes {max_bytes}: the smallest field of kind {config.kind} takes about {least} bytes; "
                 "give at least that"
             )
-        if numbers > wanted:
+        if best is not None and least > max_bytes:
             break
         best = tried
     return best or config
+
+
+def _with_table(config: Config, log2_table: int) -> Config:
+    return replace(config, field=replace(config.field, log2_table=log2_table))
 
 
 def _as_wide(config: Config, width: int) -> Config:

@@ -50,6 +50,7 @@ class RadianceKind(Kind):
     unsaved = frozenset({"grid.occs", "grid.allowed"})
     bits = frozenset({"grid.binaries", "grid.solid"})
     edits = True
+    beside = 1300  # the occupied cells, of Lego and the demo's toys
     has_photographs = True
 
     def preset(self, name: str | None, path: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """How much memory photographs and meshes take: large sets lie in a file, large meshes are refused."""
 
+import errno
 import gc
 import json
+import os
+import shutil
 import subprocess
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +72,18 @@ def test_no_room_for_a_set_is_one_line(mapped, monkeypatch):
     with pytest.raises(SinefieldError, match=r"5 images need 0\.0 GB; use a larger downscale") as refused:
         room_for((5, 4, 3, 3))
     assert str(mapped) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_a_set_too_large_for_the_disk_is_told_which_downscale_would_do(mapped, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(SinefieldError, match=r"10 images need .* free; use downscale 7 or") as refused:
+        room_for((10 * 500 * 800, 3), 10, 2)  # 12 MB at 2; 0.98 MB at 7
+    assert "\n" not in str(refused.value)
 
 
 def test_evaluation_holds_one_view_at_a_time(photo_run, monkeypatch):

@@ -3,11 +3,13 @@
 import math
 import mmap
 import os
+import shutil
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -126,7 +128,7 @@ def load_views(
     cameras = frame_cameras(frames, sizes, reading.downscale)
     starts = pixel_starts(cameras).tolist()
     channels = 4 if reading.has_alpha and not reading.alpha_ignored else 3
-    pixels = room_for((starts[-1], channels), len(frames))
+    pixels = room_for((starts[-1], channels), len(frames), reading.downscale)
     seen = seen_pixels(cameras)
     covers = reading.alpha_ignored or any(frame.cover for frame in frames)
     kept = seen if seen is not None or not covers else torch.ones(starts[-1], dtype=torch.bool)
@@ -156,14 +158,14 @@ def load_views(
     return Views(torch.from_numpy(pixels), cameras, [frame.name for frame in frames], kept, distances)
 
 
-def room_for(shape: tuple[int, ...], images: int | None = None) -> np.ndarray:
+def room_for(shape: tuple[int, ...], images: int | None = None, downscale: int = 1) -> np.ndarray:
     """An uninitialised uint8 array: in memory, or above `HELD` bytes mapped from a nameless file in the cache folder.
 
     What is mapped is the system's to keep in memory or not, and the file goes with its process, however that ends.
-    `images` is how many there are, where shape[0] does not say so.
+    `images` is how many there are, where shape[0] does not say so; `downscale` that at which they have this size.
 
     Raises:
-        SinefieldError: the cache folder cannot be written or has not so much room.
+        SinefieldError: the cache folder cannot be written or has not so much room; which downscale would do.
     """
     size = math.prod(shape)
     if size <= HELD:
@@ -182,9 +184,21 @@ def room_for(shape: tuple[int, ...], images: int | None = None) -> np.ndarray:
     except OSError as error:
         reason = str(write_error(folder, error)).partition("; ")[0]
         raise SinefieldError(
-            f"{reason}: {images or shape[0]:,} images need {size / 1e9:.1f} GB; use a larger downscale or other "
+            f"{reason}: {images or shape[0]:,} images need {size / 1e9:.1f} GB; {_remedy(folder, size, downscale)} "
             "$SINEFIELD_CACHE"
         ) from error
+
+
+def _remedy(folder: Path, size: int, downscale: int) -> str:
+    """The downscale at which so many bytes would fit where a folder is."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        free = 0
+    if not 0 < free < size:  # something else is wrong
+        return "use a larger downscale or other"
+    larger = max(math.ceil(downscale * math.sqrt(size / free)), downscale + 1)
+    return f"{free / 1e9:.1f} GB are free; use downscale {larger} or other"
 
 
 def frame_cameras(frames: list[Frame], sizes: list[tuple[int, int]], downscale: int) -> Cameras:

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from conftest import ROOT
 
 import sinefield as sf
 from sinefield.commands.cli import main
+from sinefield.config import load_config
 from sinefield.data.photographs.capture_settings import network_for
 from sinefield.errors import SinefieldError
 from sinefield.learning.fit import data_config
@@ -21,6 +23,14 @@ def test_photographs_choose_their_network_by_their_size(photographs):
     assert (usual.field.encoding, usual.data.downscale) == ("frequency", 1)  # they are small
     config = data_config(str(photographs), {}, "balanced")
     assert config.field.encoding == "hash" and config.field.log2_table < network_for("balanced", 800)["log2_table"]
+
+
+@pytest.mark.parametrize("side", [400, 800])
+def test_scenes_write_down_what_balanced_chooses(side, monkeypatch, tmp_path):
+    monkeypatch.setenv("SINEFIELD_DATA", str(tmp_path))
+    scene = load_config(ROOT / "scenes" / f"lego_{side}.yaml")
+    assert {key: getattr(scene.field, key) for key in network_for("balanced", side)} == network_for("balanced", side)
+    assert scene.data.downscale * side == 800
 
 
 @pytest.mark.parametrize("side", [64, 200, 504, 800])

@@ -397,11 +397,14 @@ def test_fused_error_is_that_of_pixels_under_autograd(dtype, changes, space, mon
         if not works:
             monkeypatch.setattr("sinefield.fields.radiance.field.fits", lambda *given: False)
         field.zero_grad()
-        error = field.squared_error(rays_o[:n], rays_d[:n], samples, background, target)
+        of_rays = torch.full((n,), torch.nan)
+        error = field.squared_error(rays_o[:n], rays_d[:n], samples, background, target, of_rays)
         (error / n).backward()
-        found.append((error.detach(), [p.grad for p in field.parameters()]))
+        found.append((error.detach(), of_rays, [p.grad for p in field.parameters()]))
     assert len(calls) == 1
-    (fused, ours), (plain, theirs) = found
+    (fused, of_rays, ours), (plain, expected, theirs) = found
+    torch.testing.assert_close(of_rays.sum(), fused, rtol=1e-5, atol=0)
+    torch.testing.assert_close(of_rays, expected, rtol=0.1, atol=0.05)
     # The highest octave multiplies what a point's rounding leaves by 400.
     close = 1e-3 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(fused, plain, rtol=close / 100, atol=0)

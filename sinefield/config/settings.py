@@ -361,6 +361,7 @@ class RadianceTrainingConfig(TrainingConfig):
     eikonal: float = 0.01  # of field.density distance: weight of (|∇d| − 1)² beside the colours' mean square error
     curvature: float = 1e-5  # of field.density distance: weight of |∇²d|, in 1 / half the box's longest side
     coarse: float = 4.0  # samples are at first so many times longer than the field's own, and get shorter evenly
+    by_error: float = 0.0  # share of the rays that are drawn where the picture is wrong; the others are at random
     hull: bool = True  # start from the visual hull of the masks where images carry alpha
     grid_every: int = 16  # steps between two updates of the occupancy grid
     fit_poses: bool = False  # learn a small rotation and shift of each training camera
@@ -371,6 +372,7 @@ class RadianceTrainingConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check(0 <= self.by_error <= 1, f"by_error is {self.by_error}; 0 to 1")
         _check(self.eikonal >= 0, f"eikonal is {self.eikonal}; 0 or more")
         _check(self.depth_weight >= 0, f"depth_weight is {self.depth_weight}; 0 or more")
         _check(self.curvature >= 0, f"curvature is {self.curvature}; 0 or more")

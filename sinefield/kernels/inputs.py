@@ -126,6 +126,7 @@ class Light(NamedTuple):
         highest: logarithm of density at which it is cut off.
         directions: encoded directions of the rays, in the networks' precision.
         background, target: of the rays' pixels.
+        errors: filled with each ray's squared error, where it is given.
     """
 
     inverse_units: Float[Tensor, "m"]
@@ -133,3 +134,4 @@ class Light(NamedTuple):
     directions: Float[Tensor, "r c"]
     background: Float[Tensor, "r 3"]
     target: Float[Tensor, "r 3"]
+    errors: Float[Tensor, "r"] | None = None

@@ -29,6 +29,7 @@ def fused_error(
     samples: Samples,
     background: Float[Tensor, "r 3"],
     target: Float[Tensor, "r 3"],
+    errors: Float[Tensor, "r"] | None = None,
 ) -> Float[Tensor, ""]:
     """Σ (pixel − target)², differentiable once in `seen` and the networks; see `RadianceField.squared_error`.
 
@@ -37,8 +38,9 @@ def fused_error(
         inverse_units: that densities are multiplied with; one, or one a sample.
         highest: logarithm of density at which it is cut off.
         directions: encoded directions of the rays, in the networks' precision.
+        errors: filled with each ray's part of the sum, where it is given.
     """
-    light = Light(inverse_units, highest, directions, background, target)
+    light = Light(inverse_units, highest, directions, background, target, errors)
     run = trunk.choice("ray_error", trunk.dtype, target.device).function
     if run is None or not fits(trunk, head, target.device):
         return ray_error_reference(trunk, head, seen, samples, light)
@@ -54,7 +56,17 @@ def ray_error_reference(
     sigmas = torch.exp(out[:, 0].clamp(max=light.highest)) * light.inverse_units
     given = torch.cat([out[:, 1:].to(head.dtype), light.directions[samples.ray_indices].to(head.dtype)], dim=1)
     pixels = composite(sigmas, torch.sigmoid(head.reference(given)), samples)
-    return (pixels.over(light.background) - light.target).square().sum()
+    return summed_error(pixels.over(light.background), light.target, light.errors)
+
+
+def summed_error(
+    colours: Float[Tensor, "r 3"], target: Float[Tensor, "r 3"], errors: Float[Tensor, "r"] | None = None
+) -> Float[Tensor, ""]:
+    """Σ (colour − target)² over rays and channels; `errors` is filled with each ray's part, where it is given."""
+    squared = (colours - target).square()
+    if errors is not None:
+        errors.copy_(squared.detach().sum(1))
+    return squared.sum()
 
 
 def _encoded(lines: Lines, samples: Samples) -> Float[Tensor, "n e"]:

@@ -13,7 +13,7 @@ from sinefield.nn.weights import WeightSpec
 from sinefield.render.march import Samples
 from sinefield.render.march_nested import locate
 from sinefield.render.occupancy import OccupancyGrid
-from sinefield.render.ray_error import Lines, fits, fused_error
+from sinefield.render.ray_error import Lines, fits, fused_error, summed_error
 from sinefield.render.spaces import ForwardFrame, contract, from_ndc, points_to_ndc, to_ndc
 from sinefield.render.volume import Pixels, composite
 from sinefield.team import ALONE, Team
@@ -204,19 +204,21 @@ class RadianceField(Field):
         samples: Samples,
         background: Float[Tensor, "r 3"],
         target: Float[Tensor, "r 3"],
+        errors: Float[Tensor, "r"] | None = None,
     ) -> Float[Tensor, ""]:
         """Σ (pixel − target)² over all channels of the rays, which are as many as `samples` has.
 
-        Colours are sRGB; rays are the world's. On the CPU it may be differentiable once only.
+        Colours are sRGB; rays are the world's. On the CPU it may be differentiable once only. `errors` is filled with
+        each ray's part of the sum, where it is given.
         """
         fixed = not (rays_o.requires_grad or rays_d.requires_grad)
         if self.one_kernel and fixed and fits(self.trunk, self.head, rays_o.device):
             seen, inverse_units = self._seen(*self.enter(rays_o, rays_d), samples)
             if isinstance(seen, Lines) or seen.dtype == self.trunk.dtype:
                 directions = self.directions(rays_d).to(self.head.dtype)
-                given = seen, inverse_units, MAX_LOG_DENSITY, directions, samples, background, target
+                given = seen, inverse_units, MAX_LOG_DENSITY, directions, samples, background, target, errors
                 return fused_error(self.trunk, self.head, *given)
-        return (self.shade(rays_o, rays_d, samples).over(background) - target).square().sum()
+        return summed_error(self.shade(rays_o, rays_d, samples).over(background), target, errors)
 
     def _seen(self, rays_o: Tensor, rays_d: Tensor, samples: Samples) -> tuple[Tensor | Lines, Tensor]:
         """What the trunk sees of samples on rays of the field's space, or what makes it; and by what densities are

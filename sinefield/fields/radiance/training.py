@@ -15,6 +15,7 @@ from sinefield.data.photographs.masks import Covering
 from sinefield.data.photographs.views import Views, kept_numbers
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, kept, step_generator
+from sinefield.fields.radiance.drawing import ErrorMap
 from sinefield.fields.radiance.field import NEAR, RadianceField
 from sinefield.fields.radiance.hull import hull_of
 from sinefield.fields.radiance.regularity import Place, Regularity, fit_hull
@@ -110,6 +111,7 @@ class RadianceTask(Task):
         # The pixels that rays are drawn from, where not all of them, and how far their rays meet nothing.
         self.drawn = None if views.kept is None else kept_numbers(views.kept, config.data.path).to(self.device)
         self.clear: Tensor | None = None
+        self.errors: ErrorMap | None = None  # laid out at the first step, when it is known which pixels are drawn
         torch.manual_seed(config.seed)
         self.fresh = field is None
         self.field = make_field(config, scene) if field is None else field
@@ -177,10 +179,13 @@ class RadianceTask(Task):
 
     def state(self) -> dict[str, Tensor]:
         fit = {f"fit.{k}": v for k, v in self.fit.state_dict().items()} if self.fit else {}
-        return {"n_rays": torch.tensor(self.n_rays), **fit}
+        errors = {"errors": self.errors.errors} if self.errors else {}
+        return {"n_rays": torch.tensor(self.n_rays), **errors, **fit}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.n_rays = int(state["n_rays"])
+        if "errors" in state:
+            self._lay_out_errors().errors.copy_(state["errors"])
         if self.fit:
             self.fit.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("fit.")})
 
@@ -196,7 +201,8 @@ class RadianceTask(Task):
         if self.grid_moves and index % training.grid_every == 0 and index > 0:
             with torch.no_grad(), materialised(field):
                 field.update_grid(generator, index <= WARM_UPDATES * training.grid_every, self.team)
-        view, *camera_rays, target, background, clear, distances = self._draw(generator)
+        chosen = self._chosen(generator)
+        view, *camera_rays, target, background, clear, distances = self._draw(generator, chosen)
         fitted = self._fitted(view, *camera_rays)
         # Each chunk's backward ends at these; what led to them is gone through once, after the last.
         rays_o, rays_d = _leaf(fitted[0]), _leaf(fitted[1])
@@ -211,7 +217,7 @@ class RadianceTask(Task):
         self.n_rays = int(min(max(used * min(max(growth, 0.5), 2.0), 64), training.batch))
         if n_samples == 0:
             return 0.0
-        loss = 0.0
+        loss, errors = 0.0, None if self.errors is None else torch.empty(samples.n_rays, device=self.device)
         with materialised(field):
             for first, part in samples.split(training.chunk or chunk_for(self.config.field.width, self.device)):
                 rays = slice(first, first + part.n_rays)
@@ -219,7 +225,8 @@ class RadianceTask(Task):
                 if distances is not None:
                     error = self._with_depth(given, background[rays], target[rays], distances[rays], gain, rays)
                 elif gain is None:
-                    error = field.squared_error(*given, background[rays], target[rays])
+                    of_rays = None if errors is None else errors[rays]
+                    error = field.squared_error(*given, background[rays], target[rays], of_rays)
                 else:
                     error = (field.shade(*given).over(background[rays]) * gain[rays] - target[rays]).square().sum()
                 error = error / (3 * used)
@@ -229,6 +236,8 @@ class RadianceTask(Task):
             if self.regularity:
                 loss += self.regularity.backward(samples.points(*asked), generator, place, self.team)
         self._pass_on(fitted, (rays_o, rays_d, gain))
+        if self.errors and errors is not None:
+            self.errors.note(chosen[: len(errors)], errors)
         return loss
 
     def _within(self, samples: Samples, most: int) -> tuple[Samples, int, Place]:
@@ -275,20 +284,34 @@ class RadianceTask(Task):
         if pairs:
             torch.autograd.backward(*zip(*pairs, strict=True))
 
+    def _chosen(self, generator: torch.Generator) -> Tensor:
+        """Random numbers of pixels among those that rays are drawn from: of this process's rays."""
+        by_error = self.config.training.by_error and self.team.size == 1 and self.fit is None and self.distances is None
+        if by_error and self.grid_moves:
+            return (self.errors or self._lay_out_errors()).draw(self.n_rays, generator)
+        some = self.pixels if self.drawn is None else self.drawn
+        return torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)[
+            self.team.part(self.n_rays)
+        ]
+
+    def _lay_out_errors(self) -> ErrorMap:
+        some = self.pixels if self.drawn is None else self.drawn
+        self.errors = ErrorMap(len(some), self.config.training.by_error, self.device)
+        return self.errors
+
     def _draw(
-        self, generator: torch.Generator
+        self, generator: torch.Generator, chosen: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The views of random pixels of random images, rays through them, reference colours and backgrounds, how far
-        the rays meet nothing, where that is known, and how far they meet a surface, where that is learned."""
-        some, own = self.pixels if self.drawn is None else self.drawn, self.team.part(self.n_rays)
-        chosen = torch.randint(len(some), (self.n_rays,), generator=generator, device=self.device)[own]
-        clear = None
+        """The views of chosen pixels, rays through them, reference colours and backgrounds, how far the rays meet
+        nothing, where that is known, and how far they meet a surface, where that is learned."""
+        chosen, clear = self._chosen(generator) if chosen is None else chosen, None
         if self.drawn is not None:
             clear = None if self.clear is None else self.clear[chosen]
             chosen = self.drawn[chosen]
         view, rays_o, rays_d = self.rays(chosen)
         if self.config.data.background == "random":
-            background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)[own]
+            background = torch.rand(self.n_rays, 3, generator=generator, device=self.device)
+            background = background[self.team.part(self.n_rays)]
         else:
             background = self.field.background.expand(len(chosen), 3)
         distances = None if self.distances is None else self.distances[chosen]

@@ -188,6 +188,7 @@ def _pixels(samples: FlatSamples, light: Light, laid: Sequence[LaidOut], learned
         directions=flat(light.directions),
         background=light.background.contiguous().numpy(),
         target=light.target.contiguous().numpy(),
+        errors=(light.directions.new_zeros(0, dtype=torch.float32) if light.errors is None else light.errors).numpy(),
         group=max(GROUP_BYTES // kept_bytes // TILE, 2) * TILE,
         learned=learned,
         **dict(zip(Net._fields, head.net, strict=True)),

@@ -50,6 +50,7 @@ class Pixels(NamedTuple):
         features: how many of the first network's outputs are handed to the second.
         directions: the rest of its input, one row a ray, of the kind of the networks' numbers.
         background, target: (rays, 3).
+        errors: (rays,) filled with each ray's squared error; or of length 0.
         group: samples at once, about.
         learned: zeros (slices, …) for the second network's gradients.
         sizes, forth, biases, back, slope: the second network, as `Net`.
@@ -65,6 +66,7 @@ class Pixels(NamedTuple):
     directions: np.ndarray
     background: np.ndarray
     target: np.ndarray
+    errors: np.ndarray
     group: int
     learned: np.ndarray
     sizes: np.ndarray
@@ -104,10 +106,13 @@ def _(head, unit, group, source, net, memory, learned, of_x, loss):
     first, _, end = group
     loss, work = forth(head, group, source, net, memory, loss), memory.work
     for k in range(unit, end):
-        loss += ray_error(
+        error = ray_error(
             head.packed_info[k, 0] - first, head.packed_info[k, 1], work.sigmas, work.lengths, work.middle,
             work.colours, head.background[k], head.target[k], work.trans, work.grad_sigmas, work.grad_colours,
         )  # fmt: skip
+        loss += error
+        if len(head.errors) > 0:
+            head.errors[k] = np.float32(error)
     back(head, group, source, net, memory, learned, of_x)
     return loss
 

@@ -116,6 +116,8 @@ def look(walk: Walk) -> None:
         "first look: distances and a picture of `example:knot`", "python look.py", lambda _: "kernels are compiled"
     )
     walk.run("the same once more", "python look.py")
+    for name in ("toys.html", "toys.mp4"):  # of an earlier walk
+        (walk.clone / name).unlink(missing_ok=True)
     walk.run("a page of an example", "sinefield page example:toys toys.html")
     walk.run("a video of an example", "sinefield video example:toys toys.mp4", lambda _: "kernels are compiled")
 

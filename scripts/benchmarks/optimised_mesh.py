@@ -42,7 +42,19 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 STORE = RESULTS / "optimised_mesh.csv"
 NUMBERS = ["faces", "subdivisions", "cells", "bytes", "iou", "normals_degrees", "grid_s", "seconds"]
 COLUMNS = ["mesh", "coder", *NUMBERS[:3], "seed", *NUMBERS[3:], "frontier"]
-POINTS = [(700, 130), (1200, 180), (2000, 255), (3000, 255), (3600, 360), (5200, 360), (7000, 510), (11_000, 510)]
+POINTS = [
+    (150, 400),
+    (400, 400),
+    (700, 130),
+    (1000, 700),
+    (1200, 180),
+    (2000, 255),
+    (3000, 255),
+    (3600, 360),
+    (5200, 360),
+    (7000, 510),
+    (11_000, 510),
+]
 """Faces, and nodes of the lattice less one along the longest side; of a subdivided mesh `COARSER` of them."""
 COARSER = 0.75
 SAMPLES = 30_000

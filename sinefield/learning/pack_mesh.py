@@ -22,9 +22,10 @@ from sinefield.files import check_output, write_bytes
 from sinefield.meshing.optimised import Target
 from sinefield.store.sine_files import from_packed, to_packed
 
-TRIED = (0, 5.0), (0, 3.4), (1, 4.0), (1, 2.8), (2, 3.4)
+TRIED = (0, 5.0), (0, 3.4), (0, 14.0), (1, 4.0), (1, 2.8), (2, 3.4)
 """Numbers of subdivisions, and cells of the lattice along the longest side over the square root of the number of faces.
-Two subdivisions, which take the longest, are tried where one was better than none."""
+Flat faces need few vertices in exact places. Two subdivisions, which take the longest, are tried where one was better
+than none."""
 BITS_A_FACE, HEAD = 7.5, 80
 """What the first guess at a number of faces takes, and bytes of everything else."""
 TRIES, NEAR = 5, 0.97

@@ -271,8 +271,10 @@ def volume(vertices, faces):
     return trimesh.Trimesh(vertices, faces, process=False).volume
 
 
-def test_a_run_folder_of_a_mesh_is_the_same_mesh(packed, tmp_path):
-    _, file, _ = packed
+@pytest.mark.parametrize("subdivisions", [0, 1])
+def test_a_run_folder_of_a_mesh_is_the_same_mesh(subdivisions, tmp_path):
+    file, mesh = tmp_path / "a.sine", on_lattice(ball())._replace(subdivisions=subdivisions)
+    save_sine(file, to_packed(MeshField.of(mesh), {}, {}))
     assert main(["unpack", str(file), str(tmp_path / "run")]) == 0
     one, other = sf.load(file).mesh(), sf.load(tmp_path / "run").mesh()
     np.testing.assert_array_equal(one.vertices, other.vertices)
@@ -287,8 +289,8 @@ def test_told_twice_it_stays_as_it_is(tmp_path):
     assert (tmp_path / "a.sine").read_bytes() == (tmp_path / "b.sine").read_bytes()
 
 
-def test_what_cannot_be_packed_says_so(packed, tmp_path):
-    path, _, _ = packed
+def test_what_cannot_be_packed_says_so(tmp_path):
+    path = write_ball(tmp_path)
     with pytest.raises(SinefieldError, match=r"smallest mesh found .* takes \d+"):
         pack_mesh(path, tmp_path / "a.sine", 40)
     with pytest.raises(SinefieldError, match="give --max-bytes"):

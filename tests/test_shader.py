@@ -183,6 +183,7 @@ def test_wgsl_is_the_field(settings, tmp_path):
     held(lambda *given: by_wgsl(*given, tmp_path), random_field(settings), WGSL)
 
 
+@pytest.mark.slow
 def test_the_examples_wgsl(tmp_path):
     held(lambda *given: by_wgsl(*given, tmp_path), load_field("example:knot")[0], WGSL)
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from small import radiance_config, shape_config
 
-from sinefield.config import make_config
+from sinefield.config import make_config, make_field_config
 from sinefield.data.surfaces.surface import load_surface
 from sinefield.errors import SinefieldError
 from sinefield.fields.radiance.training import RadianceTask, load_scene
@@ -128,3 +128,10 @@ def test_a_field_that_is_not_finite_is_refused(ball_run, tmp_path):
         save_tensors(tmp_path / "a.safetensors", damaged, note)
         with pytest.raises(SinefieldError, match=r"no finite number|no box"):
             load_field(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["depth", "head_depth"])
+def test_a_network_of_more_layers_than_any_is_refused_before_it_is_made(name):
+    """Millions of layers of one number each: a file of 2 kB that claimed them took more than ten seconds to refuse."""
+    with pytest.raises(SinefieldError, match=f"{name} is 3000000; at most 64"):
+        make_field_config("radiance", {name: 3_000_000, "width": 1, "rank": 1, "head_width": 1}, "it")

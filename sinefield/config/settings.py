@@ -155,13 +155,11 @@ class RadianceFieldConfig(NetworkConfig):
         super().__post_init__()
         _check(1e-4 <= self.beta <= 0.1, f"beta is {self.beta}; 0.0001 to 0.1")
         _positive(self, "features", "head_width", "head_depth", "grid", "steps")
-        _check(self.head_depth <= 64, f"head_depth is {self.head_depth}; at most 64")
         _check(4 <= self.grid <= 512, f"grid is {self.grid}; 4 to 512")
+        _check(self.head_depth <= 64, f"head_depth is {self.head_depth}; at most 64")
         _check(1 <= self.grid_levels <= 10, f"grid_levels is {self.grid_levels}; 1 to 10")
-        _check(
-            self.grid_levels == 1 or self.grid % 4 == 0,
-            f"grid is {self.grid}; with several levels it must be a multiple of 4",
-        )
+        odd = self.grid_levels > 1 and self.grid % 4
+        _check(not odd, f"grid is {self.grid}; with several levels it must be a multiple of 4")
         _check(0 <= self.cone_angle <= 0.1, f"cone_angle is {self.cone_angle}; 0 to 0.1")
         _check(
             self.space != "ndc" or (self.grid_levels == 1 and self.cone_angle == 0),

@@ -308,3 +308,13 @@ def test_what_cannot_be_packed_says_so(tmp_path):
     with pytest.raises(SinefieldError, match="nothing is inside"):
         pack_mesh(flat, tmp_path / "a.sine", 900)
     assert not (tmp_path / "a.sine").exists()
+
+
+def test_a_mesh_that_no_file_may_hold_says_why(tmp_path, monkeypatch):
+    """Not that the smallest takes infinitely many bytes."""
+    from sinefield.fields.mesh import kind
+
+    monkeypatch.setattr(kind, "most_faces", lambda *_: 3)
+    with pytest.raises(SinefieldError, match="flat beyond what a file may hold"):
+        pack_mesh(write_ball(tmp_path), tmp_path / "a.sine", 900)
+    assert not (tmp_path / "a.sine").exists()

@@ -69,6 +69,7 @@ class MeshSearch:
         self.faces = max((max_bytes - HEAD) * 8 / BITS_A_FACE, FEWEST)
         """Guessed; carried from one search to the next, whose meshes take about as many bytes a face."""
         self.least = math.inf
+        self.refused: SinefieldError | None = None
         self.target = Target(surface, self.faces)
         self.judged_on = self._points()
 
@@ -105,6 +106,8 @@ class MeshSearch:
             found = self.best(subdivisions, fineness)
             if found and (best is None or found.judged > best.judged):
                 best = found
+        if best is None and self.refused is not None and self.least == math.inf:
+            raise self.refused
         if best is None:
             raise SinefieldError(
                 f"--max-bytes {self.max_bytes}: the smallest mesh found of {self.surface.source} takes "
@@ -123,7 +126,8 @@ class MeshSearch:
             field = MeshField.of(placed)
             try:
                 content = encode(to_packed(field, {}, {**self.note, "iou": [1.0, 0.9876]}))
-            except SinefieldError:  # so regular that it has more faces than its bytes may state
+            except SinefieldError as error:  # so regular that it has more faces than its bytes may state
+                self.refused = error
                 break
             self.least = min(self.least, len(content))
             fits = len(content) <= self.max_bytes

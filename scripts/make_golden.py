@@ -28,11 +28,16 @@ from small import write_photographs
 
 from sinefield.adapters import AdapterSpec, save_adapter
 from sinefield.adapters.attach import attach_each
+from sinefield.adapters.codes import to_packed_code
 from sinefield.commands.cli import main
 from sinefield.compress.container import encode
 from sinefield.config import portable
+from sinefield.data.surfaces.surface import Surface, load_surface
 from sinefield.fields.mesh.field import MeshField
+from sinefield.fields.shared.field import SharedConfig, SharedField, SharedFieldConfig, SharedTrainingConfig
+from sinefield.learning.shared import Samples, fit_code, samples_of, train_base
 from sinefield.meshing.optimised import LatticeMesh
+from sinefield.store.fields import load_field
 from sinefield.store.sine_files import to_packed
 from sinefield.strict import dump_yaml
 from sinefield.tensor_files import load_tensors, save_tensors
@@ -85,6 +90,8 @@ LATENTS: dict[str, dict[str, Any]] = {
         **{"skip_attention": False, "blocks": 2, "expand": 1},
     },
 }
+SHARED = SharedFieldConfig(width=16, depth=3, frequencies=2, rank=2)
+SHARED_TRAINING = SharedTrainingConfig(steps=600, batch=4, queries=128, code_steps=300, code_queries=512)
 COARSE: dict[str, dict[str, Any]] = {
     "learning.evaluate": {"HELDOUT_POINTS": 20_000, "SURFACE_RESOLUTION": 40},
     "learning.pack": {"JUDGED_POINTS": 10_000},
@@ -271,6 +278,28 @@ class Maker:
                 mesh = LatticeMesh(nodes, np.asarray(ball.faces), -np.ones(3), 0.01, subdivisions)
                 out.write_bytes(encode(to_packed(MeshField.of(mesh), {}, {})))
 
+    def shared(self) -> None:
+        """What rings of four thicknesses share, and the code of a fifth."""
+        base, code = self.out / "shared.sine", self.out / "code_of_shared.sine"
+        if base.exists() and code.exists():
+            return
+        config = SharedConfig(seed=3, field=SHARED, training=SHARED_TRAINING)
+        config.data.points = 4000
+        *rings, unseen = (self.ring(thickness) for thickness in (0.2, 0.3, 0.45, 0.55, 0.38))
+        parts = [samples_of(ring, config) for ring in rings]
+        samples = Samples(*(np.concatenate(kind) for kind in zip(*parts, strict=True)))
+        field, quantisers = train_base(config, samples)
+        base.write_bytes(encode(to_packed(field, quantisers, {})))
+        field, _ = load_field(base)
+        assert isinstance(field, SharedField)
+        levels = fit_code(field, samples_of(unseen, config), config.training, config.seed)
+        code.write_bytes(encode(to_packed_code(field, levels, unseen.aabb)))
+
+    def ring(self, thickness: float) -> Surface:
+        file = self.work / f"ring_{thickness}.ply"
+        trimesh.creation.torus(1.0, thickness, major_sections=32, minor_sections=16).export(file)
+        return load_surface(str(file))
+
     def describe(self) -> None:
         """Add to expected.json whatever it does not have."""
         path = self.out / "expected.json"
@@ -323,6 +352,7 @@ def run() -> None:
         maker.edits()
         maker.adapters()
         maker.mesh()
+        maker.shared()
         maker.describe()
 
 

@@ -13,6 +13,7 @@ from torch import nn
 # Everything that loads: when loading moves, these lines move.
 from sinefield.adapters.file import load_adapter, restore
 from sinefield.adapters.file import load_packed as load_packed_adapter
+from sinefield.compress.code import base_of, code_in
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
 
@@ -84,6 +85,8 @@ def read(folder: Path, name: str, ask: dict[str, Any]) -> dict[str, Any]:
         return _adapter(path, ask)
     if name.startswith("edit_of_"):
         return _edit(folder, name, ask)
+    if name.startswith("code_of_"):
+        return _code(folder, name, ask)
     field, note = load_field(path)
     found = {"kind": field.kind, "settings": _plain(vars(field.config)), "note": _note(note), **_content(field)}
     if path.is_dir():
@@ -152,6 +155,19 @@ def _edit(folder: Path, name: str, ask: dict[str, Any]) -> dict[str, Any]:
     return {**head, **found, **_answers(field, ask)}
 
 
+def _code(folder: Path, name: str, ask: dict[str, Any]) -> dict[str, Any]:
+    """The levels, and the shape that they make of their base."""
+    path, base = folder / name, folder / name.removeprefix("code_of_")
+    packed, (shared, _) = load_packed_adapter(path, or_code=True), load_field(base)
+    assert packed.code is not None
+    levels = code_in(packed.code, shared.slopes.numpy().astype(np.int64), name)
+    field, _ = load_field(base, [path])
+    settings = {"base": base_of(packed.code), "levels": levels.tolist()}
+    place = {"aabb": field.aabb.tolist()}
+    head = {"kind": packed.kind, "settings": settings, "note": _note(packed.note), "place": place}
+    return {**head, **_answers(field, ask)}
+
+
 @torch.no_grad()
 def _answers(field: nn.Module, ask: dict[str, Any]) -> dict[str, Any]:
     unit = torch.tensor(ask["points"], dtype=torch.float64)
@@ -162,6 +178,8 @@ def _answers(field: nn.Module, ask: dict[str, Any]) -> dict[str, Any]:
         cloud = np.array(ask["cloud"])
         shape = field.shape_of(cloud)
         return {"values": _values({"shape": shape.evaluate(_within(unit, shape.aabb, 1.2))})}
+    if field.kind == "shared":
+        return {"values": _values({"shape of no code": field(2 * unit.float() - 1)})}
     if field.kind in ("shape", "mesh"):
         return {"values": _values({"shape": field.evaluate(_within(unit, field.aabb, 1.3))})}
     return _radiance(field, unit, torch.tensor(ask["directions"]), ask["eyes"])

@@ -32,6 +32,7 @@ BASES = {1: second_decoder.SHAPE, 2: second_decoder.RADIANCE, 3: second_decoder.
 SIDES = [0, 1, 1, 2, 2, 3, 4, 4, 6, 8, 16, 31, 64, 256]
 LONGEST = 1 << 16
 MESH, MESH_KEYS = 6, (46, 47, 48)
+ADAPTER, CODE, NAMED = 4, 7, 255
 
 
 # ---- sound files, taken apart
@@ -83,13 +84,22 @@ def _parted() -> list[tuple[int, list[tuple[str, bytes]]]]:
             continue
         with patch.multiple(second_decoder, Bytes=own, Coder=_stop, table=_no_table):
             try:
-                second_decoder.decode(file.read_bytes())
+                _decode(file.read_bytes())
             except Payload:
                 reader = made[0]
                 parts = [(what, reader.data[begin:end]) for what, begin, end in reader.parts]
                 assert b"".join(part for _, part in parts) == reader.data
                 found.append((file.read_bytes()[4], parts))
     return found
+
+
+def _decode(data: bytes) -> None:
+    if data[HEAD] == CODE:
+        second_decoder.code(data, [])
+    elif data[HEAD] == NAMED:
+        second_decoder.decode_registered(data, second_decoder.shared_shapes)
+    else:
+        second_decoder.decode(data)
 
 
 def _parts_of_mesh(own: type[Parted], data: bytes) -> list[tuple[str, bytes]]:
@@ -106,16 +116,16 @@ def _parts_of_mesh(own: type[Parted], data: bytes) -> list[tuple[str, bytes]]:
     return [(what, r.data[begin:end]) for what, begin, end in r.parts]
 
 
-def _of_sound(rng: Random, adapters: bool) -> bytes:
-    """A golden file with one to six of its values replaced."""
-    wanted = [found for found in _parted() if (found[1][0][1] == b"\4") == adapters]
+def of_sound(rng: Random, *kinds: int) -> bytes:
+    """A golden file of one of these kinds with one to six of its values replaced."""
+    wanted = [found for found in _parted() if found[1][0][1][0] in kinds]
     version, parts = rng.choice(wanted)
     parts = list(parts)
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         at = rng.randrange(len(parts)) if rng.random() < 0.7 else rng.randrange(min(len(parts), 30))
         what, old = parts[at]
         if at == len(parts) - 1:
-            new = _payload(rng, old)
+            new = payload(rng, old)
         elif what == "varint":
             new = _whole(rng, old)
         else:
@@ -124,7 +134,7 @@ def _of_sound(rng: Random, adapters: bool) -> bytes:
                 new = _block(rng, old)
                 parts[at - 1] = ("varint", varint(len(new)))
         parts[at] = (what, new)
-    return _sealed(b"".join(part for _, part in parts), version)
+    return sealed(b"".join(part for _, part in parts), version)
 
 
 def _whole(rng: Random, old: bytes) -> bytes:
@@ -156,13 +166,13 @@ def _block(rng: Random, old: bytes) -> bytes:
     if chosen == 0:
         return rng.choice(TEXTS).encode()
     if chosen == 1:
-        return _object(rng, 0)
+        return an_object(rng, 0)
     if chosen == 2:
         return _deflated("\n".join(_names(rng)))
     return old * rng.choice((2, 50))
 
 
-def _payload(rng: Random, old: bytes) -> bytes:
+def payload(rng: Random, old: bytes) -> bytes:
     size = rng.choice((0, 4, 400, len(old), len(old) - 4, 2 * len(old), 20_000))
     return rng.choice((old[: max(size, 0)], rng.randbytes(max(size, 0)), bytes(max(size, 0)), b"\xff" * max(size, 0)))
 
@@ -185,32 +195,32 @@ def _by_grammar(rng: Random) -> bytes:
     if kind == 3:
         head += varint(rng.choice(SIDES + WHOLES)) + varint(rng.choice(SIDES))
     elif kind != 5:
-        head += _box(rng)
+        head += a_box(rng)
     if kind == 2:
         head += rng.randbytes(3) + _floats(rng, [0, 0, 0, 0, 0, 1, 3, 20, 1.2, 32, 32])
         head += b"" if settings["space"] == "box" else _floats(rng, [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1, 1, 1])
-    note = _object(rng, 0) if rng.random() < 0.5 else b""
+    note = an_object(rng, 0) if rng.random() < 0.5 else b""
     head += varint(len(note)) + note
     try:
         shapes, _ = second_decoder.shapes_of(kind, settings) if _few(settings) else ({}, 0)
     except (KeyError, TypeError, OverflowError, ZeroDivisionError, ValueError):
         shapes = {}
     most = rng.choice((1, 1, 2, 17, 300, 65536))
-    head += _rows(rng, shapes, most) + (rng.randbytes(60) if kind == 2 else b"")
-    return _sealed(head + _coded(rng, most))
+    head += tensor_rows(rng, shapes, most) + (rng.randbytes(60) if kind == 2 else b"")
+    return sealed(head + _coded(rng, most))
 
 
 def _mesh(rng: Random) -> bytes:
     """A mesh whose code is any bytes: each code is of some mesh, but for what it claims."""
-    code = _payload(rng, rng.randbytes(rng.choice((1, 20, 300, 3000))))
+    code = payload(rng, rng.randbytes(rng.choice((1, 20, 300, 3000))))
     faces = rng.choice((1, len(code), 4 * len(code), 4 * len(code) + 64, 4 * len(code) + 65, rng.choice(WHOLES)))
     vertices = rng.choice((0, 3, faces // 2 + 2, 3 * faces, 3 * faces + 1, rng.choice(WHOLES)))
     digits = rng.choice((1, 2, 8, 8, 15, 15, 16, rng.choice(WHOLES)))
     rows = b"".join(
         bytes([key]) + varint(value) for key, value in zip(MESH_KEYS, (vertices, faces, digits), strict=True)
     )
-    note = _object(rng, 0) if rng.random() < 0.2 else b""
-    return _sealed(bytes([MESH, 3]) + rows + _box(rng) + _counted(code) + _counted(note))
+    note = an_object(rng, 0) if rng.random() < 0.2 else b""
+    return sealed(bytes([MESH, 3]) + rows + a_box(rng) + counted(code) + counted(note))
 
 
 SMALL = {
@@ -223,7 +233,7 @@ SMALL = {
 
 def _coded(rng: Random, most: int) -> bytes:
     """Where each tensor has one level nothing is coded, and a sound file ends here."""
-    return b"" if most == 1 and rng.random() < 0.8 else _payload(rng, bytes(rng.choice((0, 8, 400, 4000))))
+    return b"" if most == 1 and rng.random() < 0.8 else payload(rng, bytes(rng.choice((0, 8, 400, 4000))))
 
 
 def _few(settings: dict) -> bool:
@@ -253,7 +263,7 @@ def _setting(rng: Random, key: str, base: object, absurd: float) -> tuple[object
     return value, bytes([number]) + struct.pack("<f", value)
 
 
-def _rows(rng: Random, shapes: dict[str, tuple[int, ...]], most: int) -> bytes:
+def tensor_rows(rng: Random, shapes: dict[str, tuple[int, ...]], most: int) -> bytes:
     """A row a tensor; those of a file too long are cut."""
     out = bytearray()
     for shape in shapes.values():
@@ -277,13 +287,13 @@ def _rows(rng: Random, shapes: dict[str, tuple[int, ...]], most: int) -> bytes:
 
 def _packed_adapter(rng: Random) -> bytes:
     names = _names(rng)
-    head = b"\4" + _counted(_deflated("\n".join(names)))
+    head = b"\4" + counted(_deflated("\n".join(names)))
     grid = False
     if rng.random() < 0.4:
         flags = rng.choice((0, 1, 2, 3))
         grid = bool(flags & 2)
         head += b"\0" + bytes([rng.choice((0, 0, 1, 2, 3)), flags]) + rng.randbytes(4)
-        head += _box(rng) if flags & 1 else b""
+        head += a_box(rng) if flags & 1 else b""
         sides = varint(rng.choice(SIDES + WHOLES)), varint(rng.choice((1, 8, 64, 512, 513)))
         head += b"".join(sides) if grid else b""
     count, forms, rows = rng.choice((1, 1, 2, min(len(names), 3000))), [], bytearray()
@@ -297,18 +307,18 @@ def _packed_adapter(rng: Random) -> bytes:
         forms.append((kind, rank, high, wide))
     chosen = [rng.randrange(count) for _ in names]
     head += varint(count) + rows + b"".join(varint(form) for form in chosen)
-    note = _object(rng, 0) if grid or rng.random() < 0.2 else b""
-    head += _counted(note)
+    note = an_object(rng, 0) if grid or rng.random() < 0.2 else b""
+    head += counted(note)
     shapes: dict[str, tuple[int, ...]] = {}
     for number, form in enumerate(chosen):
         kind, rank, high, wide = forms[form]
         shapes |= {f"{number}.a": (rank, wide), f"{number}.b": (high, rank)}
         shapes |= {f"{number}.magnitude": (high,)} if kind > 1 else {}
     most = rng.choice((1, 1, 2, 17, 65536))
-    head += _rows(rng, shapes, most)
+    head += tensor_rows(rng, shapes, most)
     if grid:
         head += b"".join(varint(rng.choice((0, 0, 1, 8, 64, 512, 8192))) for _ in range(6)) + rng.randbytes(60)
-    return _sealed(head + _coded(rng, most))
+    return sealed(head + _coded(rng, most))
 
 
 def _names(rng: Random) -> list[str]:
@@ -324,11 +334,11 @@ def _deflated(words: str) -> bytes:
     return packer.compress(words.encode()) + packer.flush()
 
 
-def _counted(data: bytes) -> bytes:
+def counted(data: bytes) -> bytes:
     return varint(len(data)) + data
 
 
-def _box(rng: Random) -> bytes:
+def a_box(rng: Random) -> bytes:
     values = [-1.0, -1.0, -1.0, 1.0, 1.0, 1.0]
     if rng.random() < 0.2:
         values[rng.randrange(6)] = rng.choice(FLOATS)
@@ -342,7 +352,7 @@ def _floats(rng: Random, values: list[float]) -> bytes:
     return struct.pack(f"<{len(values)}f", *values)
 
 
-def _object(rng: Random, depth: int) -> bytes:
+def an_object(rng: Random, depth: int) -> bytes:
     """An object of plain data."""
     count, members = rng.choice((0, 1, 2, 5)), b""
     for _ in range(count):
@@ -361,10 +371,10 @@ def _value(rng: Random, depth: int) -> bytes:
     if tag == 6:
         deep = rng.choice((1, 1, 9, 12, 4000)) if depth == 0 else 1
         return b"\6\1" * (deep - 1) + b"\6" + varint(1) + _value(rng, depth + deep)
-    return b"\7" + _object(rng, depth + 1) if tag == 7 else bytes([tag])
+    return b"\7" + an_object(rng, depth + 1) if tag == 7 else bytes([tag])
 
 
-def _sealed(body: bytes, version: int = 2) -> bytes:
+def sealed(body: bytes, version: int = 2) -> bytes:
     body = body[: LONGEST - HEAD]
     return b"SINE" + bytes([version]) + struct.pack("<I", zlib.crc32(body)) + body
 
@@ -402,14 +412,14 @@ def _tensors(rng: Random) -> bytes:
 
 
 def _field(rng: Random) -> Example:
-    return {"a.sine": _of_sound(rng, False) if rng.random() < 0.5 else _by_grammar(rng)}
+    return {"a.sine": of_sound(rng, *BASES, MESH) if rng.random() < 0.5 else _by_grammar(rng)}
 
 
 def _adapter(rng: Random) -> Example:
     chosen = rng.randrange(3)
     if chosen == 0:
         return {"a.safetensors": _tensors(rng)}
-    return {"a.sine": _of_sound(rng, True) if chosen == 1 else _packed_adapter(rng)}
+    return {"a.sine": of_sound(rng, ADAPTER) if chosen == 1 else _packed_adapter(rng)}
 
 
 def _read_any(folder: Path) -> None:

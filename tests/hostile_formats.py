@@ -6,6 +6,7 @@ from functools import partial
 
 import hostile_absurd as absurd
 import hostile_captures as captures
+import hostile_codes as codes
 import hostile_fields as fields
 import hostile_fleet as fleet
 import hostile_surfaces as surfaces
@@ -33,6 +34,7 @@ FORMATS: dict[str, Callable[[], Format]] = {
 MADE: dict[str, Callable[[], Format]] = {
     "absurd_field": absurd.absurd_field,
     "absurd_adapter": absurd.absurd_adapter,
+    "absurd_code": codes.absurd_code,
     "absurd_manifest": fleet.absurd_manifest,
 }
 """Files that are made absurd from the start."""

@@ -304,6 +304,15 @@ def decode_registered(data, shapes_of):
     return kind, settings, arrays, values, note
 
 
+def shared_shapes(kind, s):
+    """Shapes of the tensors of what a set of shapes shares."""
+    assert kind == "shared"
+    w, k, n = s["width"], s["rank"], s["depth"]
+    m = 2 * n * w + 2 * (n - 1) * k * w + w + 1
+    shapes = {"directions": (n - 1, k, w), "gains": (m,), "slopes": (m,)}
+    return shapes | mlp("network", 3 * (1 + 2 * s["frequencies"]), 1, {"skips": []}, w, n, True)
+
+
 def decode(data):
     """Settings, box (of an image its size), {name: float32 array}, cells or None, note.
 

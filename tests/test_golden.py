@@ -16,9 +16,9 @@ from sinefield.nn import mlp
 
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 FILES = EXPECTED["files"]
-PACKED = [name for name in FILES if name.endswith(".sine") and FILES[name]["kind"] != "mesh"]
-"""What the second decoder reads; it has no meshes."""
-FIELDS = [name for name in FILES if FILES[name]["kind"] != "adapter"]
+PACKED = [name for name in FILES if name.endswith(".sine") and FILES[name]["kind"] not in ("mesh", "shared", "code")]
+"""What the second decoder reads, of kinds with a number; it has no meshes."""
+FIELDS = [name for name in FILES if FILES[name]["kind"] not in ("adapter", "code")]
 FAR_OFF = 5.0
 """So many times the tolerance a change of meaning must differ by."""
 
@@ -88,6 +88,18 @@ def test_the_second_decoder_reads_the_same(name):
         )
     else:
         assert settings == was["settings"]
+
+
+def test_the_second_decoder_reads_the_same_base_and_code():
+    base, code = FILES["shared.sine"], FILES["code_of_shared.sine"]
+    told = second_decoder.decode_registered((FOLDER / "shared.sine").read_bytes(), second_decoder.shared_shapes)
+    kind, settings, arrays, values, note = told
+    assert (kind, settings, arrays, note) == ("shared", base["settings"], {}, base["note"])
+    assert {key: [list(value.shape), checksum(value)] for key, value in values.items()} == base["tensors"]
+    slopes = values["slopes"].astype(int).tolist()
+    box, mark, levels, note = second_decoder.code((FOLDER / "code_of_shared.sine").read_bytes(), slopes)
+    assert {"base": mark, "levels": list(levels)} == code["settings"]
+    assert (box == code["place"]["aabb"]).all() and note == code["note"]
 
 
 # --- what a change would do

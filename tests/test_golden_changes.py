@@ -10,13 +10,14 @@ from test_golden import FIELDS, FILES, differ, unlike
 
 from sinefield.adapters import deltas as adapter_deltas
 from sinefield.adapters import fields as adapter_fields
-from sinefield.compress import container, tensors
+from sinefield.compress import code, container, tensors
 from sinefield.data.surfaces.placement import Normalisation
 from sinefield.fields.image import field as image
 from sinefield.fields.latent import field as latent_shape
 from sinefield.fields.radiance import field as radiance
 from sinefield.fields.radiance import surface
 from sinefield.fields.radiance.field import RadianceField
+from sinefield.fields.shared.field import SharedField
 from sinefield.kernels.cpu import encoding, hashgrid, layers, network
 from sinefield.nn import mlp, weights
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
@@ -293,6 +294,25 @@ def less_gray(patch):
         around(patch, latent_shape, name, lambda plain, epsilon: plain(epsilon * 0.99))
 
 
+def sides_of_a_code(patch):
+    def change(plain, self, codes):
+        found = plain(self, codes)
+        return {name.translate(str.maketrans("uv", "vu")): part for name, part in found.items()}
+
+    around(patch, SharedField, "changed", change)
+
+
+def worth_of_levels(patch):
+    def change(plain, self, codes):
+        return {name: 1.001 * part for name, part in plain(self, codes).items()}
+
+    around(patch, SharedField, "changed", change)
+
+
+def tables_of_codes(patch):
+    around(patch, code, "_table", lambda plain, slope: plain(slope + 1))
+
+
 LATENT = "shapes_svd.sine"
 BOXES = ["radiance.sine", "runs/radiance"]
 OTHERS = ["radiance_ndc.sine", "radiance_contracted.sine", "radiance_hash.sine"]
@@ -368,6 +388,9 @@ CHANGES = {
     "margin of a cloud": (scaled(latent_shape, "MARGIN", 1.01), ["shapes.sine", "runs/shapes"]),
     "turns the other way": (conjugate, ["shapes.sine", "shapes_dct.sine", "shapes_svd.sine"]),
     "pairs of channels": (halves_mixed, ["shapes.sine", "shapes_dct.sine", "shapes_svd.sine"]),
+    "sides of a code": (sides_of_a_code, ["code_of_shared.sine"]),
+    "what a code's level is worth": (worth_of_levels, ["code_of_shared.sine"]),
+    "tables of a code": (tables_of_codes, ["code_of_shared.sine"]),
     "epsilon of graying": (less_gray, ["shapes_dct.sine", "shapes_svd.sine"]),
 }
 

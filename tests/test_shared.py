@@ -192,6 +192,11 @@ def test_codes_that_somebody_bent_are_refused_or_are_codes(files, tmp_path):
     assert refused > 40
 
 
+def test_one_layer_has_nothing_to_change():
+    with pytest.raises(SinefieldError, match="2 to 16 layers"):
+        SharedFieldConfig(depth=1)
+
+
 def test_bases_with_absurd_tables_are_refused(files, tmp_path):
     field, _ = load_field(files[0])
     bad = tmp_path / "bad.sine"

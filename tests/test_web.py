@@ -24,7 +24,7 @@ PACKED = [name for name in FILES if name.endswith(".sine")]
 DRAWN = [
     name
     for name in PACKED
-    if FILES[name]["kind"] in ("shape", "radiance", "image", "mesh") or name.startswith("edit_of")
+    if FILES[name]["kind"] in ("shape", "radiance", "image", "mesh") or name.startswith(("edit_of", "code_of"))
 ]
 SLACK = {"density": 1e-3, "sdf": 1e-4, "colour": 1e-4}
 """Of a value, relative to the largest of its kind; of a density to itself: other orders of sums, other sines."""
@@ -59,10 +59,15 @@ def test_parameters_cells_and_notes_are_pythons(decoded, name):
     if was["kind"] == "shapes":
         assert found["error"] == "SineError" and "shapes" in found["message"]
         return
+    if was["kind"] == "code":  # its levels need the base
+        assert (found["kind"], found["box"]) == ("code", was["place"]["aabb"])
+        return
     assert {key: [shape, crc] for key, (shape, crc) in found["tensors"].items()} == was["tensors"]
     assert found["note"] == was.get("note", {})
     if name.startswith("edit_of"):
         assert found["edit"]["base"] == was["settings"]["edit"]["base"]
+    elif was["kind"] == "shared":
+        assert found["settings"] == was["settings"]
     elif was["kind"] != "adapter":
         # A setting that is newer than the file has its base value.
         assert found["settings"] == settings.BASE[was["kind"]] | was["settings"]
@@ -74,13 +79,13 @@ def question(name, plain=False):
     """The questions whose answers expected.json has."""
     unit = torch.tensor(EXPECTED["ask"]["points"], dtype=torch.float64)
     file, edits = name, []
-    if name.startswith("edit_of_"):
-        file, edits = name.removeprefix("edit_of_"), [str(FOLDER / name)]
+    if name.startswith(("edit_of_", "code_of_")):
+        file, edits = name.partition("_of_")[2], [str(FOLDER / name)]
     kind, told = FILES[file]["kind"], {"file": str(FOLDER / file), "edits": edits, "plain": plain}
     if kind == "image":
         return {**told, "ask": {"colour": [(2 * unit[:, :2] - 1).tolist()]}, "camera": {"width": SIDE, "height": SIDE}}
     box = torch.tensor(FILES[name]["place"]["aabb"], dtype=torch.float64)
-    if kind in ("shape", "mesh"):
+    if kind in ("shape", "mesh", "shared"):
         return {**told, "ask": {"sdf": [golden_reading._within(unit, box, 1.3).tolist()]}}
     space = FILES[file]["settings"]["space"]
     points = golden_reading._within(unit, box, 5.0 if space == "contracted" else 1.0).float().tolist()

@@ -21,7 +21,7 @@ from sinefield.errors import SinefieldError
 from sinefield.export.field_page import write_page
 from sinefield.export.player import script_for
 from sinefield.files import read_bytes
-from sinefield.store.fields import load_field
+from sinefield.store.fields import load_field, save_field
 from sinefield.store.sine_files import load_packed
 
 WEB = Path(sinefield.__file__).parent / "web"
@@ -92,6 +92,18 @@ def test_an_edit_goes_beside_its_base(tmp_path):
     found = contents((tmp_path / "page.html").read_text(encoding="utf-8"))
     wanted = [read_bytes(GOLDEN / name, MAX_FILE) for name in ("shape.sine", "edit_of_shape.sine")]
     assert found == wanted and report["field_bytes"] == sum(map(len, wanted))
+
+
+def test_a_code_goes_beside_its_base(tmp_path):
+    base, code = GOLDEN / "shared.sine", GOLDEN / "code_of_shared.sine"
+    report = write_page(base, tmp_path / "page.html", adapters=[code])
+    assert report["kind"] == "shape"
+    found = contents((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert found == [base.read_bytes(), code.read_bytes()]
+    with pytest.raises(SinefieldError, match="cannot draw a field of kind shared"):
+        write_page(base, tmp_path / "base.html")
+    with pytest.raises(SinefieldError, match="--adapter CODE"):
+        write_page(code, tmp_path / "code.html")
 
 
 def test_what_cannot_be_a_page_is_refused_and_nothing_is_written(tmp_path):
@@ -193,6 +205,22 @@ def test_a_page_draws_from_disk_and_turns(name, browser, tmp_path):
     assert np.abs(turned - first).mean() > 1
     browser.press("Home")
     wait_for(lambda: np.abs(browser.picture() - first).mean() < 0.5)
+
+
+@needs_browser
+def test_a_code_of_a_set_of_shapes_is_drawn_from_disk(browser, tmp_path):
+    """Against the picture of the same shape as a file of its own."""
+    base, code = GOLDEN / "shared.sine", GOLDEN / "code_of_shared.sine"
+    write_page(base, tmp_path / "coded.html", adapters=[code])
+    field, _ = load_field(base, [code])
+    save_field(tmp_path / "run" / "field.safetensors", field)
+    write_page(tmp_path / "run", tmp_path / "alone.html")
+    pictures = []
+    for name in ("coded", "alone"):
+        browser.open((tmp_path / f"{name}.html").as_uri())
+        drawn(browser)
+        pictures.append(browser.picture())
+    assert pictures[0].std() > 10 and np.abs(pictures[0] - pictures[1]).mean() < 1
 
 
 @needs_browser

@@ -57,7 +57,7 @@ def add_edits(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="an edit by sinefield adapt, applied to the field; several add up",
+        help="an edit by sinefield adapt, applied to the field; several add up. Or a shape's code, with its set's base",
     )
 
 

@@ -36,14 +36,19 @@ LEAN = {
 def contents_of(run: str | Path, field: Field, adapters: Sequence[str | Path] = ()) -> list[bytes]:
     """The files that a page of a field holds: its own, as it is or with a run's parameters rounded, and its edits.
 
+    Of a shape's code these are the base that its set shares, and the code.
+
     Raises:
-        SinefieldError: a kind that the player does not draw; edits of a run that is not packed.
+        SinefieldError: a kind that the player does not draw; edits of a run that is not packed, or of a code's shape.
     """
     if field.kind not in KINDS:
         raise SinefieldError(f"{run}: a page cannot draw a field of kind {field.kind}; it draws {', '.join(KINDS)}")
     if adapters and not is_sine(run):
         raise SinefieldError(f"{run}: edits go into a page with a packed base; pack it and adapt the packed file")
-    return [_packed(run, field), *(_edit_bytes(path) for path in adapters)]
+    edits = [_edit_bytes(path) for path in adapters]
+    if len(edits) > 1 and load_edit(adapters[0], or_code=True).kind == "code":
+        raise SinefieldError(f"{adapters[1]}: a page takes a code alone; give its base and the code, without edits")
+    return [_packed(run, field), *edits]
 
 
 def _packed(run: str | Path, field: Field) -> bytes:
@@ -58,7 +63,7 @@ def _packed(run: str | Path, field: Field) -> bytes:
 
 
 def _edit_bytes(path: str | Path) -> bytes:
-    load_edit(path)
+    load_edit(path, or_code=True)
     return read_bytes(path, MAX_FILE, "edit")
 
 

@@ -100,7 +100,9 @@ def _shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     if kind == "adapter":
         raise SinefieldError("holds an adapter, not a field; see sinefield adapter info")
     if kind == "code":
-        raise SinefieldError("holds the code of one shape; open the set's base with it: sf.load(BASE, [CODE])")
+        raise SinefieldError(
+            "holds the code of one shape; open its set's base with it: --adapter CODE, in Python sf.load(BASE, [CODE])"
+        )
     if kind not in KINDS:
         raise SinefieldError(f"holds a field of the kind {kind}, which is not known here; import what registers it")
     return kind_named(kind).shapes(make_field_config(kind, settings, "its settings"))

@@ -67,7 +67,7 @@ export interface SineField {
 }
 
 /**
- * A `.sine` file as a field. `edits`: files of `sinefield adapt`, in order; `plain`: without WASM.
+ * A `.sine` file as a field. `edits`: files of `sinefield adapt`, in order, or of a set's base the code of one shape; `plain`: without WASM.
  * @throws {SineError} for what is no such file, newer, damaged, of a kind that is not drawn, or too large for a page.
  */
 export function loadSine(

@@ -5,12 +5,24 @@ import { pathToFileURL } from "node:url";
 const [sources, count, seed, ...files] = process.argv.slice(2);
 const { crc32, decode } = await import(pathToFileURL(`${sources}/container.js`));
 const { fieldOf } = await import(pathToFileURL(`${sources}/field.js`));
+const { applyEdits } = await import(pathToFileURL(`${sources}/edit.js`));
 let state = Number(seed) || 1;
 const random = (n) => {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
   return Math.floor((state / 2 ** 32) * n);
 };
 const originals = files.map((file) => new Uint8Array(fs.readFileSync(file)));
+
+// Codes are put on the base among the files, mutated bases take its code.
+const sound = (bytes) => {
+  try {
+    return decode(bytes);
+  } catch {
+    return null; // of a kind that is not drawn
+  }
+};
+const whole = originals.map(sound).filter(Boolean);
+const base = whole.find(({ kind }) => kind === "shared"), code = whole.find(({ kind }) => kind === "code");
 
 const mutated = (bytes) => {
   let out = Array.from(bytes);
@@ -42,7 +54,9 @@ const found = { read: 0, refused: 0, crashed: [], slowest: 0 };
 for (let i = 0; i < Number(count); i++) {
   const bytes = mutated(originals[i % originals.length]), begin = process.cpuUsage();
   try {
-    const packed = decode(bytes);
+    let packed = decode(bytes);
+    if (base && packed.kind === "code") packed = applyEdits(base, [packed]);
+    else if (code && packed.kind === "shared") packed = applyEdits(packed, [code]);
     if (packed.kind !== "adapter") {
       const field = fieldOf(packed);
       if (packed.kind === "shape" || packed.kind === "mesh") field.sdf(new Float64Array(3));

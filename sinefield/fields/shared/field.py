@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -34,10 +33,10 @@ class SharedFieldConfig:
     band: float = 0.03  # distance from the surface, in field units, within which distances are learned
 
     def __post_init__(self) -> None:
-        if not (1 <= self.rank <= 16 and 1 <= self.width <= 1024 and 1 <= self.depth <= 16):
+        if not (1 <= self.rank <= 16 and 1 <= self.width <= 1024 and 2 <= self.depth <= 16):
             raise SinefieldError(
                 f"width is {self.width}, depth {self.depth}, rank {self.rank}; "
-                "1 to 1,024 units, 1 to 16 layers, and 1 to 16"
+                "1 to 1,024 units, 2 to 16 layers, and 1 to 16"
             )
         self.shape()
 
@@ -113,7 +112,7 @@ class SharedField(Field):
         self.network = MLP.of(shape, self.encoding.out_features, 1)
         self.groups = groups(config)
         m = sum(n for _, n in self.groups)
-        self.directions = nn.Parameter(torch.empty(max(config.depth - 1, 0), config.rank, config.width))
+        self.directions = nn.Parameter(torch.empty(config.depth - 1, config.rank, config.width))
         if not self.directions.is_meta:
             self.directions.data.normal_().div_(math.sqrt(config.width))
         self.gains = nn.Parameter(torch.full((m,), GAIN))
@@ -137,19 +136,31 @@ class SharedField(Field):
         sizes = [n for _, n in self.groups]
         return {name: part for (name, _), part in zip(self.groups, change.split(sizes, 1), strict=True)}
 
+    def networks(self, codes: Float[Tensor, "k m"]) -> tuple[list[Tensor], list[Tensor]]:
+        """Matrices (k, out, in) and biases (k, out) of each layer of the networks that codes, in levels, make."""
+        config, change, k = self.config, self.changed(codes), len(codes)
+        matrices, biases = [], []
+        for i, (weight, bias) in enumerate(zip(self.network.weights, self.network.biases, strict=True)):
+            matrix = weight().expand(k, -1, -1)
+            if i == config.depth:
+                matrices.append(matrix + change["row"][:, None])
+                biases.append(bias + change["bias"])
+                continue
+            if i:
+                u, v = (change[f"{name}{i}"].view(k, config.rank, config.width) for name in "uv")
+                matrix = torch.baddbmm(matrix, u.mT, self.directions[i - 1] + v)
+            more = 1 + change[f"s{i}"]
+            matrices.append(more[:, :, None] * matrix)
+            biases.append(more * bias + change[f"t{i}"])
+        return matrices, biases
+
     def decode(self, encoded: Float[Tensor, "k n e"], codes: Float[Tensor, "k m"]) -> Float[Tensor, "k n"]:
         """Distance / band of k shapes at points of their own, whose encoding is given."""
-        config, change = self.config, self.changed(codes)
-        matrices, biases = [weight() for weight in self.network.weights], list(self.network.biases)
-        h, k = encoded, len(codes)
-        for i in range(config.depth):
-            z = F.linear(h, matrices[i], biases[i])
-            if i:
-                along = self.directions[i - 1] + change[f"v{i}"].view(k, config.rank, config.width)
-                z = z + torch.bmm(torch.bmm(h, along.mT), change[f"u{i}"].view(k, config.rank, config.width))
-            h = activate(z * (1 + change[f"s{i}"])[:, None] + change[f"t{i}"][:, None], self.network.activation)
-        row = matrices[-1] + change["row"]
-        return torch.bmm(h, row[:, :, None])[..., 0] + biases[-1] + change["bias"]
+        h = encoded
+        for i, (matrix, bias) in enumerate(zip(*self.networks(codes), strict=True)):
+            h = torch.baddbmm(bias[:, None], h, matrix.mT)
+            h = activate(h, self.network.activation) if i < self.config.depth else h
+        return h[..., 0]
 
     @torch.no_grad()
     def shape_of(self, levels: Int[np.ndarray, "m"], box: Float[np.ndarray, "6"]) -> ShapeField:
@@ -162,20 +173,10 @@ class SharedField(Field):
         place = Normalisation.fit(box)
         placed = (torch.tensor(v, dtype=torch.float64) for v in (place.centre, place.scale, box))
         field = ShapeField(config.shape(), *placed)
-        own, codes = field.network, torch.from_numpy(np.asarray(levels, np.float32))[None]
-        change = {name: part[0] for name, part in self.changed(codes).items()}
-        for i, (weight, bias) in enumerate(zip(self.network.weights, self.network.biases, strict=True)):
-            matrix, target = weight(), own.weights[i].get_parameter("weight")
-            if i == config.depth:
-                target.copy_(matrix + change["row"])
-                own.biases[i].copy_(bias + change["bias"])
-                continue
-            if i:
-                u, v = (change[f"{name}{i}"].view(config.rank, config.width) for name in "uv")
-                matrix = matrix + u.T @ (self.directions[i - 1] + v)
-            more = 1 + change[f"s{i}"]
-            target.copy_(more[:, None] * matrix)
-            own.biases[i].copy_(more * bias + change[f"t{i}"])
+        codes = torch.from_numpy(np.asarray(levels, np.float32))[None]
+        for i, (matrix, bias) in enumerate(zip(*self.networks(codes), strict=True)):
+            field.network.weights[i].get_parameter("weight").copy_(matrix[0])
+            field.network.biases[i].copy_(bias[0])
         return field.eval().requires_grad_(False)
 
 

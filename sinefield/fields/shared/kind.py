@@ -17,7 +17,7 @@ class SharedKind(Kind):
     config = SharedConfig
     score = "iou"
     quick = "IoU, held-out points"
-    instead = 'it is what shapes share; a shape is it with a code: sf.load(BASE, adapters=["CODE.sine"])'
+    instead = 'it is what shapes share; a shape is it with a code: --adapter CODE, in Python sf.load(BASE, ["CODE"])'
     trains_rounded = False
 
     def read(self, config: SharedConfig) -> Surface:

@@ -2,12 +2,14 @@
 import { adapterIn, adapterTensors } from "./adapter.js";
 import { Reader, SineError, fail } from "./bytes.js";
 import { Decoder, gridIn, sumsOf } from "./coder.js";
-import { MAX_NOTE, noteIn } from "./note.js";
+import { MAX_NOTE, noteIn, objectIn } from "./note.js";
 import { partsIn } from "./parts.js";
-import { BASE, settingsIn, tensorsOf } from "./settings.js";
+import { BASE, settingsIn, sharedIn, tensorsOf } from "./settings.js";
 import { meshIn } from "./walk.js";
 
-const KINDS = [, "shape", "radiance", "image", "adapter", "shapes", "mesh"];
+const KINDS = [, "shape", "radiance", "image", "adapter", "shapes", "mesh", "code"];
+/** What draws nothing by itself: edits, codes, and what codes change. */
+const PARTIAL = ["adapter", "code", "shared"];
 const VERSION = 2, HEAD = 9, MAX_FILE = 256 << 20, MAX_NUMBERS = 1 << 26;
 
 const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
@@ -26,13 +28,13 @@ const kindIn = (reader) => {
   if (globalThis.ONLY) return globalThis.ONLY;
   const kind = number === 255 && reader.version > 1 ? reader.name() : KINDS[number];
   if (!kind) fail("it holds an unknown kind of field; a newer player may know it");
-  if ((globalThis.NO_EDITS || kind !== "adapter") && !BASE[kind]) fail(`it holds a field of the kind ${kind}, which this player cannot draw`);
+  if ((globalThis.NO_EDITS || !PARTIAL.includes(kind)) && !BASE[kind]) fail(`it holds a field of the kind ${kind}, which this player cannot draw`);
   return kind;
 };
 
 /**
- * What a file holds: `kind, settings, box, background, view, frame, size, note, params`, `cells` with `cellsShape`, and
- * of an adapter `targets` and `edit`. `params` has by name {shape, values}, values as float32.
+ * What a file holds: `kind, settings, box, background, view, frame, size, note, params`, `cells` with `cellsShape`, of
+ * an adapter `targets` and `edit`, of a code its bytes as `code`. `params` has by name {shape, values}, values as float32.
  */
 export function decode(bytes) {
   if (bytes.length < 4 || String.fromCharCode(...bytes.subarray(0, 4)) !== "SINE") fail("this is not a .sine file");
@@ -53,15 +55,17 @@ export function decode(bytes) {
 
 const read = (reader, length) => {
   const kind = kindIn(reader), adapter = !globalThis.NO_EDITS && kind === "adapter" ? adapterIn(reader) : null;
-  const settings = adapter ? {} : settingsIn(kind, reader);
+  const shared = !globalThis.NO_EDITS && kind === "shared";
+  const settings = adapter ? {} : shared ? sharedIn(objectIn(reader, 0)) : settingsIn(kind, reader);
   const packed = { kind, settings, ...adapter, ...partsIn(kind, settings, reader) };
   if (!globalThis.NO_MESH && kind === "mesh") packed.params = meshIn(reader.take(reader.varint(MAX_FILE)), settings);
+  if (!globalThis.NO_EDITS && kind === "code") packed.code = reader.take(reader.varint(MAX_FILE));
   const note = reader.take(reader.varint(MAX_NOTE));
   if (!globalThis.PAGE) packed.note = noteIn(note, reader.version);
   const tensors = !globalThis.NO_EDITS && adapter ? adapterTensors(adapter) : tensorsOf(kind, settings);
   const { grid: n, grid_levels: levels } = settings, edited = globalThis.NO_EDITS ? null : adapter?.edit?.grid;
   const sides = globalThis.NO_RADIANCE ? null : edited ? [edited[0], edited[1], edited[1]] : kind === "radiance" ? [levels * n, n, n] : null;
-  const numbers = tensors.reduce((sum, { shape: [a, b = 1] }) => sum + a * b, 0);
+  const numbers = tensors.reduce((sum, { shape: [a, b = 1, c = 1] }) => sum + a * b * (globalThis.NO_EDITS ? 1 : c), 0);
   const cells = sides ? sides[0] * sides[1] * sides[2] : 0;
   if (numbers > Math.min(MAX_NUMBERS, 64 * length) || cells > Math.max(2 ** 24, 256 * length)) {
     fail(`it claims ${numbers} numbers and ${cells} cells in ${length} bytes; it is no proper .sine file`);
@@ -139,7 +143,7 @@ const rowIn = (reader, { name, shape, octaves }) => {
 
 /** A tensor's entries, their levels taken from the coder. */
 const valuesIn = (decoder, { shape, entries, step, offset, tables }) => {
-  const [rows, wide = 1] = shape, values = new Float32Array(rows * wide), each = step && step.length > 1;
+  const [rows, second = 1, third = 1] = shape, wide = globalThis.NO_EDITS ? second : second * third, values = new Float32Array(rows * wide), each = step && step.length > 1;
   for (const { columns, low, n, centre, slope, bend } of tables) {
     const across = columns ? columns.length : wide;
     let at = 0;

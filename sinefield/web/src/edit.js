@@ -3,6 +3,7 @@ import { fail } from "./bytes.js";
 import { crc32 } from "./container.js";
 import { MOST_WORK, matrix } from "./network.js";
 import { columnsOf, networksOf, tensorsOf } from "./settings.js";
+import { coded } from "./shared.js";
 
 /** The CRC-32 by which an edit knows its base. */
 const fingerprint = ({ kind, settings, params }) => {
@@ -39,8 +40,13 @@ const edited = (packed, form, part, weight, bias) => {
   return [{ shape: [rows, wide], values: w }, { shape: [rows], values: c }];
 };
 
-/** A field with edits applied; its weights are dense from then on. */
+/** A field with edits applied; its weights are dense from then on. Or the shape that a code makes of its base. */
 export const applyEdits = (base, edits) => {
+  if (edits[0].kind === "code" || base.kind === "shared") {
+    // The code's shape has numbers that are Python's but for rounding: no edit would know it as its base.
+    if (edits.length > 1) fail("a page takes a code alone, without edits");
+    return coded(base, edits[0], fingerprint(base));
+  }
   const own = fingerprint(base), nets = networksOf(base.kind, base.settings);
   const packed = { ...base, params: new Map(base.params) }, boxes = [];
   for (const [name, net] of Object.entries(nets)) {

@@ -65,10 +65,12 @@ export class SineField {
 /** What `decode` gives, ready to be asked. */
 export const fieldOf = (packed, options) => {
   if (!globalThis.PAGE && packed.kind === "adapter") fail("the file holds an adapter, not a field; give it as an edit of one");
+  if (!globalThis.PAGE && packed.kind === "code") fail("the file holds the code of one shape; give it as an edit of its set's base");
+  if (!globalThis.PAGE && packed.kind === "shared") fail("the file holds what shapes share; give the code of one of them as its edit");
   return new SineField(packed, drawerOf(packed, !globalThis.PAGE && options?.plain));
 };
 
-/** A `.sine` file as a field; `edits`: files of `sinefield adapt`, applied in this order. */
+/** A `.sine` file as a field; `edits`: files of `sinefield adapt`, applied in this order, or a shape's code. */
 export const loadSine = (bytes, options) => {
   if (globalThis.PAGE) return fieldOf(decode(bytes));
   const { edits = [], plain = false } = options ?? {}, packed = decode(asBytes(bytes));

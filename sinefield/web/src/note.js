@@ -10,7 +10,8 @@ const WORDS = '{"seed":0,"steps":,"seconds":,"source":"$SINEFIELD_DATA/meshes/.o
 export const MAX_NOTE = 1 << 16;
 const MAX_DEPTH = 8;
 
-const objectIn = (reader, depth) => {
+/** An object of plain data. */
+export const objectIn = (reader, depth) => {
   const found = new Map();
   const keys = KEYS.split(" ");
   for (let n = reader.varint(reader.left); n; n--) {

@@ -40,6 +40,10 @@ const frameIn = (reader) => {
 /** The parts that a kind has, in their order. */
 export const partsIn = (kind, settings, reader) => {
   if (!globalThis.NO_EDITS && kind === "adapter") return {};
+  if (!globalThis.NO_EDITS && kind === "shared") {
+    reader.varint(0); // it has no arrays
+    return {};
+  }
   if (!globalThis.NO_IMAGE && kind === "image") {
     const size = [reader.varint(16384), reader.varint(16384)];
     return size[0] && size[1] ? { size } : fail("its image has no pixels");

@@ -40,6 +40,38 @@ if (!globalThis.NO_IMAGE) {
 }
 if (!globalThis.NO_MESH) BASE.mesh = { vertices: 0, faces: 0, digits: 8, subdivisions: 0 };
 const LARGEST = 1 << 20;
+const SHARED = { width: 96, depth: 3, frequencies: 5, rank: 2, band: 0.03 };
+
+/** The settings of what a set of shapes shares, complete, from plain data. */
+export const sharedIn = (given) => {
+  const s = { ...SHARED, ...given }, most = { width: 1024, depth: 16, frequencies: 24, rank: 16, band: Infinity };
+  for (const [name, value] of Object.entries(s)) {
+    if (!(name in SHARED)) fail(`setting ${name} is unknown; a newer player may know it`);
+    const whole = name === "band" || Number.isInteger(value), least = { frequencies: 0, depth: 2, band: 1e-30 }[name] ?? 1;
+    if (!(whole && value >= least && value <= most[name])) fail(`its setting ${name} is ${value}, which this player cannot draw`);
+  }
+  return s;
+};
+
+/** Settings of the shape that a code makes. */
+export const codedSettings = ({ width, depth, frequencies, band }) => ({ ...BASE.shape, width, depth, frequencies, band, weights: "dense" });
+
+/** What a code has, in its order: names and how many numbers each. */
+export const groupsOf = ({ width, depth, rank }) => {
+  const found = [];
+  for (let i = 0; i < depth; i++) {
+    found.push([`t${i}`, width], [`s${i}`, width]);
+    if (i) found.push([`u${i}`, width * rank], [`v${i}`, width * rank]);
+  }
+  return [...found, ["row", width], ["bias", 1]];
+};
+
+const sharedTensors = (s) => {
+  const m = groupsOf(s).reduce((sum, [, n]) => sum + n, 0);
+  const own = { directions: [s.depth - 1, s.rank, s.width], gains: [m], slopes: [m] };
+  return [...Object.entries(own).map(([name, shape]) => ({ name, shape, octaves: [] })),
+    ...tensorsOf("shape", codedSettings(s)).map((tensor) => ({ ...tensor, octaves: [] }))];
+};
 
 const valueOf = (name, reader) => {
   if (CHOICES[name]) return reader.choice(CHOICES[name].split(" "));
@@ -128,10 +160,11 @@ export const columnsOf = (net, i) => (i ? net.width + (net.skips.includes(i) ? n
 
 /** Names of all tensors, in their order, with shape and octaves of columns; none of a mesh, whose numbers are its code. */
 export const tensorsOf = (kind, s) => {
+  if (!globalThis.NO_EDITS && kind === "shared") return sharedTensors(s);
   const found = [];
   const add = (name, shape, net) => found.push({ name, shape, octaves: net ? octavesOf(net) : [] });
   if (!globalThis.LEAN && s.encoding === "hash") add("encoding.table", [hashLevels(s).reduce((sum, level) => sum + level.size, 0), 2]);
-  for (const [name, net] of globalThis.NO_NETWORKS || kind === "mesh" ? [] : Object.entries(networksOf(kind, s))) {
+  for (const [name, net] of globalThis.NO_NETWORKS || kind === "mesh" || (!globalThis.NO_EDITS && kind === "code") ? [] : Object.entries(networksOf(kind, s))) {
     for (let i = 0; i <= net.depth; i++) {
       const rows = i < net.depth ? net.width : net.outputs, columns = columnsOf(net, i), at = `${name}.weights.${i}.`;
       if (!i || i === net.depth || net.weights === "dense") {

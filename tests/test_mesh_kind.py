@@ -20,9 +20,9 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.mesh.distance import MeshDistance
 from sinefield.fields.mesh.field import MeshField
 from sinefield.kernels.cpu.mesh_fit import slopes
-from sinefield.learning.pack_mesh import pack_mesh
+from sinefield.learning.pack_mesh import TRIED, pack_mesh
 from sinefield.meshing.optimised import LatticeMesh, Target
-from sinefield.meshing.subdivide import subdivided
+from sinefield.meshing.subdivide import edges_of, subdivided
 from sinefield.store.sine_files import from_packed, load_packed, save_sine, to_packed
 
 DIGITS = 8
@@ -256,6 +256,39 @@ def test_more_subdivided_faces_than_bytes_may_state_are_refused():
     packed.settings["subdivisions"] = 3
     with pytest.raises(SinefieldError, match="3 subdivisions"):
         from_packed(packed, "it")
+
+
+@pytest.mark.slow
+def test_flat_faces_get_a_finer_lattice_than_a_smooth_shape(tmp_path, monkeypatch):
+    """A turned cube's corners must be told exactly, since its faces are flat; a ball's many vertices need not."""
+    monkeypatch.setattr("sinefield.learning.pack_mesh.DRAWN", 200_000)
+    monkeypatch.setattr("sinefield.learning.pack_mesh.TRIED", TRIED[:3])  # no subdivisions, which take longer
+    turn = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])
+    cube = trimesh.creation.box((1, 1, 1)).subdivide().subdivide().subdivide().subdivide()
+    cube.apply_transform(turn)
+    fineness = {}
+    for name, mesh, size in (("cube", cube, 180), ("ball", ball(4), 400)):
+        mesh.export(tmp_path / f"{name}.ply")
+        report = pack_mesh(tmp_path / f"{name}.ply", tmp_path / f"{name}.sine", size)
+        field = sf.load(tmp_path / f"{name}.sine")._torch()
+        fineness[name] = int(field.nodes.max()) / math.sqrt(report["faces"])
+        assert report["bytes"] <= size
+    assert fineness["cube"] > 8 > 6 > fineness["ball"]  # of 14, 5 and 3.4, which are tried
+    points = np.random.default_rng(0).random((100_000, 3)) * 2 - 1
+    true = (np.abs(points @ turn[:3, :3]) < 0.5).all(axis=1)
+    found = np.asarray(sf.load(tmp_path / "cube.sine").inside(points))
+    assert (true & found).sum() > 0.985 * (true | found).sum()
+
+
+def test_edges_are_trimeshs():
+    mesh = SHAPES["torus"]
+    edges = edges_of(len(mesh.vertices), mesh.faces)
+    assert np.array_equal(np.stack([edges.low, edges.high], 1), np.unique(mesh.edges_sorted, axis=0))
+    assert (edges.faces == 2).all() and len(edges.of_side) == 3 * len(mesh.faces)
+    for side in range(len(edges.of_side)):
+        face = set(mesh.faces[side % len(mesh.faces)])
+        edge = edges.of_side[side]
+        assert face == {edges.low[edge], edges.high[edge], edges.opposite[side]}
 
 
 def test_optimising_halves_what_is_wrong():

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Int
 from sinefield.data.surfaces.surface import Surface, signed_distance
 from sinefield.errors import SinefieldError
 from sinefield.kernels.cpu.mesh_fit import distances_at, settle, slopes
-from sinefield.meshing.subdivide import subdivided
+from sinefield.meshing.subdivide import edges_of, subdivided
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -248,12 +248,11 @@ def _unevenness(vertices: int, faces: np.ndarray) -> "csr_matrix":
     """
     from scipy.sparse import csr_matrix
 
-    ends = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    opposite = np.concatenate([faces[:, 2], faces[:, 0], faces[:, 1]])
-    order = np.lexsort((ends[:, 1], ends[:, 0]))
-    ends, opposite = ends[order], opposite[order]
-    first = np.flatnonzero((ends[1:] == ends[:-1]).all(axis=1))
-    quads = np.stack([*ends[first].T, opposite[first], opposite[first + 1]], 1)
+    edges = edges_of(vertices, faces)
+    shared = edges.faces == 2
+    sides = np.argsort(edges.of_side, kind="stable")
+    beyond = edges.opposite[sides[shared[edges.of_side[sides]]]].reshape(-1, 2)
+    quads = np.column_stack([edges.low[shared], edges.high[shared], beyond])
     signs = np.tile([1.0, 1.0, -1.0, -1.0], len(quads))
     off = csr_matrix((signs, (np.repeat(np.arange(len(quads)), 4), quads.ravel())), (len(quads), vertices))
     count = np.maximum(np.bincount(quads.ravel(), minlength=vertices), 1)

@@ -8,6 +8,7 @@ import torch
 
 from sinefield.errors import SinefieldError
 from sinefield.kernels import choose
+from sinefield.kernels.cpu import layers
 from sinefield.kernels.cpu import network as tiled
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
 from sinefield.nn.hashgrid import HashGrid
@@ -73,11 +74,13 @@ def runs(dtype):
 NO_TILES = "this processor has no AVX512-BF16, or something better"
 
 
-@pytest.fixture(params=["tiled", "layers"])
+@pytest.fixture(params=["tiled", "layers", "layers without oneDNN"])
 def path(request, monkeypatch):
-    """Each way through a bf16 network in turn."""
+    """Each way through a bf16 network in turn: also the one of processors for which oneDNN has no product in bf16."""
     if request.param == "tiled" and not runs(torch.bfloat16):
         pytest.skip(NO_TILES)
+    if request.param == "layers without oneDNN":
+        monkeypatch.setattr(layers, "FUSED_LINEAR", False)
     monkeypatch.setattr(tiled, "why_not", lambda dtype: None if request.param == "tiled" else "not now")
     choose.forget()
     yield request.param
@@ -256,7 +259,7 @@ def test_compiled_hash_grid_is_the_plain_one():
     assert grid.resolutions[-1] == 100 and len(set(grid.sizes.tolist())) > 1
     with torch.no_grad():
         grid.table.normal_()
-    x, pull = torch.rand(1000, 3) * 2.2 - 1.1, torch.randn(1000, 12)
+    x, pull = torch.rand(5000, 3) * 2.2 - 1.1, torch.randn(5000, 12)
     for call in (grid, grid.reference):
         grid.zero_grad(set_to_none=True)
         out = call(x)

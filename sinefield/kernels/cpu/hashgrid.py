@@ -12,52 +12,78 @@ from sinefield.kernels.inputs import Levels
 from sinefield.kernels.shell import Pull, differentiable
 
 
-@numba.njit(cache=True, inline="always")
-def _corners(x, n, size, offset, entries, weights):
-    """Entries and weights of the eight corners around one point, on one level."""
-    low = np.empty(3, np.int64)
-    part = np.empty(3, np.float32)
-    for a in range(3):
-        u = min(max(x[a] * np.float32(0.5) + np.float32(0.5), np.float32(0.0)), np.float32(1.0)) * np.float32(n)
-        low[a] = min(int(u), n - 1)
-        part[a] = u - np.float32(low[a])
-    every = size == (n + 1) ** 3
-    for corner in range(8):
-        weight = np.float32(1.0)
-        for a in range(3):
-            weight *= part[a] if corner >> a & 1 else np.float32(1.0) - part[a]
-        i, j, k = low[0] + (corner & 1), low[1] + (corner >> 1 & 1), low[2] + (corner >> 2 & 1)
+BLOCK, SPAN = 64, 4096
+"""Points whose entries are found at once, by whole vectors, and points that go through all levels before others do."""
+SECOND, THIRD = np.uint32(2654435761), np.uint32(805459861)
+HALF, ONE, ZERO = np.float32(0.5), np.float32(1), np.float32(0)
+
+
+@numba.njit(error_model="numpy")
+def _corners(x, first, count, n, size, entries, weights):
+    """Entries within a level, and weights, of the eight corners around each of `count` points from `first` on.
+
+    Found apart from what is done with them: this is vectors of arithmetic, that is waiting for memory.
+    """
+    every, scale, top = size == (n + 1) ** 3, np.float32(n), np.int32(n - 1)
+    row, mask = np.uint32(n + 1), np.uint32(size - 1)
+    plane = row * row
+    # 0 comes first in `max`, which then turns what is no number into 0 as well.
+    for q in range(count):
+        u = min(max(ZERO, x[first + q, 0] * HALF + HALF), ONE) * scale
+        v = min(max(ZERO, x[first + q, 1] * HALF + HALF), ONE) * scale
+        w = min(max(ZERO, x[first + q, 2] * HALF + HALF), ONE) * scale
+        low_u, low_v, low_w = min(np.int32(u), top), min(np.int32(v), top), min(np.int32(w), top)
+        u, v, w = u - np.float32(low_u), v - np.float32(low_v), w - np.float32(low_w)
+        i, j, k = np.uint32(low_u), np.uint32(low_v), np.uint32(low_w)
         if every:
-            entries[corner] = offset + (i * (n + 1) + j) * (n + 1) + k
+            left, low, front = i * plane, j * row, k
+            right, high, behind = left + plane, low + row, k + np.uint32(1)
+            entries[0, q], entries[1, q] = left + low + front, right + low + front
+            entries[2, q], entries[3, q] = left + high + front, right + high + front
+            entries[4, q], entries[5, q] = left + low + behind, right + low + behind
+            entries[6, q], entries[7, q] = left + high + behind, right + high + behind
         else:
-            entries[corner] = offset + ((i ^ (j * 2654435761) ^ (k * 805459861)) & (size - 1))
-        weights[corner] = weight
+            left, low, front = i, j * SECOND, k * THIRD
+            right, high, behind = left + np.uint32(1), low + SECOND, front + THIRD
+            entries[0, q], entries[1, q] = (left ^ low ^ front) & mask, (right ^ low ^ front) & mask
+            entries[2, q], entries[3, q] = (left ^ high ^ front) & mask, (right ^ high ^ front) & mask
+            entries[4, q], entries[5, q] = (left ^ low ^ behind) & mask, (right ^ low ^ behind) & mask
+            entries[6, q], entries[7, q] = (left ^ high ^ behind) & mask, (right ^ high ^ behind) & mask
+        a, b, c, d = (ONE - u) * (ONE - v), u * (ONE - v), (ONE - u) * v, u * v
+        weights[0, q], weights[1, q], weights[2, q], weights[3, q] = (
+            a * (ONE - w), b * (ONE - w), c * (ONE - w), d * (ONE - w),
+        )  # fmt: skip
+        weights[4, q], weights[5, q], weights[6, q], weights[7, q] = a * w, b * w, c * w, d * w
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
+@numba.njit(cache=True, parallel=True, nogil=True, error_model="numpy")
 def look_up(x, table, resolutions, sizes, offsets):
     levels = len(resolutions)
     out = np.empty((len(x), 2 * levels), np.float32)
-    done = np.zeros((len(x) + 511) // 512, np.uint8)
-    for block in numba.prange(len(done)):
-        entries = np.empty(8, np.int64)
-        weights = np.empty(8, np.float32)
+    done = np.zeros((len(x) + SPAN - 1) // SPAN, np.uint8)
+    for span in numba.prange(len(done)):
+        entries, weights = np.empty((8, BLOCK), np.uint32), np.empty((8, BLOCK), np.float32)
+        end = min((span + 1) * SPAN, len(x))
         for level in range(levels):
-            n, size, offset = resolutions[level], sizes[level], offsets[level]
-            for p in range(block * 512, min((block + 1) * 512, len(x))):
-                _corners(x[p], n, size, offset, entries, weights)
-                first, second = np.float32(0.0), np.float32(0.0)
-                for c in range(8):
-                    first += weights[c] * table[entries[c], 0]
-                    second += weights[c] * table[entries[c], 1]
-                out[p, 2 * level] = first
-                out[p, 2 * level + 1] = second
-        done[block] = 1
+            n, size = resolutions[level], sizes[level]
+            held = table[offsets[level] : offsets[level] + size]
+            for p in range(span * SPAN, end, BLOCK):
+                count = min(BLOCK, end - p)
+                _corners(x, p, count, n, size, entries, weights)
+                for q in range(count):
+                    first, second = ZERO, ZERO
+                    for c in range(8):
+                        entry = np.uint64(entries[c, q])  # unsigned: no negative index to ask for
+                        first += weights[c, q] * held[entry, 0]
+                        second += weights[c, q] * held[entry, 1]
+                    out[p + q, 2 * level] = first
+                    out[p + q, 2 * level + 1] = second
+        done[span] = 1
     check_done(done)
     return out
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
+@numba.njit(cache=True, parallel=True, nogil=True, error_model="numpy")
 def scatter(x, grad, resolutions, sizes, offsets, total):
     # One level, one thread: entries of a level are no other's, so that no sum depends on a race.
     found = np.zeros((total, 2), np.float32)
@@ -67,17 +93,20 @@ def scatter(x, grad, resolutions, sizes, offsets, total):
     for turn in numba.prange(levels):
         # Coarse and fine levels alternate, so that equal shares of the turns are equal work.
         level = turn // 2 if turn % 2 == 0 else half + turn // 2
-        entries = np.empty(8, np.int64)
-        weights = np.empty(8, np.float32)
-        n, size, offset = resolutions[level], sizes[level], offsets[level]
-        for p in range(len(x)):
-            first, second = grad[p, 2 * level], grad[p, 2 * level + 1]
-            if first == 0.0 and second == 0.0:
-                continue
-            _corners(x[p], n, size, offset, entries, weights)
-            for c in range(8):
-                found[entries[c], 0] += weights[c] * first
-                found[entries[c], 1] += weights[c] * second
+        entries, weights = np.empty((8, BLOCK), np.uint32), np.empty((8, BLOCK), np.float32)
+        n, size = resolutions[level], sizes[level]
+        held = found[offsets[level] : offsets[level] + size]
+        for p in range(0, len(x), BLOCK):
+            count = min(BLOCK, len(x) - p)
+            _corners(x, p, count, n, size, entries, weights)
+            for q in range(count):
+                first, second = grad[p + q, 2 * level], grad[p + q, 2 * level + 1]
+                if first == 0.0 and second == 0.0:
+                    continue
+                for c in range(8):
+                    entry = np.uint64(entries[c, q])  # unsigned: no negative index to ask for
+                    held[entry, 0] += weights[c, q] * first
+                    held[entry, 1] += weights[c, q] * second
         done[turn] = 1
     check_done(done)
     return found

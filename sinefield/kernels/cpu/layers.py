@@ -17,8 +17,13 @@ from sinefield.kernels.inputs import BETA, LEAK, Activation, Network
 from sinefield.kernels.shell import Pull, differentiable
 from sinefield.kernels.workspace import ROUND, Workspace, rounded_up
 
-FUSED_LINEAR = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-"""Whether torch was built with oneDNN's product that adds the bias and applies the activation on its way out."""
+FUSED_LINEAR = (
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+)
+"""Whether torch was built with oneDNN's product that adds the bias and applies the activation on its way out, and the
+processor can do it in bf16: not every one that has AVX2 only."""
 FUSED = {"relu": ("relu", []), "leaky_relu": ("leaky_relu", [LEAK])}
 """oneDNN's name for an activation, and its numbers."""
 KEEP_INPUT = ("gaussian", "sine")

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import math
 from pathlib import Path
 
 import numba
@@ -14,7 +15,7 @@ from sinefield.cameras.cameras import Cameras, orbit
 from sinefield.errors import SinefieldError
 from sinefield.kernels import choose
 from sinefield.kernels.choose import OPERATIONS, Implementation
-from sinefield.kernels.inputs import Light, Lines
+from sinefield.kernels.inputs import Light, Lines, Places
 from sinefield.nn.encodings import Frequency, SphericalHarmonics
 from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP
@@ -23,7 +24,7 @@ from sinefield.nn.points import farthest_points_reference
 from sinefield.nn.weights import WeightSpec
 from sinefield.render.march import Grid, March, Samples, first_meeting_reference, march_reference
 from sinefield.render.march_nested import march_nested_reference
-from sinefield.render.ray_error import ray_error_reference
+from sinefield.render.ray_error import lit_reference, ray_error_reference
 from sinefield.render.splats import blend_reference
 from sinefield.render.volume import composite_reference
 from sinefield.transformers.attention import attention
@@ -204,6 +205,20 @@ def try_ray_error(run, dtype, device, generator):
     wanted = [*trunk.parameters(), *head.parameters()]
     ours = gradients([run(lines, samples, trunk.tensors(), head.tensors(), light)], *wanted)
     return ours, gradients([ray_error_reference(trunk, head, lines, samples, light)], *wanted)
+
+
+def try_lit(run, dtype, device, generator):
+    o, d, grid, jitter = a_march(generator, device)
+    samples = Samples(*march_reference(o, d, grid._replace(solid=None), March(0.05), jitter))
+    grid = HashGrid(levels=4, log2_table=9, coarsest=4, finest=50).to(device)
+    torch.nn.init.normal_(grid.table)
+    trunk, unit, place = a_network(dtype, device, 8, 6), torch.full((1,), 3.0, device=device), samples.points(o, d)
+    seen, given = grid.reference(place).detach().to(dtype), Places(place, grid.table, grid.given)
+    # Where light just ends, rounding decides.
+    fewer, truth, more = (lit_reference(trunk, seen, unit, 12.0, samples, least) for least in (0.102, 0.1, 0.098))
+    found, _ = run(given, samples, trunk.tensors(), unit, 12.0, -math.log(0.1))
+    assert 0.1 < float(truth.float().mean()) < 0.9 and bool((fewer <= found).all() and (found <= more).all())
+    return [found.float()[fewer == more]], [truth.float()[fewer == more]]
 
 
 def try_encoding(run, dtype, device, generator):

@@ -361,6 +361,7 @@ class RadianceTrainingConfig(TrainingConfig):
     curvature: float = 1e-5  # of field.density distance: weight of |∇²d|, in 1 / half the box's longest side
     coarse: float = 4.0  # samples are at first so many times longer than the field's own, and get shorter evenly
     by_error: float = 0.0  # share of the rays that are drawn where the picture is wrong; the others are at random
+    early_stop_eps: float = 1e-3  # hash grids on CPUs: light left of a ray below which it is not followed; 0: always is
     hull: bool = True  # start from the visual hull of the masks where images carry alpha
     grid_every: int = 16  # steps between two updates of the occupancy grid
     fit_poses: bool = False  # learn a small rotation and shift of each training camera
@@ -372,9 +373,9 @@ class RadianceTrainingConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(0 <= self.by_error <= 1, f"by_error is {self.by_error}; 0 to 1")
-        _check(self.eikonal >= 0, f"eikonal is {self.eikonal}; 0 or more")
-        _check(self.depth_weight >= 0, f"depth_weight is {self.depth_weight}; 0 or more")
-        _check(self.curvature >= 0, f"curvature is {self.curvature}; 0 or more")
+        _check(0 <= self.early_stop_eps <= 0.1, f"early_stop_eps is {self.early_stop_eps}; 0 to 0.1")
+        for name in ("eikonal", "depth_weight", "curvature"):
+            _check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; 0 or more")
         _check(1 <= self.coarse <= 64, f"coarse is {self.coarse}; 1 (samples are as long as the field's) to 64")
 
 

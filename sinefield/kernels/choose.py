@@ -99,6 +99,10 @@ OPERATIONS: dict[str, Operation] = {
         (Implementation("tiles", "cpu", "cpu.network:ray_error", BOTH, can=RECTIFIED),),
         "render.ray_error.ray_error_reference",
     ),
+    "lit": Operation(
+        (Implementation("tiles", "cpu", "cpu.lit:lit", BOTH, gradients=0, can=RECTIFIED),),
+        "render.ray_error.lit_reference",
+    ),
     "encoding": Operation(
         (Implementation("numba", "cpu", "cpu.encoding:encoding", gradients=0),), "nn.encodings.Frequency.reference"
     ),

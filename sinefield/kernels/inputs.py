@@ -118,6 +118,14 @@ class Lines(NamedTuple):
     octaves: int
 
 
+class Places(NamedTuple):
+    """Where samples lie, for a network that sees what a hash grid holds there; in [−1, 1]³."""
+
+    x: Float[Tensor, "n 3"]
+    table: Float[Tensor, "entries 2"]
+    levels: Levels
+
+
 class Light(NamedTuple):
     """What turns two networks' outputs into pixels, and what these should be.
 

@@ -48,14 +48,16 @@ class HashGrid(nn.Module):
         self.register_buffer("corners", torch.tensor(corners), persistent=False)
         self.table = nn.Parameter(drawn(torch.empty(sum(sizes), FEATURES), START))
 
-    def forward(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
+    def forward(self, x: Float[Tensor, "n 3"], found: Float[Tensor, "n e"] | None = None) -> Float[Tensor, "n e"]:
+        """The features of points; `found` are the same, float32, where they are known and only learned from."""
         x = x.float()
         if x.requires_grad:
             return self.reference(x).to(self.dtype)
         chosen = choose("hashgrid", x.device, gradients=1, asked=self.backend)
         if chosen.function is None:
             return self.reference(x).to(self.dtype)
-        out = chosen.function(x, self.table, self.given)
+        known = () if found is None or x.device.type != "cpu" else (found,)
+        out = chosen.function(x, self.table, self.given, *known)
         # float32 from tinycudann, so that no gradient passes through fp16 unscaled.
         return out if chosen.name == "tinycudann" else out.to(self.dtype)
 

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sinefield.kernels.choose import choose
@@ -43,6 +43,12 @@ class Samples(FlatSamples):
         end = int(self.packed_info[n - 1].sum()) if n else 0
         return Samples(self.ray_indices[:end], self.t_starts[:end], self.t_ends[:end], self.packed_info[:n])
 
+    def within(self, most: int) -> "Samples":
+        """Those of the first rays that have no more than `most` together, or of the first alone."""
+        if len(self.t_starts) <= most:
+            return self
+        return self.first(max(int((self.packed_info.sum(1) <= most).sum()), 1))
+
     def stretch(self, rays: Int[Tensor, "k"], begin: int, most: int) -> "Samples":
         """Of some rays, numbered anew, up to `most` samples each from the one that is number `begin` there."""
         first, count = self.packed_info[rays].unbind(1)
@@ -51,6 +57,13 @@ class Samples(FlatSamples):
         owner = torch.repeat_interleave(torch.arange(len(rays), device=rays.device), count)
         index = torch.arange(len(owner), device=rays.device) + (first + begin - packed[:, 0])[owner]
         return Samples(owner, self.t_starts[index], self.t_ends[index], packed)
+
+    def where(self, wanted: Bool[Tensor, "n_samples"]) -> "Samples":
+        """Those that are wanted, of the same rays."""
+        owner = self.ray_indices[wanted]
+        count = torch.bincount(owner, minlength=self.n_rays)
+        packed = torch.stack([count.cumsum(0) - count, count], dim=1)
+        return Samples(owner, self.t_starts[wanted], self.t_ends[wanted], packed)
 
     def split(self, chunk: int) -> "Iterator[tuple[int, Samples]]":
         """Cut between rays into parts of about `chunk` samples: (index of the part's first ray, part)."""

@@ -1,16 +1,19 @@
 """The error of a radiance field's pixels, from its samples on: in one kernel where there is one for its networks."""
 
+import math
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sinefield.kernels.inputs import Light, Lines
+from sinefield.kernels.choose import choose
+from sinefield.kernels.inputs import Light, Lines, Places
 from sinefield.nn.encodings import Frequency
 from sinefield.nn.mlp import MLP
 from sinefield.render.march import Samples
 from sinefield.render.volume import composite
 
-__all__ = ["Lines", "fits", "fused_error", "ray_error_reference"]
+__all__ = ["Lines", "Places", "fits", "fused_error", "lit", "lit_reference", "ray_error_reference"]
 
 
 def fits(trunk: MLP, head: MLP, device: torch.device) -> bool:
@@ -57,6 +60,39 @@ def ray_error_reference(
     given = torch.cat([out[:, 1:].to(head.dtype), light.directions[samples.ray_indices].to(head.dtype)], dim=1)
     pixels = composite(sigmas, torch.sigmoid(head.reference(given)), samples)
     return summed_error(pixels.over(light.background), light.target, light.errors)
+
+
+def lit(
+    trunk: MLP,
+    seen: Places,
+    inverse_units: Float[Tensor, "m"],
+    highest: float,
+    samples: Samples,
+    least: float,
+) -> tuple[Bool[Tensor, "n_samples"], Float[Tensor, "n_samples e"]] | None:
+    """Which samples more than `least` of their ray's light reaches, and what the hash grid holds at these.
+
+    None where no kernel can tell sooner than the samples can be learned from.
+    """
+    device = samples.t_starts.device
+    run = choose("lit", device, trunk.dtype, needs=trunk.needs).function
+    return None if run is None else run(seen, samples, trunk.tensors(), inverse_units, highest, -math.log(least))
+
+
+def lit_reference(
+    trunk: MLP,
+    seen: Float[Tensor, "n e"],
+    inverse_units: Float[Tensor, "m"],
+    highest: float,
+    samples: Samples,
+    least: float,
+) -> Bool[Tensor, "n_samples"]:
+    """Of `lit` which samples, in plain torch, on any device, given what the trunk sees of them."""
+    sigmas = torch.exp(trunk.reference(seen)[:, 0].clamp(max=highest)) * inverse_units
+    depths = sigmas.double() * (samples.t_ends - samples.t_starts)
+    before = depths.cumsum(0) - depths
+    first = samples.packed_info[samples.ray_indices, 0]
+    return before - before[first] < -math.log(least)
 
 
 def summed_error(

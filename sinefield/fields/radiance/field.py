@@ -8,12 +8,13 @@ from torch import Tensor
 from sinefield.config import RadianceFieldConfig
 from sinefield.fields.base import Field
 from sinefield.nn.encodings import SphericalHarmonics, position_encoding
+from sinefield.nn.hashgrid import HashGrid
 from sinefield.nn.mlp import MLP
 from sinefield.nn.weights import WeightSpec
 from sinefield.render.march import Samples
 from sinefield.render.march_nested import locate
 from sinefield.render.occupancy import OccupancyGrid
-from sinefield.render.ray_error import Lines, fits, fused_error, summed_error
+from sinefield.render.ray_error import Lines, Places, fits, fused_error, lit, summed_error
 from sinefield.render.spaces import ForwardFrame, contract, from_ndc, points_to_ndc, to_ndc
 from sinefield.render.volume import Pixels, composite
 from sinefield.team import ALONE, Team
@@ -205,30 +206,32 @@ class RadianceField(Field):
         background: Float[Tensor, "r 3"],
         target: Float[Tensor, "r 3"],
         errors: Float[Tensor, "r"] | None = None,
+        found: Float[Tensor, "n_samples e"] | None = None,
     ) -> Float[Tensor, ""]:
         """Σ (pixel − target)² over all channels of the rays, which are as many as `samples` has.
 
         Colours are sRGB; rays are the world's. On the CPU it may be differentiable once only. `errors` is filled with
-        each ray's part of the sum, where it is given.
+        each ray's part of the sum, where it is given; `found` is what `lit` found at the samples.
         """
         fixed = not (rays_o.requires_grad or rays_d.requires_grad)
         if self.one_kernel and fixed and fits(self.trunk, self.head, rays_o.device):
-            seen, inverse_units = self._seen(*self.enter(rays_o, rays_d), samples)
+            lines, place, inverse_units = self._given(*self.enter(rays_o, rays_d), samples)
+            seen = lines or (self.encoding(place) if found is None else self.encoding(place, found))
             if isinstance(seen, Lines) or seen.dtype == self.trunk.dtype:
                 directions = self.directions(rays_d).to(self.head.dtype)
                 given = seen, inverse_units, MAX_LOG_DENSITY, directions, samples, background, target, errors
                 return fused_error(self.trunk, self.head, *given)
         return summed_error(self.shade(rays_o, rays_d, samples).over(background), target, errors)
 
-    def _seen(self, rays_o: Tensor, rays_d: Tensor, samples: Samples) -> tuple[Tensor | Lines, Tensor]:
-        """What the trunk sees of samples on rays of the field's space, or what makes it; and by what densities are
-        multiplied."""
+    def _given(self, rays_o: Tensor, rays_d: Tensor, samples: Samples) -> tuple[Lines | None, Tensor, Tensor]:
+        """What makes what the trunk sees of samples on rays of the field's space, or where these lie as the encoding
+        takes it; and by what densities are multiplied."""
         octaves = self.config.frequencies if self.config.encoding == "frequency" else 0
         if octaves and self.config.space != "contracted":
             centre, half = self._centre()
-            return Lines(rays_o, rays_d, centre, half, octaves), 1 / half.view(1)
+            return Lines(rays_o, rays_d, centre, half, octaves), rays_o[:0], 1 / half.view(1)
         place, unit = self._inner(samples.points(rays_o, rays_d))
-        return self.encoding(place), 1 / unit.view(-1)
+        return None, place, 1 / unit.view(-1)
 
     @torch.no_grad()
     def render(
@@ -278,6 +281,20 @@ class RadianceField(Field):
             begin, length = begin + length, min(2 * length, LONGEST_STRETCH)
             rays = rays[(seen[rays, 3] < 1 - FAINT) & (count[rays] > begin)]
         return Pixels(seen[:, :3], seen[:, 3], seen[:, 4])
+
+    @torch.no_grad()
+    def lit(
+        self, rays_o: Float[Tensor, "r 3"], rays_d: Float[Tensor, "r 3"], samples: Samples, least: float = FAINT
+    ) -> tuple[Bool[Tensor, "n_samples"], Float[Tensor, "n_samples e"]] | None:
+        """Which samples of world rays more than `least` of their ray's light reaches, and what the grid holds there.
+
+        None where that takes no less than to learn from the samples: where there is no hash grid to look up.
+        """
+        if not isinstance(self.encoding, HashGrid) or not self.by_stretches:
+            return None
+        _, place, inverse_units = self._given(*self.enter(rays_o, rays_d), samples)
+        given = Places(place, self.encoding.table, self.encoding.given)
+        return lit(self.trunk, given, inverse_units, MAX_LOG_DENSITY, samples, least)
 
     def _optical_depth(self, x: Tensor) -> Tensor:
         """Of one sample at points of the grid; samples at the larger boxes are taken to be as much longer."""

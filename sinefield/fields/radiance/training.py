@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sinefield.cameras.orbits import usual_orbit
@@ -35,6 +36,8 @@ QUICK_PIXELS = 1 << 14
 """How many pixels of a view a quick score looks at, at least."""
 REFINED = 0.9
 """Share of the budget after which samples are as long as the field's own."""
+WORTH_LOOKING, LOOK_EVERY = 0.85, 16
+"""Share of samples that light reaches, below which each step looks for the others; and how often it looks anyway."""
 WARM_UPDATES = 16
 """Updates of the occupancy grid that look at every allowed cell; later ones at the occupied and a random quarter."""
 
@@ -130,6 +133,9 @@ class RadianceTask(Task):
         # Asked for before the box is on a GPU.
         self.step_size, self.near_plane = self.field.render_step_size, self.field.near_plane
         self.field.to(self.device)
+        # Share of samples that light reaches; None where it is not looked for.
+        stops = config.training.early_stop_eps > 0 and config.field.encoding == "hash"
+        self.lit = 1.0 if stops and self.device.type == "cpu" else None
         surface = isinstance(self.field, SurfaceField)
         self.regularity = Regularity(self.field, config) if surface else None
 
@@ -180,10 +186,13 @@ class RadianceTask(Task):
     def state(self) -> dict[str, Tensor]:
         fit = {f"fit.{k}": v for k, v in self.fit.state_dict().items()} if self.fit else {}
         errors = {"errors": self.errors.errors} if self.errors else {}
-        return {"n_rays": torch.tensor(self.n_rays), **errors, **fit}
+        lit = {} if self.lit is None else {"lit": torch.tensor(self.lit)}
+        return {"n_rays": torch.tensor(self.n_rays), **lit, **errors, **fit}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.n_rays = int(state["n_rays"])
+        if "lit" in state and self.lit is not None:
+            self.lit = float(state["lit"])
         if "errors" in state:
             self._lay_out_errors().errors.copy_(state["errors"])
         if self.fit:
@@ -210,7 +219,7 @@ class RadianceTask(Task):
         jitter = torch.rand(self.n_rays, generator=generator, device=self.device)[self.team.part(self.n_rays)]
         # The cap is hard: memory is bounded even when the grid suddenly fills.
         asked = rays_o.detach(), rays_d.detach()
-        samples = field.sampling(*asked, self._step_size(), jitter, 2 * training.batch, self.near_plane, clear)
+        samples, found = self._sampled(index, *asked, jitter, clear)
         samples, used, place = self._within(samples, 2 * training.batch)
         n_samples = place.of
         growth = training.batch / max(n_samples, 1)
@@ -219,14 +228,16 @@ class RadianceTask(Task):
             return 0.0
         loss, errors = 0.0, None if self.errors is None else torch.empty(samples.n_rays, device=self.device)
         with materialised(field):
+            at = 0
             for first, part in samples.split(training.chunk or chunk_for(self.config.field.width, self.device)):
-                rays = slice(first, first + part.n_rays)
+                rays, own = slice(first, first + part.n_rays), slice(at, at := at + len(part.t_starts))
                 given = rays_o[rays], rays_d[rays], part
                 if distances is not None:
                     error = self._with_depth(given, background[rays], target[rays], distances[rays], gain, rays)
                 elif gain is None:
                     of_rays = None if errors is None else errors[rays]
-                    error = field.squared_error(*given, background[rays], target[rays], of_rays)
+                    known = None if found is None else found[own]
+                    error = field.squared_error(*given, background[rays], target[rays], of_rays, known)
                 else:
                     error = (field.shade(*given).over(background[rays]) * gain[rays] - target[rays]).square().sum()
                 error = error / (3 * used)
@@ -239,6 +250,27 @@ class RadianceTask(Task):
         if self.errors and errors is not None:
             self.errors.note(chosen[: len(errors)], errors)
         return loss
+
+    def _sampled(
+        self, index: int, rays_o: Tensor, rays_d: Tensor, jitter: Tensor, clear: Tensor | None
+    ) -> tuple[Samples, Float[Tensor, "n e"] | None]:
+        """Samples of a step's rays, and what was found at them already.
+
+        About half of them lie behind what no light passes. These are looked for as long as there are many: what the
+        grid holds is looked up anyway, and the network's way forth is a small part of what learning takes. Without a
+        grid it is a third, and as much is lost as gained.
+        """
+        field, most = self.field, 2 * self.config.training.batch
+        looks = self.lit is not None and (self.lit < WORTH_LOOKING or index % LOOK_EVERY == 0)
+        size, cap = self._step_size(), 2 * most if looks else most
+        samples = field.sampling(rays_o, rays_d, size, jitter, cap, self.near_plane, clear)
+        told = field.lit(rays_o, rays_d, samples, self.config.training.early_stop_eps) if looks else None
+        if told is None:  # a short training, for which nothing is compiled
+            return samples.within(most), None
+        reached, found = told
+        self.lit = float(reached.float().mean()) if len(reached) else 1.0
+        samples = samples.where(reached).within(most)
+        return samples, None if found is None else found[reached][: len(samples.t_starts)]
 
     def _within(self, samples: Samples, most: int) -> tuple[Samples, int, Place]:
         """Of samples of this process's rays those that a cap on all processes' leaves; of how many rays all are, and

@@ -11,7 +11,6 @@ from sinefield.kernels.cpu.marks import check_done
 from sinefield.kernels.inputs import Levels
 from sinefield.kernels.shell import Pull, differentiable
 
-
 BLOCK, SPAN = 64, 4096
 """Points whose entries are found at once, by whole vectors, and points that go through all levels before others do."""
 SECOND, THIRD = np.uint32(2654435761), np.uint32(805459861)
@@ -56,6 +55,20 @@ def _corners(x, first, count, n, size, entries, weights):
         weights[4, q], weights[5, q], weights[6, q], weights[7, q] = a * w, b * w, c * w, d * w
 
 
+@numba.njit(error_model="numpy")
+def found_at(x, first, count, n, size, held, level, entries, weights, out):
+    """What a level holds at `count` points from `first` on, into its two columns of `out`."""
+    _corners(x, first, count, n, size, entries, weights)
+    for q in range(count):
+        one, other = ZERO, ZERO
+        for c in range(8):
+            entry = np.uint64(entries[c, q])  # unsigned: no negative index to ask for
+            one += weights[c, q] * held[entry, 0]
+            other += weights[c, q] * held[entry, 1]
+        out[first + q, 2 * level] = one
+        out[first + q, 2 * level + 1] = other
+
+
 @numba.njit(cache=True, parallel=True, nogil=True, error_model="numpy")
 def look_up(x, table, resolutions, sizes, offsets):
     levels = len(resolutions)
@@ -68,16 +81,7 @@ def look_up(x, table, resolutions, sizes, offsets):
             n, size = resolutions[level], sizes[level]
             held = table[offsets[level] : offsets[level] + size]
             for p in range(span * SPAN, end, BLOCK):
-                count = min(BLOCK, end - p)
-                _corners(x, p, count, n, size, entries, weights)
-                for q in range(count):
-                    first, second = ZERO, ZERO
-                    for c in range(8):
-                        entry = np.uint64(entries[c, q])  # unsigned: no negative index to ask for
-                        first += weights[c, q] * held[entry, 0]
-                        second += weights[c, q] * held[entry, 1]
-                    out[p + q, 2 * level] = first
-                    out[p + q, 2 * level + 1] = second
+                found_at(x, p, min(BLOCK, end - p), n, size, held, level, entries, weights, out)
         done[span] = 1
     check_done(done)
     return out
@@ -112,8 +116,8 @@ def scatter(x, grad, resolutions, sizes, offsets, total):
     return found
 
 
-def hashgrid(x: Tensor, table: Tensor, levels: Levels) -> Tensor:
-    """Interpolated features of points, float32; the gradient reaches the table."""
+def hashgrid(x: Tensor, table: Tensor, levels: Levels, found: Tensor | None = None) -> Tensor:
+    """Interpolated features of points, float32, or `found` where they are known; the gradient reaches the table."""
     of_levels = levels.resolutions, levels.sizes, levels.offsets
     points, cells, sizes, offsets = (v.detach().contiguous().numpy() for v in (x, *of_levels))
 
@@ -121,9 +125,11 @@ def hashgrid(x: Tensor, table: Tensor, levels: Levels) -> Tensor:
         entries = len(table)
 
         def pull(grad: Tensor) -> tuple[Tensor]:
-            found = scatter(points, grad.detach().contiguous().numpy(), cells, sizes, offsets, entries)
-            return (torch.from_numpy(found),)
+            learned = scatter(points, grad.detach().contiguous().numpy(), cells, sizes, offsets, entries)
+            return (torch.from_numpy(learned),)
 
+        if found is not None:
+            return found, pull
         return torch.from_numpy(look_up(points, table.detach().numpy(), cells, sizes, offsets)), pull
 
     return differentiable(step, table)

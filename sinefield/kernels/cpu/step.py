@@ -190,7 +190,7 @@ def compiled(Source: type, Head: type) -> Callable[..., Any]:
     `tile_backward` says; and `of_x`, the gradient of the source's rows, or empty where it is not asked for. It returns
     the loss.
     """
-    written = _written()
+    number = written()
 
     def step(source, net, head, learned, of_x):
         parts = len(learned)
@@ -201,13 +201,13 @@ def compiled(Source: type, Head: type) -> Callable[..., Any]:
         check_done(done)
         for part in range(parts):
             total += losses[part]
-        return total if written else 0.0
+        return total if number else 0.0
 
     named(step, f"step_{Source.__name__}_{Head.__name__}")
     return numba.njit(cache=True, error_model="numpy", parallel=True, nogil=True)(step)
 
 
-def _written() -> int:
+def written() -> int:
     """A number of what the files say that a step is made of.
 
     A step that uses it is compiled anew when one of them changes; numba by itself looks at this file only.

@@ -264,9 +264,10 @@ class Field(Distances):
         path: str | Path,
         max_bytes: int | None = None,
         min_quality: float | None = None,
-        seconds: float = 30.0,
+        seconds: float | None = None,
         steps: int | None = None,
         overwrite: bool = False,
+        effort: float | None = None,
     ) -> str:
         """Keep the field: as one small `.sine` file, or as a run folder, which every command takes.
 
@@ -276,9 +277,10 @@ class Field(Distances):
         Arguments:
             max_bytes: the best field that fits into so many bytes; or
             min_quality: the smallest of that IoU or PSNR; or with neither the smallest that costs almost nothing.
-            seconds: training with rounded weights, in all.
-            steps: the same in steps, which repeat to the bit.
+            seconds, steps: training with rounded weights, in all; 0 for rounding alone.
             overwrite: replace what is there.
+            effort: that training in times of the usual number of steps, which for a shape of 4,000 bytes take about
+                30 seconds of one core. Steps and an effort give the same file again, seconds need not. 1 when None.
 
         Returns:
             the path, as text; it is the field's own from then on.
@@ -297,9 +299,10 @@ class Field(Distances):
                     raise SinefieldError(f"{self.path}: is packed already; load the run that it was made from")
                 copy_file(file_of(self.path), path, overwrite)
             else:
-                from sinefield.learning.pack import pack
+                from sinefield.learning.budget import pack_run
 
-                pack(source, path, None, max_bytes, min_quality, seconds=seconds, steps=steps, overwrite=overwrite)
+                asked: dict[str, Any] = {"max_bytes": max_bytes, "min_quality": min_quality}
+                pack_run(source, path, **asked, seconds=seconds, steps=steps, overwrite=overwrite, effort=effort)
         elif source is None or self._adapters:
             from sinefield.store.unpack import unpack
 
@@ -369,6 +372,7 @@ def fit(
     seed: int = 0,
     max_bytes: int | None = None,
     preset: str | None = None,
+    effort: float | None = None,
     **settings: Any,
 ) -> Field:
     """Fit a field to data, with a progress bar.
@@ -381,6 +385,7 @@ def fit(
         out: a run folder to train into; a temporary one, kept as long as the field is, when None.
         max_bytes: choose the network for a file of so many bytes, and give what that file holds: the packed field,
             or of a closed mesh an optimised mesh where that is better. With `out` it is beside the run, as OUT.sine.
+        effort: how long `max_bytes` packs, as in `Field.save`.
         preset: "small", "balanced" or "best" settings for data of this kind and size, in place of the usual ones.
         settings: any setting of a scene file by its name, as in `width=64`, or `"field.width"` in a dictionary.
 
@@ -406,5 +411,8 @@ def fit(
     if max_bytes is not None:
         if preset is not None:
             raise SinefieldError("max_bytes and preset both choose the network; leave out one of the two")
-        return Field(fitted(data, folder, scene, given, max_bytes).with_name(folder.name + ".sine"), home=home)
+        run = fitted(data, folder, scene, given, max_bytes, effort=effort)
+        return Field(run.with_name(folder.name + ".sine"), home=home)
+    if effort is not None:
+        raise SinefieldError("effort says how max_bytes packs; give both, or leave effort out")
     return Field(fitted(data, folder, scene, given, preset=preset), home=home)

@@ -10,8 +10,9 @@ from sinefield.commands.cli import main
 from sinefield.config import make_config
 from sinefield.errors import SinefieldError
 from sinefield.learning import budget
-from sinefield.learning.budget import HEAD, packed_best, sized
+from sinefield.learning.budget import packed_best
 from sinefield.learning.pack_mesh import Found
+from sinefield.learning.sizes import HEAD, LEAST_TABLE, sized
 from sinefield.store.run import Run
 
 SHORT = {"steps": 20, "batch": 1024, "points": 3000}
@@ -54,7 +55,7 @@ def test_tables_of_feature_grids_are_as_large_as_the_bytes_allow():
     with pytest.raises(SinefieldError, match=r"takes about (\d+)") as error:
         sized(config, 2000)
     least = int(str(error.value).split("about ")[1].split(" bytes")[0])
-    assert sized(config, least).field.log2_table == budget.LEAST_TABLE
+    assert sized(config, least).field.log2_table == LEAST_TABLE
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_a_field_stays_where_a_mesh_is_hardly_better(ball, tmp_path, monkeypatch
     made = budget.pack(tmp_path / "run", tmp_path / "a.sine", max_bytes=1000, steps=0)
     field = sf.load(tmp_path / "a.sine")._torch()
     monkeypatch.setattr(budget.MeshSearch, "run", lambda search: Found(None, b"x", search.judge(field) + 0.0005))
-    packed = packed_best(tmp_path / "run", tmp_path / "b.sine", 1000, 0, 0)
+    packed = packed_best(tmp_path / "run", tmp_path / "b.sine", 1000, 0)
     assert packed["kind"] == "shape" and packed["bytes"] == made["bytes"] and packed["instead"]["kind"] == "mesh"
     assert (tmp_path / "b.sine").read_bytes() == (tmp_path / "a.sine").read_bytes()
 

@@ -12,7 +12,7 @@ import torch
 from sinefield.compress.container import VERSION, decode, encode
 from sinefield.compress.entropy import Decoder, Encoder, fit_table, frequencies, shares
 from sinefield.compress.grid import decode_grid, encode_grid
-from sinefield.compress.quantize import Codebook, Uniform, kmeans, laplace_bits_gradient
+from sinefield.compress.quantize import Bank, Codebook, Uniform, kmeans, laplace_bits_gradient
 from sinefield.config import make_config
 from sinefield.data.surfaces.surface import Normalisation
 from sinefield.errors import SinefieldError
@@ -180,6 +180,30 @@ def test_bits_gradient_is_that_of_its_estimate():
     latent, scaled = laplace_bits_gradient(x.detach(), log_step.detach().exp())
     torch.testing.assert_close(latent, of_x)
     torch.testing.assert_close(scaled.sum(), of_step)
+
+
+def test_a_bank_is_its_quantisers_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=generator) for shape in ((8, 33), (8,), (1, 8), (), (4, 4))]
+    columns = [np.arange(10), np.arange(10, 33)]
+    alone = [Uniform(t, step=0.1 + 0.1 * i, groups=columns if i == 0 else None) for i, t in enumerate(tensors)]
+    alone[-1] = Uniform(tensors[-1], bits=2)  # which clips
+    bank = Bank([Uniform(q.latent, step=q.step, groups=q.groups) for q in alone[:-1]] + [Uniform(tensors[-1], bits=2)])
+    for move in (0.0, 0.3):
+        grads = [torch.randn(t.shape, generator=generator) for t in tensors]
+        for one, other in zip(alone, bank.members, strict=True):
+            one.latent.data += move
+            other.latent.data += move  # as optimisers do
+            other.log_step.data -= move
+            one.log_step.data -= move
+        values = bank.values()
+        bank.backward(grads, 0.02)
+        for one, other, value, grad in zip(alone, bank.members, values, grads, strict=True):
+            one.backward(grad, 0.02)
+            assert torch.equal(one.values(), value) and torch.equal(other.values(), value)
+            torch.testing.assert_close(other.latent.grad, one.latent.grad)
+            torch.testing.assert_close(other.log_step.grad, one.log_step.grad, rtol=1e-4, atol=1e-5)
+    assert not Bank.takes(Uniform(tensors[0], bits=4, per_row=True)) and not Bank.takes(Codebook(tensors[0], 3))
 
 
 def test_codebook_gradients_are_means_over_clusters():

@@ -18,7 +18,7 @@ from sinefield.export.info import describe
 from sinefield.fields.radiance.scores import divide
 from sinefield.learning.evaluate import evaluate_file
 from sinefield.learning.pack import pack
-from sinefield.learning.refine import allocate, install, sensitivities
+from sinefield.learning.refine import allocate, check_effort, install, sensitivities
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
 from sinefield.store.unpack import unpack
@@ -169,6 +169,30 @@ def test_bad_requests(ball_run, tmp_path, capfd):
         error = capfd.readouterr().err.splitlines()[-1]
         assert error.startswith("sinefield: ") and says in error
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("effort", ["0", "-1", "nan", "inf", "1e9", "much", "", "0x1", "51"])
+def test_a_bad_effort_is_one_line(ball_run, tmp_path, capfd, effort):
+    assert main(["pack", str(ball_run[0]), str(tmp_path / "a.sine"), f"--effort={effort}"]) == 2
+    error = capfd.readouterr().err.splitlines()
+    assert len(error) == 1 and error[0].startswith("sinefield: ") and "--effort" in error[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_effort_is_no_text():
+    for effort in ("2", True, float("nan"), [1]):
+        with pytest.raises(SinefieldError, match="--effort"):
+            check_effort(effort)
+
+
+def test_an_effort_is_a_number_of_steps_and_repeats(ball_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("sinefield.fields.shape.training.PACKED_STEPS", 100)
+    files = []
+    for given in ({}, {"effort": 1}, {"steps": 100}, {"effort": 0.5}, {"steps": 50}):
+        # In so few bytes rounding alone, which would be kept where it is better, does harm.
+        pack(ball_run[0], tmp_path / "a.sine", max_bytes=500, overwrite=True, **given)
+        files.append((tmp_path / "a.sine").read_bytes())
+    assert files[0] == files[1] == files[2] != files[3] == files[4]
 
 
 def test_unpack_refuses_a_run_that_is_there(ball_run, tmp_path):

@@ -3,7 +3,16 @@
 import argparse
 from pathlib import Path
 
-from sinefield.commands.arguments import add_data, add_out, add_quantiser, add_run, number, parts_text, whole
+from sinefield.commands.arguments import (
+    add_data,
+    add_effort,
+    add_out,
+    add_quantiser,
+    add_run,
+    number,
+    parts_text,
+    whole,
+)
 from sinefield.commands.command import Answer, Command
 from sinefield.errors import SinefieldError
 
@@ -21,13 +30,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-bytes", type=whole, help="the best field of at most this many bytes")
     parser.add_argument("--min-quality", type=number, help="the smallest field with this IoU or PSNR")
     add_quantiser(parser)
-    parser.add_argument("--seconds", type=number, default=120, help="training with rounded weights; 0 for none (120)")
-    parser.add_argument("--steps", type=whole, help="the same in steps, which repeat to the bit")
+    add_effort(parser)
+    help_ = "the same in steps, in place of an effort; 0 for rounding alone"
+    parser.add_argument("--steps", type=whole, help=help_)
+    help_ = "the same in seconds, of which a busy machine makes less; an effort and steps repeat to the bit"
+    parser.add_argument("--seconds", type=number, help=help_)
     add_data(parser, "where the run's mesh, photographs or image are, if they moved")
 
 
 def run(options: argparse.Namespace) -> Answer:
-    from sinefield.learning.pack import pack
+    from sinefield.learning.budget import pack_run
     from sinefield.metrics import SCORES
     from sinefield.store.parts import is_parted
 
@@ -41,7 +53,7 @@ def run(options: argparse.Namespace) -> Answer:
             f"{options.out}: {report['bytes']:,} bytes, a mesh of {report['faces']:,} faces{smooth}; "
             f"iou {report['iou']:.4g}, {report['seconds']:.0f} s"
         )
-    names = ("bits", "max_bytes", "min_quality", "quantiser", "seconds", "steps", "data", "overwrite")
+    names = ("bits", "max_bytes", "min_quality", "quantiser", "seconds", "steps", "data", "overwrite", "effort")
     given = {name: getattr(options, name) for name in names}
     if is_parted(options.run):
         from sinefield.learning.split import pack_parts
@@ -49,13 +61,7 @@ def run(options: argparse.Namespace) -> Answer:
         report = pack_parts(options.run, options.out, **given)
         smaller = report["float_bytes"] / report["bytes"]
         return report, f"{parts_text(report)}\n{options.out}: {report['bytes']:,} bytes, {smaller:.1f} times smaller"
-    if options.max_bytes is not None and options.bits is None and options.min_quality is None:
-        from sinefield.learning.budget import pack_to_size
-
-        del given["bits"], given["min_quality"]
-        report = pack_to_size(options.run, options.out, **given)
-    else:
-        report = pack(options.run, options.out, **given)
+    report = pack_run(options.run, options.out, **given)
     name = next(score for score in SCORES if score + "_before" in report)
     text = (
         f"{options.out}: {report['bytes']:,} bytes, {report['float_bytes'] / report['bytes']:.1f} times smaller; "
@@ -79,9 +85,9 @@ def is_mesh(path: str) -> bool:
 
 def refuse_with_mesh(options: argparse.Namespace) -> None:
     """Raises SinefieldError for options that say how a field is trained."""
-    asked = {"--bits": options.bits, "--min-quality": options.min_quality, "--steps": options.steps}
-    if named := [name for name, value in asked.items() if value is not None]:
-        raise SinefieldError(f"{options.run}: {named[0]} is for a field; a mesh is packed by --max-bytes alone")
+    asked = ("bits", "min_quality", "effort", "steps", "seconds")
+    if named := [name.replace("_", "-") for name in asked if getattr(options, name) is not None]:
+        raise SinefieldError(f"{options.run}: --{named[0]} is for a field; a mesh is packed by --max-bytes alone")
 
 
 COMMAND = Command(

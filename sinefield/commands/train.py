@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sinefield.commands.arguments import add_out, add_seed, parts_text, scene_settings, whole
+from sinefield.commands.arguments import add_effort, add_out, add_seed, parts_text, scene_settings, whole
 from sinefield.commands.command import Answer, Command
 from sinefield.commands.scores import summary
 from sinefield.errors import SinefieldError, harmless
@@ -37,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", action="store_true", help=help_)
     help_ = "choose the network for a file of at most this many bytes, written as OUT.sine; or a mesh, if better"
     parser.add_argument("--max-bytes", type=whole, help=help_)
+    add_effort(parser, " for --max-bytes")
     help_ = "settings by kind and size of the data: small, balanced or best; small is for few bytes, best takes longest"
     parser.add_argument("--preset", help=help_)
     parser.add_argument("--resume", action="store_true", help="continue from the run's saved state")
@@ -63,6 +64,7 @@ def _trained(options: argparse.Namespace, team: Any) -> Answer:
     except Interrupted as error:
         command = resume_command(options.scene, out, settings) + " --split" * options.split
         command += f" --max-bytes {options.max_bytes}" * (options.max_bytes is not None)
+        command += f" --effort {options.effort}" * (options.effort is not None)
         command += f" --preset {options.preset}" * (options.preset is not None)
         print(f"sinefield: {error}: the state is saved; resume with: {command}", file=sys.stderr)
         sys.stdout.flush()
@@ -97,6 +99,8 @@ def _wishes(options: argparse.Namespace, team: Any) -> tuple[dict[str, str], Any
         if options.preset is not None:
             raise SinefieldError("--max-bytes and --preset both choose the network; leave out one of the two")
         fit = _to_size(options, settings)
+    elif options.effort is not None:
+        raise SinefieldError("--effort says how --max-bytes packs; give both, or leave --effort out")
     if options.split:
         from sinefield.learning.split import train_parts
 
@@ -115,7 +119,7 @@ def _to_size(options: argparse.Namespace, settings: dict[str, str]) -> Callable[
     given = next((name for name in CHOSEN if f"field.{name}" in settings), None)
 
     def fit(config: Any, out: str, *rest: Any) -> dict[str, Any]:
-        return train_to_size(config, out, options.max_bytes, given, *rest)
+        return train_to_size(config, out, options.max_bytes, given, *rest, effort=options.effort)
 
     return fit
 

@@ -6,6 +6,7 @@ arXiv 1308.3432; learned steps: Esser et al., ICLR 2020, eq. 3).
 """
 
 import math
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -92,14 +93,15 @@ class Uniform:
         """Steps as the file stores them, rounded to bfloat16: () or (rows, 1, …)."""
         return _bf16(self.log_step.detach().exp())
 
-    def _range(self) -> tuple[int, int]:
+    def level_range(self) -> tuple[int, int]:
+        """The least and the greatest level."""
         if self.bits is None:
             return -MAX_LEVEL, MAX_LEVEL - 1
         return (0, 2**self.bits - 1) if self.affine else (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
 
     def _levels(self) -> tuple[Tensor, Tensor]:
         raw = (self.latent.detach() - self.offset) / self.step
-        return raw, raw.round().clamp(*self._range())
+        return raw, raw.round().clamp(*self.level_range())
 
     def levels(self) -> Int[np.ndarray, "*shape"]:
         return self._levels()[1].to(torch.int64).numpy()
@@ -112,7 +114,7 @@ class Uniform:
 
     def backward(self, grad: Tensor, rate_weight: float) -> None:
         raw, levels = self._levels()
-        low, high = self._range()
+        low, high = self.level_range()
         inside = (raw >= low) & (raw <= high)
         step = self.step
         # d value / d step is level − raw where rounding decides, the level itself where the range clips.
@@ -125,6 +127,74 @@ class Uniform:
             self.latent.grad += rate_weight * latent
             per_row = scaled.flatten(1).sum(1).reshape(step.shape) if self.per_row else scaled.sum()
             self.log_step.grad += rate_weight * per_row
+
+
+class Bank:
+    """Many `Uniform` quantisers as one long vector: a step of training takes a few operations, not some for each.
+
+    From then on their latents and steps are parts of the bank's, which optimisers may move in place. Takes quantisers
+    of one step without an offset; see `takes`.
+    """
+
+    def __init__(self, members: Sequence[Uniform]) -> None:
+        self.members = list(members)
+        self.sizes = [q.latent.numel() for q in self.members]
+        self.latent = torch.cat([q.latent.detach().flatten() for q in self.members])
+        self.log_step = torch.stack([q.log_step.detach() for q in self.members])
+        for q, latent, log_step in zip(self.members, self._split(self.latent), self.log_step, strict=True):
+            q.latent.data, q.log_step.data = latent, log_step
+        device, sizes = self.latent.device, torch.tensor(self.sizes)
+        self.of = torch.arange(len(self.members)).repeat_interleave(sizes).to(device)
+        ranges = torch.tensor([q.level_range() for q in self.members], device=device, dtype=torch.float32)
+        self.low, self.high = ranges[self.of].T.contiguous()
+        groups, first = [], 0
+        for q in self.members:
+            found, count = _grouped(q)
+            groups.append(found + first)
+            first += count
+        self.group = torch.cat(groups).to(device)
+        self.counts = torch.bincount(self.group, minlength=first)
+
+    @staticmethod
+    def takes(quantiser: object) -> bool:
+        """Whether a quantiser can be a member."""
+        return isinstance(quantiser, Uniform) and not quantiser.per_row and not quantiser.affine
+
+    def _split(self, flat: Tensor) -> list[Tensor]:
+        parts = flat.split(self.sizes)
+        return [part.view(q.latent.shape) for part, q in zip(parts, self.members, strict=True)]
+
+    def values(self) -> list[Tensor]:
+        """`Uniform.values` of each, bit for bit."""
+        self.step = _bf16(self.log_step.exp())[self.of]
+        self.raw = self.latent / self.step
+        self.levels = self.raw.round().clamp(self.low, self.high)
+        return self._split(self.levels * self.step)
+
+    def backward(self, grads: Sequence[Tensor], rate_weight: float) -> None:
+        """`Uniform.backward` of each, after `values`."""
+        grad = torch.cat([g.flatten() for g in grads])
+        inside = (self.raw >= self.low) & (self.raw <= self.high)
+        of_step = grad * torch.where(inside, self.levels - self.raw, self.levels) * self.step
+        grad = grad * inside
+        if rate_weight:
+            size = self.raw.abs()
+            mean = torch.zeros(len(self.counts), device=size.device).index_add_(0, self.group, size) / self.counts
+            slope = rate_weight * _laplace_slope(mean)[self.group]
+            grad += slope * self.raw.sign() / self.step
+            of_step -= slope * size
+        of_steps = torch.zeros_like(self.log_step).index_add_(0, self.of, of_step)
+        for q, latent, log_step in zip(self.members, self._split(grad), of_steps, strict=True):
+            q.latent.grad, q.log_step.grad = latent, log_step
+
+
+def _grouped(q: Uniform) -> tuple[Int[Tensor, "n"], int]:
+    """For each entry the group whose bits it counts with, and how many groups there are."""
+    groups = q.groups or [np.arange(q.latent.shape[-1] if q.latent.dim() else 1)]
+    column = torch.zeros(q.latent.shape[-1] if q.latent.dim() else 1, dtype=torch.int64)
+    for number, columns in enumerate(groups):
+        column[columns] = number
+    return column.expand(q.latent.shape).flatten() if q.latent.dim() else column, len(groups)
 
 
 class Codebook:
@@ -176,8 +246,13 @@ def laplace_bits_gradient(
         b = torch.empty(latent.shape[-1])
         for columns in groups:
             b[columns] = scaled[:, columns].abs().mean()
-    slope = 2 * math.e / (1 + 2 * math.e * b) / math.log(2)
+    slope = _laplace_slope(b)
     return slope * scaled.sign() / step, -slope * scaled.abs()
+
+
+def _laplace_slope(mean: Tensor) -> Tensor:
+    """Gradient of log₂(1 + 2e·b) with respect to b."""
+    return 2 * math.e / (1 + 2 * math.e * mean) / math.log(2)
 
 
 def kmeans(x: Float[np.ndarray, "n"], k: int, rounds: int = 60) -> tuple[Float[np.ndarray, "k"], Int[np.ndarray, "n"]]:

@@ -118,11 +118,7 @@ class Task:
         return None
 
     def refine_with(self, learned: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> None:
-        """Get ready to train on with rounded weights.
-
-        Arguments:
-            learned: reads what `learned_beside` gave when the run was trained.
-        """
+        """Get ready to train on with rounded weights; `learned` reads what `learned_beside` gave in training."""
 
     def probe(self) -> Callable[[], Tensor]:
         """What the field puts out on a fixed sample of its data, (n, …), as a function to be asked again and again."""
@@ -323,6 +319,10 @@ class Kind:
             apart: judge by what training never sees, at the cost of some of it where need be.
         """
         return data, lambda field: self.quality(field, data)
+
+    def packing(self, config: Any, anew: bool = False) -> Any:
+        """The settings that packing trains by: with the steps of an effort of 1, of a trained field or one `anew`."""
+        return replace(config, training=replace(config.training, steps=1000))
 
     # Edits
 

@@ -20,7 +20,7 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.base import kind_of, make_task, read_data
 from sinefield.files import scratch_folder
 from sinefield.learning.loop import Interrupted, NotFinite, optimise
-from sinefield.learning.pack import NOTED_FROM, Packer, check_packing
+from sinefield.learning.pack import Packer, check_packing
 from sinefield.learning.refine import Budget, install
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
@@ -72,7 +72,6 @@ def adapt(
     else:
         budget = Budget(ROUNDED * config.training.seconds)
     packer = EditPacker(adaptation)
-    packer.noted = bits is not None or (max_bytes or MAX_BYTES) >= NOTED_FROM
     if bits is None:
         quantisers = packer.within(max_bytes or MAX_BYTES, budget)
     else:

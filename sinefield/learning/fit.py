@@ -42,6 +42,7 @@ def fitted(
     settings: dict[str, Any],
     max_bytes: int | None = None,
     preset: str | None = None,
+    effort: float | None = None,
 ) -> Path:
     """Train a field into a run folder; returns the folder.
 
@@ -49,7 +50,7 @@ def fitted(
         data: see `sinefield.fit`.
         scene: a scene file whose settings count in place of the usual ones.
         settings: by bare or dotted name.
-        max_bytes: see `learning.budget.train_to_size`.
+        max_bytes, effort: see `learning.budget.train_to_size`.
         preset: see `learning.presets.put_preset`.
 
     Raises:
@@ -64,7 +65,7 @@ def fitted(
             train(config, folder)
         else:
             chosen = next((name for name in CHOSEN if {name, f"field.{name}"} & settings.keys()), None)
-            train_to_size(config, folder, max_bytes, chosen)
+            train_to_size(config, folder, max_bytes, chosen, effort=effort)
         config = Run(folder).config()  # as the data have settled it
         moved = Path(given.path)
         if moved.parent == keep:

@@ -18,7 +18,7 @@ from sinefield.example_files import is_sine
 from sinefield.fields.base import kind_of, make_task, read_data, step_generator
 from sinefield.files import check_output, write_bytes
 from sinefield.learning.pack_rounded import pack_rounded
-from sinefield.learning.refine import Budget, allocate, install, refine, sensitivities
+from sinefield.learning.refine import Budget, allocate, check_effort, install, refine, sensitivities
 from sinefield.nn.backend import hidden_dtype
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
@@ -39,10 +39,11 @@ def pack(
     max_bytes: int | None = None,
     min_quality: float | None = None,
     quantiser: str = "uniform",
-    seconds: float = 120.0,
+    seconds: float | None = None,
     steps: int | None = None,
     data: str | None = None,
     overwrite: bool = False,
+    effort: float | None = None,
 ) -> dict[str, Any]:
     """Pack a run into a `.sine` file.
 
@@ -54,11 +55,15 @@ def pack(
     an image it is the very score that is reported, on the pixels it was fitted to. A field of
     many shapes is only rounded: see `pack_shapes`.
 
+    How long to train with rounded weights is said by one of `steps`, `seconds` and `effort`, in this order. With steps
+    and with an effort, which is a number of steps, the same run gives the same file on the same kind of machine.
+
     Arguments:
         quantiser: "uniform" or, with `bits`, "kmeans".
         seconds: training with rounded weights, in all; 0 for rounding alone.
-        steps: the same in steps, which repeat to the bit.
+        steps: of that training; 0 for rounding alone.
         data: where the run's data are now, if they moved.
+        effort: that training in times of the kind's usual number of steps; see `Kind.packing`. 1 when None.
 
     Returns:
         run, out, kind, bytes, float_bytes, params, seconds, and before and after packing iou or psnr, as `eval` has it.
@@ -67,32 +72,29 @@ def pack(
         SinefieldError: bad arguments, no run, no data, a size or quality that cannot be reached.
     """
     out = Path(out)
-    check_packing(out, bits, max_bytes, min_quality, quantiser, seconds, steps, overwrite)
+    check_packing(out, bits, max_bytes, min_quality, quantiser, seconds, steps, overwrite, effort)
     begin = time.perf_counter()
     source = Run(run)
-    config = _here(source.config(), data)
-    if not kind_of(config).trains_rounded:
+    config = here(source.config(), data)
+    kind = kind_of(config)
+    if not kind.trains_rounded:
         content, before, after, params = pack_rounded(source, config, bits, max_bytes, min_quality, quantiser)
         write_bytes(out, content, overwrite)
-        return _packed_report(source, out, config, len(content), params, before, after, begin)
+        return packed_report(source, out, config, len(content), params, before, after, begin)
     packer = Packer(source, config, apart=bits is None and max_bytes is None)
-    # Where every byte counts, provenance is left out.
-    packer.noted = max_bytes is None or max_bytes >= NOTED_FROM
-    budget = Budget(seconds if steps is None else 0.0, steps)
+    budget = Budget.of(seconds, steps, effort, usual_steps(config))
     if bits is not None:
         quantisers = packer.at_bits(bits, quantiser, budget)
     elif max_bytes is not None:
         quantisers = packer.within(max_bytes, budget)
     else:
         quantisers = packer.reaching(packer.needed(min_quality), budget)
-    install(packer.field, quantisers)
-    after = packer.report()
-    size = save_sine(out, to_packed(packer.field, quantisers, packer.full_note(after)), overwrite)
+    after, size = packer.save(quantisers, out, overwrite)
     params = sum(p.numel() for p in packer.field.parameters())
-    return _packed_report(source, out, config, size, params, packer.before, after, begin)
+    return packed_report(source, out, config, size, params, packer.before, after, begin)
 
 
-def _here(config: Config, data: str | None) -> Config:
+def here(config: Config, data: str | None) -> Config:
     """A run's settings as they are on this machine: where its data are, and what it trains on."""
     given = config.data if data is None else replace(config.data, path=locate(data))
     training = config.training
@@ -102,9 +104,15 @@ def _here(config: Config, data: str | None) -> Config:
     return replace(config, data=given, training=training)
 
 
-def _packed_report(
+def usual_steps(config: Config) -> int:
+    """Training with rounded weights, with an effort of 1."""
+    return kind_of(config).packing(config).training.steps
+
+
+def packed_report(
     run: Run, out: Path, config: Config, size: int, params: int, before: float, after: float, begin: float
 ) -> dict[str, Any]:
+    """What `pack` returns, which began at `begin` of the process' clock."""
     name = kind_of(config).score
     return {
         "run": str(run.folder),
@@ -135,7 +143,7 @@ class Packer:
         self.noted = True
         self.data = read_data(config) if data is None else data
         refined, self.judged_by = self.kind.judge(self.data, apart)
-        self.task = make_task(config, refined)
+        self.task = make_task(self.kind.packing(config), refined)
         self.task.refine_with(lambda: load_tensors(run.photographs_path, "file of what was learned beside the field"))
         self.field = self.task.field
         self.field.load_state_dict(trained.state_dict())
@@ -181,6 +189,12 @@ class Packer:
         """Size of the file in bytes, up to a byte or two of the score in its note."""
         return len(encode(to_packed(self.field, quantisers, self.full_note(0.98765 * self.before))))
 
+    def save(self, quantisers: Mapping[str, Quantiser], out: str | Path, overwrite: bool = False) -> tuple[float, int]:
+        """Write the file; returns its score and its bytes."""
+        install(self.field, quantisers)
+        after = self.report()
+        return after, save_sine(out, to_packed(self.field, quantisers, self.full_note(after)), overwrite)
+
     def fixed(self, bits: int, quantiser: str) -> Mapping[str, Quantiser]:
         make = Codebook if quantiser == "kmeans" else Uniform
         return {
@@ -209,6 +223,7 @@ class Packer:
 
     def within(self, max_bytes: int, budget: Budget) -> Mapping[str, Quantiser]:
         """The best field of at most `max_bytes`, the digits of the score in its note whatever they be."""
+        self.noted = self.noted and max_bytes >= NOTED_FROM  # where every byte counts, provenance is left out
         room = max_bytes - (SCORE_BYTES if self.noted else 0)
         if (least := self.weigh(self.rounded(1e6))) > room:
             raise SinefieldError(f"--max-bytes {max_bytes}: this field takes more than {least}; {self.remedy}")
@@ -299,9 +314,10 @@ def check_packing(
     max_bytes: int | None,
     min_quality: float | None,
     quantiser: str,
-    seconds: float = 0.0,
+    seconds: float | None = None,
     steps: int | None = None,
     overwrite: bool = False,
+    effort: float | None = None,
 ) -> None:
     """Refuse what cannot be packed so, before any long work; raises SinefieldError."""
     if not is_sine(out):
@@ -314,8 +330,9 @@ def check_packing(
         raise SinefieldError(f"--min-quality {min_quality}; a finite number: an IoU, or a PSNR in dB")
     if quantiser not in ("uniform", "kmeans") or (quantiser == "kmeans" and bits is None):
         raise SinefieldError(f"--quantiser {quantiser}; uniform, or kmeans with --bits")
-    if not 0 <= seconds <= 86400:
+    if seconds is not None and not 0 <= seconds <= 86400:
         raise SinefieldError(f"--seconds {seconds}; 0 to 86,400")
     if steps is not None and steps < 0:
         raise SinefieldError(f"--steps {steps}; 0 or more")
+    check_effort(effort)
     check_output(out, overwrite)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sinefield.compress.quantize import Quantiser, Uniform
+from sinefield.compress.quantize import Bank, Quantiser, Uniform
 from sinefield.compress.tensors import octaves
 from sinefield.config import Schedule
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, shown
 from sinefield.fields.base import Task, step_generator
 from sinefield.learning.clock import Stint, noticing_stops
 from sinefield.learning.muon import Muon
@@ -30,6 +30,8 @@ MUON_SHARE = 0.25
 LANDING = 0.5
 """Share of the time from which on the size is brought to its target."""
 WEIGHED_EVERY, GAIN = 25, 0.1
+EFFORTS = 0.05, 50
+"""The least and the most that packing may be told to take, in times of what it usually takes."""
 REFINING = 10**7
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
 
@@ -40,12 +42,35 @@ class Budget(NamedTuple):
     seconds: float = 0.0
     steps: int | None = None
 
+    @classmethod
+    def of(cls, seconds: float | None, steps: int | None, effort: float | None, usual: int) -> "Budget":
+        """What is asked for: `steps`, else `seconds`, else `usual` steps times the effort, 1 when None."""
+        if steps is not None:
+            return cls(steps=steps)
+        if seconds is not None:
+            return cls(seconds)
+        return cls(steps=max(round(usual * (1.0 if effort is None else effort)), 1))
+
     def __bool__(self) -> bool:
         return bool(self.steps or self.seconds)
+
+    def split(self, share: float) -> tuple["Budget", "Budget"]:
+        """A share of it, and the rest."""
+        first = self.steps and min(max(round(share * self.steps), 1), self.steps)
+        rest = Budget(self.seconds * (1 - share), self.steps and max(self.steps - (first or 0), 1))
+        return Budget(self.seconds * share, first), rest
 
     def part(self, n: int) -> "Budget":
         """One of `n` equal parts."""
         return Budget(self.seconds / n, max(self.steps // n, 1) if self.steps else None)
+
+
+def check_effort(effort: float | None) -> None:
+    """Raises SinefieldError for what is no effort."""
+    low, high = EFFORTS
+    number = isinstance(effort, int | float) and not isinstance(effort, bool)
+    if effort is not None and not (number and low <= effort <= high):
+        raise SinefieldError(f"--effort {shown(effort)}; a number from {low} to {high}; 2 takes twice as long as 1")
 
 
 def sensitivities(field: nn.Module, outputs: Callable[[], Tensor], seed: int = 0) -> dict[str, float]:
@@ -123,7 +148,7 @@ def refine(
         The rate weight at the end.
     """
     field = task.field
-    named = dict(field.named_parameters())
+    rounded = _Rounded(field, quantisers)
     optimizers = _optimizers(task, quantisers, training)
     moved = [group for optimizer in optimizers for group in optimizer.param_groups]
     base = [group["lr"] for group in moved]
@@ -134,16 +159,14 @@ def refine(
             stint = Stint()
             for group, rate in zip(moved, base, strict=True):
                 group["lr"] = rate * _share(index, done)
-            install(field, quantisers)
+            rounded.install()
             field.zero_grad(set_to_none=True)
             task.progress = done
             # Steps of their own random numbers, far from those of training.
             loss = task.step(REFINING + index, step_generator(seed, REFINING + index, task.device))
             if not math.isfinite(loss):
                 raise SinefieldError(f"the loss is {loss} while packing; the run's field is damaged, train it again")
-            if all(named[name].grad is not None for name in quantisers):  # rays may have met no sample at all
-                for name, quantiser in quantisers.items():
-                    quantiser.backward(named[name].grad, rate_weight)
+            if rounded.backward(rate_weight):
                 for optimizer in optimizers:
                     optimizer.step()
             index += 1
@@ -159,6 +182,38 @@ def refine(
             bar.update(max(min(done, 1.0) * total - bar.n, 0))
     install(field, quantisers)
     return rate_weight
+
+
+class _Rounded:
+    """A field and the quantisers of its parameters, as many as can be in one `Bank`."""
+
+    def __init__(self, field: nn.Module, quantisers: Mapping[str, Quantiser]) -> None:
+        named = dict(field.named_parameters())
+        together = {name: q for name, q in quantisers.items() if isinstance(q, Uniform) and Bank.takes(q)}
+        self.bank = Bank(list(together.values())) if together else None
+        self.of_bank = [named[name] for name in together]
+        self.others = [(named[name], q) for name, q in quantisers.items() if name not in together]
+
+    @torch.no_grad()
+    def install(self) -> None:
+        """As `install`."""
+        if self.bank is not None:
+            for parameter, value in zip(self.of_bank, self.bank.values(), strict=True):
+                parameter.copy_(value)
+        for parameter, quantiser in self.others:
+            parameter.copy_(quantiser.values())
+
+    def backward(self, rate_weight: float) -> bool:
+        """Hand the parameters' gradients on; False where some have none, as when rays have met no sample at all."""
+        grads = [p.grad for p in [*self.of_bank, *(p for p, _ in self.others)]]
+        found = [grad for grad in grads if grad is not None]
+        if len(found) < len(grads):
+            return False
+        if self.bank is not None:
+            self.bank.backward(found[: len(self.of_bank)], rate_weight)
+        for (_, quantiser), grad in zip(self.others, found[len(self.of_bank) :], strict=True):
+            quantiser.backward(grad, rate_weight)
+        return True
 
 
 def _optimizers(task: Task, quantisers: Mapping[str, Quantiser], training: Schedule) -> list[Optimiser]:

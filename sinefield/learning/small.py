@@ -8,10 +8,10 @@ from sinefield.compress.container import encode
 from sinefield.config import Config
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Task, kind_of, make_task, step_generator
-from sinefield.learning.budget import sized
 from sinefield.learning.loop import make_optimizers, rate
 from sinefield.learning.pack import Packer
 from sinefield.learning.refine import Budget, install, sensitivities
+from sinefield.learning.sizes import sized
 from sinefield.store.sine_files import to_packed
 
 

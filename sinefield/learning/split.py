@@ -10,7 +10,7 @@ from sinefield.config import Config
 from sinefield.data.surfaces.split import part_surface, split_parts
 from sinefield.errors import SinefieldError, harmless
 from sinefield.files import check_output, scratch_beside, write_error
-from sinefield.learning.pack import pack
+from sinefield.learning.budget import pack_run
 from sinefield.learning.train import train
 from sinefield.metrics import SCORES
 from sinefield.store.parts import FieldPart, is_parted, place_of, read_parts, write_parts
@@ -60,7 +60,7 @@ def pack_parts(run: str | Path, out: str | Path, overwrite: bool = False, **opti
     All are packed before the first is put there.
 
     Arguments:
-        options: of `pack`, for each part; of `max_bytes` each has an equal share.
+        options: of `pack_run`, for each part; of `max_bytes` each has an equal share.
 
     Raises:
         SinefieldError: see `pack` and `read_parts`; `out` holds something else.
@@ -81,7 +81,7 @@ def pack_parts(run: str | Path, out: str | Path, overwrite: bool = False, **opti
         with scratch_beside(folder) as scratch:
             for old, new in zip(given, parts, strict=True):
                 try:
-                    report = pack(old.place, scratch / new.place, **options)
+                    report = pack_run(old.place, scratch / new.place, **options)
                 except SinefieldError as error:
                     raise SinefieldError(str(error).replace(str(scratch), str(folder))) from error
                 reports.append({"name": new.name, **report, "out": str(folder / new.place)})

@@ -59,6 +59,17 @@ def train(
         return _trained(config, out, resume, overwrite, short and not full_scores, team)
 
 
+def train_unscored(config: Config, data: Any, out: str | Path) -> Run:
+    """Train a field on data at hand into a new run folder, without scores and pictures; see `train`."""
+    with _kernels(config, short=False):
+        config = settled(config, data)
+        task = make_task(config, data)
+        use_backend(task.field, config.training)
+        with Run.prepare(out, config) as run:
+            _optimised(task, config, run)
+    return run
+
+
 @contextmanager
 def _kernels(config: Config, short: bool) -> Iterator[None]:
     """Let a short training do with the kernels that are compiled already, which takes half a minute otherwise; with a
@@ -91,11 +102,16 @@ def _trained(config: Config, out: str | Path, resume: bool, overwrite: bool, qui
         optimise(task, config.training, None, config.seed)
         return {}
     with Run.prepare(out, config, resume, overwrite) as run:
-        result = optimise(task, config.training, run, config.seed, resume)
-        save_field(run.field_path, task.field, {"seed": config.seed, **result})
-        if beside := task.learned_beside():
-            save_tensors(run.photographs_path, *beside)
+        _optimised(task, config, run, resume)
         return evaluate(run, data, quick)
+
+
+def _optimised(task: Task, config: Config, run: Run, resume: bool = False) -> None:
+    """Train, and keep the field in its run folder."""
+    result = optimise(task, config.training, run, config.seed, resume)
+    save_field(run.field_path, task.field, {"seed": config.seed, **result})
+    if beside := task.learned_beside():
+        save_tensors(run.photographs_path, *beside)
 
 
 def _check_shares(task: Task, team: Team) -> None:

@@ -23,7 +23,7 @@ from sinefield.fields.shape.painter import ShapePainter
 from sinefield.fields.shape.scores import EMPTY, QUICK_POINTS, Judge, heldout_iou, score_shape
 from sinefield.fields.shape.sheet_painter import SheetPainter
 from sinefield.fields.shape.surface import SLOPE, extract_shape, extract_sheet
-from sinefield.fields.shape.training import ShapeTask, settled
+from sinefield.fields.shape.training import ShapeTask, packing, settled
 from sinefield.plain.distance import TrueDistance
 from sinefield.plain.distance_network import DistanceNetwork
 from sinefield.plain.network import STORED
@@ -109,6 +109,9 @@ class ShapeKind(Kind):
 
     def judge(self, data: Surface, apart: bool) -> tuple[Surface, Callable[[ShapeField], float]]:
         return data, Judge(data)
+
+    def packing(self, config: ShapeConfig, anew: bool = False) -> ShapeConfig:
+        return packing(config, anew)
 
     def begin_edit(self, field: ShapeField, config: ShapeConfig, data: Surface, base: str) -> Float[np.ndarray, "6"]:
         """The changed shape's box, which must lie in the cube that the base was trained in."""

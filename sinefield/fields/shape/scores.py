@@ -5,6 +5,7 @@ between the extracted surface and the given one, by `metrics.shapes.compare_mesh
 """
 
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,12 @@ def score_shape(field: ShapeField, surface: Surface, pictures: Path | None, quic
 def heldout_iou(field: ShapeField, surface: Surface, n: int | None = None) -> float:
     """IoU on points uniform in the object's box that neither training nor any choice has seen; of a sheet that of its
     shell, on points around it. `HELDOUT_POINTS` of them unless told."""
-    return _iou(field, *_held_out(field, surface, n or HELDOUT_POINTS, REPORTED_SEED))
+    return _iou(field, *_held_out(surface, n or HELDOUT_POINTS, REPORTED_SEED, field.sheet))
 
 
-def _held_out(field: ShapeField, surface: Surface, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    return (heldout_shell if field.sheet else heldout_points)(surface, n, seed)
+@lru_cache(maxsize=1)  # packing scores twice, and labels take longer than a small field's answers
+def _held_out(surface: Surface, n: int, seed: int, sheet: bool) -> tuple[np.ndarray, np.ndarray]:
+    return (heldout_shell if sheet else heldout_points)(surface, n, seed)
 
 
 class Judge:
@@ -86,7 +88,7 @@ class Judge:
 
     def __call__(self, field: ShapeField) -> float:
         if field.sheet not in self.points:
-            self.points[field.sheet] = _held_out(field, self.surface, JUDGED_POINTS, JUDGED_SEED)
+            self.points[field.sheet] = _held_out(self.surface, JUDGED_POINTS, JUDGED_SEED, field.sheet)
         return _iou(field, *self.points[field.sheet]) - self.colours(field)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sinefield.config import ShapeConfig
+from sinefield.config import ShapeConfig, ShapeDataConfig
 from sinefield.data.surfaces.sampling import (
     JUDGED_SEED,
     heldout_points,
@@ -39,6 +39,12 @@ QUICK_POINTS = 30_000
 PROBED_POINTS = 16384
 SHARPENING = 0.2, 0.8
 """Shares of the budget between which the band narrows; from the start on, a short training may find nothing at all."""
+PACKED_STEPS, PACKED_BATCH, PACKED_POINTS = 1600, 4096, 300_000
+"""Steps of packing with an effort of 1, their points, and how many are prepared at most."""
+PACKED_NEAR, PACKED_RATE = 0.9, 3.0
+"""Share of these points near the surface, unless a scene file says otherwise; and the rates at which packing trains a
+new network, in times of the usual ones. Spot in 4,000 bytes, 2,200 steps of 2,048 points: IoU 0.9933 with the usual
+share and rates, 0.9941 with either 0.9 or twice the rates."""
 ENCODED_BYTES = 1 << 29
 """Encoded points are kept up to this size; 2 million take 132 MB."""
 
@@ -108,6 +114,29 @@ def points_a_step(config: ShapeConfig) -> int:
         return BATCHES[1]
     asked = round(BATCH_A_SECOND * training.seconds) // 512 * 512
     return min(max(asked, BATCHES[0]), BATCHES[1])
+
+
+def packing(config: ShapeConfig, anew: bool) -> ShapeConfig:
+    """How packing trains: by many small steps, on few points, which are soon prepared and lie closer to the surface; a
+    new network at higher rates, as suits small ones and short trainings."""
+    data, training = config.data, config.training
+    faster = PACKED_RATE if anew else 1.0
+    close = data.near_fraction == ShapeDataConfig().near_fraction and training.reach == "near"
+    return replace(
+        config,
+        data=replace(
+            data,
+            points=data.points or min(prepared_points(config), PACKED_POINTS),
+            near_fraction=PACKED_NEAR if close else data.near_fraction,
+        ),
+        training=replace(
+            training,
+            steps=PACKED_STEPS,
+            batch=training.batch or PACKED_BATCH,
+            lr=faster * training.lr,
+            adam_lr=faster * training.adam_lr,
+        ),
+    )
 
 
 class ShapeTask(Task):

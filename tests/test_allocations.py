@@ -93,6 +93,7 @@ def library(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", allocations.COMMANDS)
 def test_allocations_that_fail(name, library, ball_run, tmp_path):
     shutil.copytree(ball_run[0], tmp_path / "run")

@@ -14,6 +14,7 @@ from many import LINES, UNDONE
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user"),
     pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed"),
 ]

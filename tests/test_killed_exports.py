@@ -55,9 +55,9 @@ field.save({out!r}, overwrite=pathlib.Path({out!r}, "config.yaml").exists())
 """
 """What `Field.save` does, for a run and for what `fit` returns."""
 WORDS |= {"saved_run": ["-c", SAVED], "saved": ["-c", SAVED.replace("{run!r}", "'example:knot'")]}
-USUAL = ("pack", "pack_to_size", "mesh", "textured", "video", "report", "adapt", "saved_run")
-NAMES = tuple(WORDS) if os.environ.get("SINEFIELD_NIGHTLY") else USUAL
-"""Commands that are tried: all of them take half an hour, so they are left to a night."""
+USUAL = ("pack", "mesh", "textured", "report", "saved_run")
+NAMES = [pytest.param(name, marks=[] if name in USUAL else [pytest.mark.nightly], id=name) for name in WORDS]
+"""Commands that are tried: all of them take half an hour, so most are left to a night."""
 CAPTURE = "capture {photographs} --out {out}/a --training.steps 6 --training.save_seconds 1e-9 --field.space box"
 CAPTURE += " --field.log2_table 10 --field.levels 4 --field.grid 16 --field.steps 32 --training.batch 1024"
 BESIDE = re.compile(r"a\.[0-9a-f]{8}\.(mtl|png)")
@@ -189,7 +189,7 @@ def fill(disk, room):
     os.truncate(disk / "filler", max((disk / "filler").stat().st_size - room, 0))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "synth"])  # its demo's mesh fills the disk alone
+@pytest.mark.parametrize("name", [name for name in NAMES if name.id != "synth"])  # its demo's mesh fills the disk alone
 def test_full_disk(name, places, disk, tmp_path):
     """Not a block is left, or fewer than it takes, for the output and for temporary files."""
     (tmp_path / "case").mkdir()

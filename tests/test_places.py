@@ -64,6 +64,7 @@ def inputs(ball, photographs, tmp_path_factory):
     return place
 
 
+@pytest.mark.nightly
 def test_in_the_place_of_each_input_of_each_command(inputs, tmp_path):
     lines = []
     (tmp_path / "out").mkdir()

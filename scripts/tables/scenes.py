@@ -1,6 +1,7 @@
 """Every scene of scenes/ as it ships: train and evaluate; docs/results/scenes.*
 
     python scripts/tables/scenes.py [NAME ...]      without names: all, about an hour on two cores
+    python scripts/tables/scenes.py NAME=RUN ...    what a run of that row's command has reported, without training
     python scripts/tables/scenes.py tables        only write the tables anew
 
 Run it on an idle machine: budgets are in seconds. Rows that are not run again stay as they are.
@@ -30,6 +31,8 @@ ROWS = {
     "Lego, 100×100": ("lego", {}),
     "Lego, 100×100, 12 min": ("lego", {"training.seconds": "720"}),
     "Lego, 200×200, hash": ("lego_hash", {}),
+    "Lego, 400×400, hash": ("lego_400", {}),
+    "Lego, 800×800, hash": ("lego_800", {}),
     "fern, 504×378": ("fern", {}),
     "fox, 135×240": ("fox", {}),
 }
@@ -56,14 +59,17 @@ def row_of(name: str, report: dict) -> dict:
 
 
 def main() -> None:
-    names = [name for name in sys.argv[1:] or ROWS if name != "tables"]
+    given = dict(name.partition("=")[::2] for name in sys.argv[1:] or ROWS if name != "tables")
+    names = list(given)
     if unknown := [name for name in names if name not in ROWS]:
         raise SystemExit(f"unknown {unknown[0]}; one of {', '.join(ROWS)}")
     stored = json.loads(STORE.read_text()) if STORE.exists() else {}
     if any(ROWS[name][0].startswith("demo") for name in names) and not (ROOT / "runs" / "demo_data").exists():
         synthesize(ROOT / "runs" / "demo_data", resolution=100)  # as scripts/demo.sh does
     for name in names:
-        stored[name] = measure(name)
+        stored[name] = (
+            row_of(name, json.loads(Path(given[name], "report.json").read_text())) if given[name] else measure(name)
+        )
         print(name, json.dumps(stored[name]), flush=True)
         write_text(STORE, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     rows = [

@@ -72,7 +72,7 @@ def capture_settings(
     preset = preset or ("small" if side <= SMALL else "balanced")
     field = {"space": space, **network_for(preset, side), **SPACES.get(space, {})}
     # Lookups in large tables wait for memory, less of it a sample the more there are at once (docs/speed.md).
-    batch = 16384 if field.get("log2_table", 0) < LARGE_TABLE else 65536
+    batch = 16384 if field.get("log2_table", 0) < LARGE_TABLE else 32768
     training = {"seconds": 300.0, "batch": batch} if "encoding" in field else {}
     return {"kind": "radiance", "data": data, "field": field, "training": training}
 

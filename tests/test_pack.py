@@ -12,12 +12,13 @@ import trimesh
 
 from sinefield.commands.cli import main
 from sinefield.compress.quantize import Uniform
+from sinefield.config import make_config
 from sinefield.data.photographs.images import load_posed
 from sinefield.errors import SinefieldError
 from sinefield.export.info import describe
 from sinefield.fields.radiance.scores import divide
 from sinefield.learning.evaluate import evaluate_file
-from sinefield.learning.pack import pack
+from sinefield.learning.pack import here, pack
 from sinefield.learning.refine import allocate, check_effort, install, sensitivities
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
@@ -209,3 +210,11 @@ def test_installed_values_are_those_of_a_decoder(ball_run):
     install(field, quantisers)
     for name, p in field.named_parameters():
         np.testing.assert_array_equal(p.numpy(), quantisers[name].values().numpy())
+
+
+@pytest.mark.parametrize("kind", ["shape", "radiance", "image"])
+def test_what_was_trained_on_a_gpu_is_packed_on_the_processor(kind):
+    settings = {"device": "cuda", "backend": "tinycudann"} | ({"marcher": "nerfacc"} if kind == "radiance" else {})
+    config = make_config({"kind": kind, "data": {"path": "x"}, "training": settings}, "scene")
+    packed = here(config, None).training
+    assert packed.device == "cpu" and packed.backend == "auto" and getattr(packed, "marcher", "auto") == "auto"

@@ -95,13 +95,14 @@ def pack(
 
 
 def here(config: Config, data: str | None) -> Config:
-    """A run's settings as they are on this machine: where its data are, and what it trains on."""
+    """A run's settings as packing takes them: where its data are here, and the processor, whatever the run trained on.
+
+    What is rounded and coded lies in the processor's memory.
+    """
     given = config.data if data is None else replace(config.data, path=locate(data))
-    training = config.training
-    if not torch.cuda.is_available():  # a run trained on CUDA packs here too
-        own = {"device": "auto", "backend": "auto", "marcher": "auto"}
-        training = replace(training, **{name: value for name, value in own.items() if hasattr(training, name)})
-    return replace(config, data=given, training=training)
+    own = {"device": "cpu", "backend": "auto", "marcher": "auto"}
+    own = {name: value for name, value in own.items() if hasattr(config.training, name)}
+    return replace(config, data=given, training=replace(config.training, **own))
 
 
 def usual_steps(config: Config) -> int:

@@ -9,7 +9,8 @@ plus the base's file shared out over `--share` shapes. Separate files are those 
 are of CPU, an item in a process of its own, as in a fleet.
 
 What is done is kept in `--work`, and a run goes on from there. Writes docs/results/shared_codec.json, .md and .png. It
-is `median_bytes` and `median_iou` of `shared` that count: at most 1,000, and the IoU of `separate`.
+is `median_bytes` and `median_iou` of `shared` that count: at most 1,000, and the IoU of `separate`. Of "shared, longer
+codes" the bases are those of "shared", and the codes are found at a lower rate and in more steps.
 """
 
 import argparse
@@ -43,8 +44,12 @@ FIRST = 100_000
 """Seed of the first held-out shape."""
 CONTENDERS: dict[str, dict[str, Any]] = {
     "shared": {},
-    "shared, narrower": {"field.width": 64, "field.rank": 3},
+    "shared, longer codes": {},
+    "shared, narrower": {"field.width": 64},
 }
+"""Settings of bases; equal ones are the same base."""
+CODING: dict[str, dict[str, Any]] = {"shared, longer codes": {"training.rate": 4e-6, "training.code_steps": 1000}}
+"""Other settings for the codes."""
 MAX_BYTES = 2048
 MEMORY, SECONDS = 4096, 3600.0
 
@@ -135,8 +140,11 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             folder = work / name.replace(", ", "_")
             (folder / "codes").mkdir(parents=True, exist_ok=True)
             samples = cached_samples(training, plan, apart, work / f"samples_{options.train}.npz")
-            base, seconds = base_for(plan, samples, folder)
-            coding = Plan(plan.scene, base=base64.b64encode(base).decode())
+            first = next(other for other, settings in CONTENDERS.items() if settings == CONTENDERS[name])
+            (work / first.replace(", ", "_")).mkdir(exist_ok=True)
+            base, seconds = base_for(plan, samples, work / first.replace(", ", "_"))
+            scene = load_scene(ROOT / "scenes" / "shared.yaml", {**CONTENDERS[name], **CODING.get(name, {})})
+            coding = Plan(scene, base=base64.b64encode(base).decode())
             found[name] = figures(
                 rows_of(held_out, coding, apart, folder / "codes"), len(base) / options.share, len(base), seconds
             )

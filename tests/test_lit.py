@@ -1,9 +1,13 @@
 """Samples behind opaque matter are not learned from: which they are, and that it changes next to nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from small import radiance_config
 
 from sinefield.config import RadianceFieldConfig
+from sinefield.fields.base import make_task, read_data, step_generator
 from sinefield.fields.radiance.field import FAINT, MAX_LOG_DENSITY, RadianceField
 from sinefield.render.march import Samples
 from sinefield.render.ray_error import lit_reference
@@ -107,3 +111,20 @@ def test_without_a_grid_to_look_up_it_is_not_asked():
     rays_o, rays_d = a_view()
     field = RadianceField(RadianceFieldConfig(steps=64), BOX)
     assert field.lit(rays_o, rays_d, field.sampling(rays_o, rays_d)) is None
+
+
+def test_a_training_that_goes_on_knows_how_much_was_lit(photographs):
+    own = {"encoding": "hash", "depth": 1, "weights": "dense", "log2_table": 10, "levels": 4}
+    config = radiance_config(photographs, steps=4)
+    config = replace(config, field=RadianceFieldConfig(**own, steps=64))
+    data = read_data(config)
+    task, other = (make_task(config, data) for _ in range(2))
+    assert task.lit == 1.0
+    for index in range(2):
+        task.step(index, step_generator(0, index))
+    assert 0 < task.lit <= 1
+    task.lit = 0.5
+    other.load_state(task.state())
+    assert other.lit == 0.5
+    never = replace(config, training=replace(config.training, early_stop_eps=0.0))
+    assert make_task(never, data).lit is None and make_task(radiance_config(photographs, steps=4), data).lit is None

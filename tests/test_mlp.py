@@ -251,6 +251,8 @@ def test_hash_grid_interpolates_what_its_corners_hold():
     corners = torch.stack([x, y, z], -1).reshape(-1, 3)
     assert torch.allclose(grid(corners)[:, 1], corners.prod(1), atol=1e-5)
     assert torch.allclose(grid(torch.tensor([[1.7, -3.0, 0.0]])), grid(torch.tensor([[1.0, -1.0, 0.0]])))
+    # What is no number reads nothing outside the table.
+    assert torch.equal(grid(torch.full((1, 3), torch.nan)), grid(torch.full((1, 3), -1.0)))
 
 
 def test_compiled_hash_grid_is_the_plain_one():

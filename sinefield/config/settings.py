@@ -361,7 +361,7 @@ class RadianceTrainingConfig(TrainingConfig):
     curvature: float = 1e-5  # of field.density distance: weight of |∇²d|, in 1 / half the box's longest side
     coarse: float = 4.0  # samples are at first so many times longer than the field's own, and get shorter evenly
     by_error: float = 0.0  # share of the rays that are drawn where the picture is wrong; the others are at random
-    early_stop_eps: float = 1e-3  # hash grids on CPUs: light left of a ray below which it is not followed; 0: always is
+    early_stop_eps: float = 1e-3  # hash grids on CPUs: a ray ends where less of its light is left; 0: it never does
     hull: bool = True  # start from the visual hull of the masks where images carry alpha
     grid_every: int = 16  # steps between two updates of the occupancy grid
     fit_poses: bool = False  # learn a small rotation and shift of each training camera

@@ -9,7 +9,7 @@ from typing import Any
 
 from sinefield.compress.quantize import Quantiser
 from sinefield.config import Config
-from sinefield.errors import SinefieldError
+from sinefield.errors import SinefieldError, harmless
 from sinefield.fields.base import kind_of, read_data
 from sinefield.files import check_output, read_bytes, scratch_folder, write_bytes
 from sinefield.learning.pack import Packer, check_packing, here, pack, packed_report, usual_steps
@@ -166,7 +166,8 @@ def _better(
     judged = packer.judged(quantisers)
     try:
         found = own.within(max_bytes, budget)
-    except SinefieldError:  # the run's network does not fit at all
+    except SinefieldError as error:  # it may not fit at all
+        print(harmless(f"note: the run's own network was not packed: {error}"), file=sys.stderr)
         return packer, quantisers, False
     return (own, found, True) if own.judged(found) > judged else (packer, quantisers, False)
 

@@ -49,7 +49,7 @@ class HashGrid(nn.Module):
         self.table = nn.Parameter(drawn(torch.empty(sum(sizes), FEATURES), START))
 
     def forward(self, x: Float[Tensor, "n 3"], found: Float[Tensor, "n e"] | None = None) -> Float[Tensor, "n e"]:
-        """The features of points; `found` are the same, float32, where they are known and only learned from."""
+        """The features of points; `found` are these, float32, where the caller has looked them up already."""
         x = x.float()
         if x.requires_grad:
             return self.reference(x).to(self.dtype)

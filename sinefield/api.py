@@ -153,6 +153,8 @@ class Field(Distances):
     def mesh(self, resolution: int = 192, level: float | None = None) -> trimesh.Trimesh:
         """The field's surface, in the coordinates of its data; with vertex colours where the field has them.
 
+        Pieces of a shape that lie wholly outside its box are left out; `metadata["strays"]` counts them.
+
         To write a file, use `save_mesh`: far from the origin trimesh's files lose precision, and its GLB holds sRGB
         colours where glTF wants linear ones.
 
@@ -166,8 +168,9 @@ class Field(Distances):
         import trimesh
 
         kind, field = self._kind(), self._torch()
-        vertices, faces, _ = kind.surface(field, whole("resolution", resolution), level)
+        vertices, faces, about = kind.surface(field, whole("resolution", resolution), level)
         mesh: Any = trimesh.Trimesh(vertices, faces, process=False)
+        mesh.metadata["strays"] = about.get("strays", 0)
         colours = kind.vertex_colours(field, vertices, np.asarray(mesh.vertex_normals))
         if colours is not None:
             mesh.visual.vertex_colors = colours

@@ -6,7 +6,8 @@ import torch
 import trimesh
 
 from sinefield.errors import SinefieldError
-from sinefield.meshing.extract import estimate_bytes, extract, largest_component
+from sinefield.fields.shape.surface import extract_shape
+from sinefield.meshing.extract import estimate_bytes, extract, largest_component, without_strays
 
 CUBE = np.array([-1.0, -1, -1, 1, 1, 1])
 
@@ -151,6 +152,38 @@ def test_largest_component():
     assert all(colour_at[tuple(place)] == tuple(colour) for place, colour in zip(v, c, strict=True))
     assert len(largest_component(v, f)) == 2
     assert len(largest_component(v[:0], f[:0])[1]) == 0
+
+
+class Specked:
+    """A ball of radius 0.4 in its box, with a speck that a field got wrong outside it, and one inside the box."""
+
+    aabb = torch.tensor([-0.4, -0.4, -0.4, 0.4, 0.4, 0.4], dtype=torch.float64)
+    distance, default_level = True, 0.0
+
+    def __init__(self, *specks):
+        self.specks = specks
+
+    def evaluate(self, points):
+        return torch.stack([sphere(c, r)(points) for c, r in [((0, 0, 0), 0.4), *self.specks]]).amin(dim=0)
+
+
+OUT, IN = ((0.419, -0.39, 0.1), 0.012), ((-0.37, 0.37, 0.37), 0.02)
+
+
+@pytest.mark.parametrize(("specks", "strays", "bodies"), [((), 0, 1), ((OUT,), 1, 1), ((IN,), 0, 2), ((IN, OUT), 1, 2)])
+def test_pieces_wholly_outside_the_box_are_left_out_and_counted(specks, strays, bodies):
+    vertices, faces, about = extract_shape(Specked(*specks), 100, dense=True)
+    mesh = checked(vertices, faces)
+    assert about["strays"] == strays and mesh.body_count == bodies
+    assert np.abs(mesh.bounds).max() == pytest.approx(0.4, abs=0.001)
+
+
+def test_other_levels_and_surfaces_that_lie_wholly_outside_keep_all_pieces():
+    assert extract_shape(Specked(OUT), 100, level=-0.005, dense=True)[2]["strays"] == 0
+    vertices, faces, _ = extract(sphere((0, 0, 0), 0.1), CUBE / 2, 40, 0.0, "below")
+    kept = without_strays(vertices, faces, np.array([1, 1, 1, 2, 2, 2.0]))
+    assert kept[0] is vertices and kept[1] is faces and kept[2] == 0
+    assert without_strays(vertices[:0], faces[:0], CUBE)[2] == 0
 
 
 def gyroid(p):

@@ -14,18 +14,28 @@ from hostile_formats import FORMATS, MADE, examples
 from sinefield.errors import SinefieldError
 
 pytestmark = pytest.mark.slow
-TRIES = 5000
+TRIES, NIGHTLY_TRIES = 1000, 4000
 
 
 @pytest.mark.parametrize("name", FORMATS | MADE)
 def test_damaged_files(name):
+    survives(name, TRIES, 0)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", FORMATS | MADE)
+def test_more_damaged_files(name):
+    survives(name, NIGHTLY_TRIES, TRIES)
+
+
+def survives(name, tries, first):
     if "manifest" in name:
         pytest.importorskip("pyarrow", reason="pyarrow is not installed; pip install 'sinefield[fleet]'")
-    outcome = run(examples(name), TRIES)
+    outcome = run(examples(name), tries, first=first)
     print(outcome)
     assert not outcome.found, str(outcome)
-    assert outcome.read + outcome.refused == TRIES
-    assert min(outcome.read, outcome.refused) > TRIES / 50  # they are damaged, and not beyond what readers look into
+    assert outcome.read + outcome.refused == tries
+    assert min(outcome.read, outcome.refused) > tries / 50  # they are damaged, and not beyond what readers look into
 
 
 def crash(folder):

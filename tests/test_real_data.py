@@ -30,7 +30,7 @@ def test_armadillo_as_it_ships_but_shorter(data_folder, tmp_path):
     assert report["params"] <= 16_000
     assert report["iou"] > 0.96
     mesh = export_mesh(tmp_path / "run", tmp_path / "armadillo.ply", resolution=128)
-    assert mesh["watertight"]
+    assert mesh["watertight"] and mesh["strays"] <= 3  # a speck at the wall of the box may be wrong after so few steps
     ours = trimesh.load(tmp_path / "armadillo.ply")
     truth = load_surface(data_folder / "meshes" / "armadillo.obj")
     diagonal = np.linalg.norm(truth.aabb[3:] - truth.aabb[:3])

@@ -117,6 +117,9 @@ def mesh_notes(report: dict[str, Any]) -> str:
     notes = [f"{what} {report[what]}" for what in ("scaled", "turned") if report[what]]
     if report["degenerate_faces"]:
         notes.append(f"{report['degenerate_faces']:,} faces have two corners at one place")
+    if strays := report.get("strays"):
+        pieces = "1 piece" if strays == 1 else f"{strays:,} pieces"
+        notes.append(f"left out {pieces} wholly outside the box of the data, where the field errs")
     return "".join(f"\nnote: {note}" for note in notes)
 
 

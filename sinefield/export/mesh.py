@@ -85,8 +85,9 @@ def export_mesh(
         frame: unit and axes of the file; those of the field's data where it does not say.
 
     Returns:
-        run, out, kind, what `save_surface` returns, level, level_note (where it comes from, None if it was given or is
-        that of a distance or occupancy), range, resolution, evaluations, seconds.
+        run, out, kind, what `save_surface` returns, strays (pieces left out, see `extract_shape`), level, level_note
+        (where it comes from, None if it was given or is that of a distance or occupancy), range, resolution,
+        evaluations, seconds.
     """
     check_mesh_path(out, overwrite)
     if texture is not None:
@@ -116,6 +117,7 @@ def export_mesh(
         "out": str(out),
         "kind": field.kind,
         **saved,
+        "strays": statistics.get("strays", 0),
         "level": statistics["level"],
         "level_note": statistics["level_note"],
         "range": [statistics["minimum"], statistics["maximum"]],

@@ -49,7 +49,7 @@ def export_parts(
     begin = time.perf_counter()
     box = None if crop is None else np.array(crop, dtype=np.float64)
     found = [(part.name, *load_solid(part.place, ())) for part in read_parts(run)[1]]
-    meshes, statistics = [], {}
+    meshes, statistics, strays = [], {}, 0
     placing = place(frame, is_glb(out), found[0][2].get("unit"), kind_of(found[0][1]).up(found[0][1]))
     for name, field, _ in found:
         reach = np.asarray(kind_of(field).extent(field)[0]["aabb"])
@@ -57,6 +57,7 @@ def export_parts(
             continue
         check_box(out, field, box, placing)
         vertices, triangles, statistics = extracted(field, resolution, level, largest, dense, box)
+        strays += statistics.get("strays", 0)
         meshes.append((field, NamedMesh(name, vertices, triangles)))
     if not meshes:
         raise SinefieldError(f"{run}: no part reaches into the box of --crop; give a box in input units")
@@ -72,6 +73,7 @@ def export_parts(
         "kind": "shape",
         **saved,
         "parts": parts,
+        "strays": strays,
         "level": statistics["level"],
         "level_note": statistics["level_note"],
         "resolution": resolution,

@@ -66,6 +66,7 @@ def reconstruct_shape(
         "points": len(cloud),
         "out": str(out),
         **saved,
+        "strays": statistics["strays"],
         "resolution": resolution,
         "evaluations": statistics["evaluations"],
         "seconds": round(time.perf_counter() - begin, 2),

@@ -12,7 +12,7 @@ from sinefield.data.surfaces.sheet import SLAB
 from sinefield.errors import SinefieldError
 from sinefield.fields.base import Mesh
 from sinefield.fields.shape.field import ShapeField
-from sinefield.meshing.extract import MAX_BYTES, cropped, estimate_bytes, extract
+from sinefield.meshing.extract import MAX_BYTES, cropped, estimate_bytes, extract, without_strays
 from sinefield.meshing.sheet import sheet_mesh
 
 MARGIN = 0.04
@@ -49,14 +49,19 @@ def extract_shape(
 
     Only the surroundings of the surface are evaluated, unless `dense` asks for every point. Nothing is missed while the
     slope of `evaluate` stays below `slope`; where that is not known, specks that lie within `BLOCK` cells may be.
+
+    At the usual level, pieces that lie wholly outside the object's box are no part of it; they are left out, and the
+    statistics count them as `strays`.
     """
-    box = shape.aabb.cpu().numpy().astype(np.float64)
+    own = box = shape.aabb.cpu().numpy().astype(np.float64)
     box = cropped(box + MARGIN * float((box[3:] - box[:3]).max()) * np.repeat([-1.0, 1.0], 3), crop)
+    usual = level is None or level == shape.default_level
     level = shape.default_level if level is None else level
     side = "below" if shape.distance else "above"
     mesh = extract(shape.evaluate, box, resolution, level, side, block=1 if dense else BLOCK, slope=slope)
-    about: dict[str, Any] = {**mesh[2], "level": level, "level_note": None}
-    return mesh[0], mesh[1], about
+    vertices, faces, strays = without_strays(*mesh[:2], own) if usual else (*mesh[:2], 0)
+    about: dict[str, Any] = {**mesh[2], "level": level, "level_note": None, "strays": strays}
+    return vertices, faces, about
 
 
 def extract_sheet(

@@ -55,7 +55,7 @@ field.save({out!r}, overwrite=pathlib.Path({out!r}, "config.yaml").exists())
 """
 """What `Field.save` does, for a run and for what `fit` returns."""
 WORDS |= {"saved_run": ["-c", SAVED], "saved": ["-c", SAVED.replace("{run!r}", "'example:knot'")]}
-USUAL = ("pack", "mesh", "textured", "report", "saved_run")
+USUAL = ("pack", "mesh", "textured", "saved_run")
 NAMES = [pytest.param(name, marks=[] if name in USUAL else [pytest.mark.nightly], id=name) for name in WORDS]
 """Commands that are tried: all of them take half an hour, so most are left to a night."""
 CAPTURE = "capture {photographs} --out {out}/a --training.steps 6 --training.save_seconds 1e-9 --field.space box"

@@ -139,6 +139,7 @@ def write_many(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @LINUX
 def test_4000_photographs_are_not_held(tmp_path, monkeypatch):
     sys.path.insert(0, str(ROOT / "scripts" / "tables"))

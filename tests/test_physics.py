@@ -49,6 +49,7 @@ def test_a_plugin_of_the_header_is_taken_by_mujoco(tmp_path):
     assert np.isfinite(data.qpos).all() and data.qpos[2] < 1  # it falls
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler")
 def test_a_ball_swings_in_a_bowl_as_a_pendulum_and_a_peg_falls_into_a_hole(tmp_path):
     """The ball's period is a pendulum's by its formula; the peg comes to rest in the hole as in one of boxes."""

@@ -24,6 +24,7 @@ def scene(name, **overrides):
     return load_config(ROOT / "scenes" / f"{name}.yaml", {k.replace("__", "."): str(v) for k, v in overrides.items()})
 
 
+@pytest.mark.nightly
 def test_armadillo_as_it_ships_but_shorter(data_folder, tmp_path):
     # A distance field of 12,929 parameters passes in 1,200 steps what 800 dense steps reach in docs/methods.md's table.
     report = train(scene("armadillo", training__steps=1200, data__points=500_000), tmp_path / "run")
@@ -37,6 +38,7 @@ def test_armadillo_as_it_ships_but_shorter(data_folder, tmp_path):
     assert np.abs(np.asarray(ours.bounds).ravel() - truth.aabb).max() < 0.02 * diagonal
 
 
+@pytest.mark.nightly
 def test_sine_beats_plain_low_rank_at_rank_one(data_folder, tmp_path):
     # The first paper's claim where it is strongest; both have the same parameters, points and steps.
     common = {"training__steps": 500, "data__points": 500_000, "field__rank": 1}
@@ -75,6 +77,7 @@ def test_packed_armadillo(data_folder, tmp_path):
     assert evaluate_file(tmp_path / "a.sine")["iou"] == report["iou"]  # it names its mesh within the data folder
 
 
+@pytest.mark.nightly
 def test_fox_skips_what_is_missing(data_folder, tmp_path):
     report = train(scene("fox", training__steps=100), tmp_path / "run")
     assert report["skipped"] == 17

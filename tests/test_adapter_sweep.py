@@ -76,6 +76,7 @@ def options(tmp_path, **changes):
         "ranks": [1, 2],
         "bits": [2, 32],
         "choose_at": [2, 32],
+        "choose_seeds": 2,
         "report": False,
     }
     return argparse.Namespace(**(usual | {"seeds": 2, "steps": 2, "batch": 2} | changes))
@@ -130,6 +131,27 @@ def test_the_search_climbs(scripts, tmp_path):
     assert {k: (s.rank, s.lr, s.alpha) for k, s in found.items()} == {k: (k, 9e-3, 16.0) for k in (1, 4, 16)}
     found = sweep.search(hill, sweep.Setting("sine", 4, 16.0, 200.0, 3e-3))
     assert found[4].omega == 50.0
+
+
+class Shelf(Hill):
+    """A little better at a higher rate than here, far better at a lower one."""
+
+    def worth(self, s):
+        return {1e-3: 0.0, 3e-3: 0.1, 3.33e-4: 1.0, 1.11e-4: 2.0}.get(s.lr, -1.0)
+
+
+def test_the_search_goes_the_better_way_of_two(scripts, tmp_path):
+    sweep = scripts["adapter_sweep"]
+    found = sweep.climb(Shelf(options(tmp_path)), sweep.Setting("lora", 4, 16.0, None, 1e-3), sweep._rate, 3.0)
+    assert found.lr == 1.11e-4
+
+
+def test_a_setting_is_judged_by_several_seeds(scripts, tmp_path, monkeypatch):
+    sweep = scripts["adapter_sweep"]
+    runs = sweep.Runs.__new__(sweep.Runs)
+    runs.options = options(tmp_path, choose_seeds=2)
+    monkeypatch.setattr(sweep.Runs, "score", lambda self, s, bits, split: -1.0 if s.seed else bits / 34)
+    assert runs.worth(sweep.Setting("lora", 4, 16.0, None, 1e-3)) == pytest.approx(-0.25)
 
 
 def test_bd_rate_of_half_the_bytes(scripts):

@@ -15,7 +15,8 @@ and scoring are not counted, except for programs that cannot be looked into (Ope
 anew for each budget, by its preset for the size. The others count iterations: each number of `--iterations` is a
 training of its own, its schedule shortened in proportion, with each of the settings of `race_peers.SWEEPS`, the first
 being the recommended ones (`--settings N …` for some of them). `--json` prints one row a line. Rows are kept in
-docs/results/race.json; a row that is run again takes the place of the old one.
+docs/results/race.json; a row that is run again takes the place of the old one. Other work on the machine makes CPU
+seconds grow, so give all contenders the same; `--beside WORK` notes it on the page.
 """
 
 import argparse
@@ -151,11 +152,14 @@ def main() -> None:
     for name in (*PEERS, "siren"):
         parser.add_argument(f"--{name}", metavar="PATH")
     parser.add_argument("--json", action="store_true", help="print one row a line")
+    parser.add_argument("--beside", help="other work on the machine meanwhile, in words")
     parser.add_argument("--tables", action="store_true", help="only write the tables anew")
     options = parser.parse_args()
     torch.set_num_threads(1)
     store = RESULTS / "race.json"
     kept: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {"rows": []}
+    if options.beside:
+        kept["beside"] = options.beside
     for scene in options.scenes if not options.tables else []:
         for size in options.sizes:
             with tempfile.TemporaryDirectory() as folder:
@@ -198,10 +202,11 @@ By straight lines between the rows of one contender's best settings for the leve
 
 Made by `python scripts/benchmarks/race.py SCENE --sizes … --seconds … --iterations … --tensorf CLONE --siren CLONE`
 (docstring there), each contender alone on one core of {machine}, seed 0 (TensoRF: its own). TensoRF is its authors'
-train.py with configs/lego.txt and what *settings* says, its schedule shortened in proportion to the iterations; the
-first settings tried are those of that file. SIREN is its authors' loop with the settings of train_img.py, in colour, at
-the rates shown. Bytes are what each program saves: float32 numbers. PSNR of an image is over the pixels it was fitted
-to. OpenSplat and nerfstudio have not been run: they were not at hand. Their commands are in the script, untried.
+train.py with configs/lego.txt and what *settings* says, its schedule shortened in proportion to the iterations. That
+file's own settings are 4,096 rays and grids from 128³ to 300³; where no row has them, they were not run. SIREN is its
+authors' loop with the settings of train_img.py, in colour, at the rates shown.{beside}
+Bytes are what each program saves: float32 numbers. PSNR of an image is over the pixels it was fitted to.
+OpenSplat and nerfstudio have not been run: they were not at hand. Their commands are in the script, untried.
 """
 
 
@@ -216,6 +221,7 @@ def write(kept: dict[str, Any]) -> None:
             levels.append({"scene": scene, "size": size, "contender": contender, **times})
     text = TEXT.format(
         rows=table(columns, rows, markdown=True), machine=kept["machine"],
+        beside=f" {kept['beside']}" if "beside" in kept else "",
         levels=table(["scene", "size", "contender", *(f"{level:g} dB" for level in LEVELS)], levels, markdown=True),
     )  # fmt: skip
     write_text(RESULTS / "race.md", text)

@@ -1,10 +1,11 @@
 """What the comparisons of adapters on pretrained models share: settings searched, adapters trained, packed and scored.
 
 For each kind of adapter the search begins at one setting of the middle rank, of DoRA where its kind without lengths
-ended, and changes one thing at a time while that helps: the rate by factors of 3, then, of the sine kinds, ω by 4, then
-α by 4, each of these with the rate divided along, so that the first steps stay as large. Other ranks begin there and
-search the rate. All of that is with the first seed, on the validation part alone; what counts is the mean over the
-numbers of bits of `--choose-at`. Then every seed trains what was found, and each adapter is packed at every number of
+ended, and changes one thing at a time, both ways and then on in the better one while that helps: the rate by factors of
+3, then, of the sine kinds, ω by 4, then α by 4, each of these with the rate divided along, so that the first steps stay
+as large. Other ranks begin there and search the rate. All of that is on the validation part alone; what counts is the
+mean over the first `--choose-seeds` seeds and the numbers of bits of `--choose-at`: a rate at which one seed of two
+collapses is not taken. Then every seed trains what was found, and each adapter is packed at every number of
 bits and scored on the test part. Finished runs are kept, and it goes on from there.
 """
 
@@ -184,7 +185,8 @@ class Runs:
 
     def worth(self, setting: Setting) -> float:
         """What a search makes as large as it can."""
-        values = [self.score(setting, bits, "validation") for bits in self.options.choose_at]
+        chosen = itertools.product(range(self.options.choose_seeds), self.options.choose_at)
+        values = [self.score(replace(setting, seed=seed), bits, "validation") for seed, bits in chosen]
         mean = float(np.mean(values))
         return mean if math.isfinite(mean) else -math.inf
 
@@ -206,16 +208,14 @@ def _alpha(setting: Setting, factor: float) -> Setting:
 
 
 def climb(runs: Runs, setting: Setting, move: Callable[[Setting, float], Setting], factor: float) -> Setting:
-    """Move one way while that helps, else the other way."""
+    """Try both ways, and go on in the better one while that helps."""
+    step = max((factor, 1 / factor), key=lambda s: runs.worth(move(setting, s)))
     best = setting
-    for step in (factor, 1 / factor):
-        for _ in range(FURTHEST):
-            tried = move(best, step)
-            if runs.worth(tried) <= runs.worth(best):
-                break
-            best = tried
-        if best != setting:
+    for _ in range(FURTHEST):
+        tried = move(best, step)
+        if runs.worth(tried) <= runs.worth(best):
             break
+        best = tried
     return best
 
 
@@ -339,7 +339,7 @@ def tables(runs: Runs, rows: list[dict], digits: int) -> str:
             {
                 **{"rank": rank, "adapter": kind, "lr": f"{first['lr']:g}", "α": f"{first['alpha']:g}"},
                 **{"ω": "–" if first["omega"] is None else f"{first['omega']:g}"},
-                "tried": tried // len(o.choose_at),
+                "tried": tried // (len(o.choose_at) * o.choose_seeds),
             }
         )
         stable.append(
@@ -367,7 +367,7 @@ def tables(runs: Runs, rows: list[dict], digits: int) -> str:
             table(list(changes[0]), changes, markdown=True),
         ]
     parts += [
-        "Chosen on the validation part with the first seed, out of so many settings tried:",
+        f"Chosen on the validation part, by the mean over {o.choose_seeds} seeds, out of so many settings tried:",
         table(list(chosen[0]), chosen, markdown=True),
     ]
     parts += (
@@ -390,6 +390,7 @@ def plot(rows: list[dict], base: float | None, runs: Runs, path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     o = runs.options
     bits = sorted(o.bits)
@@ -405,6 +406,9 @@ def plot(rows: list[dict], base: float | None, runs: Runs, path: Path) -> None:
         if base is not None:
             axis.axhline(base, color="grey", lw=0.7, ls=":")
         axis.set(title=_label(b), xlabel="bytes", xscale="log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
     axes[0].set_ylabel(runs.task.metric)
     axes[0].legend(fontsize=7)
     if not o.report:
@@ -442,6 +446,7 @@ def add_options(parser: argparse.ArgumentParser, out: str, steps: int, batch: in
     add("--bits", nargs="+", type=int, choices=[*range(1, 9), FLOAT], default=[1, 2, 4, FLOAT])
     add("--choose-at", nargs="+", type=int, choices=[*range(1, 9), FLOAT], default=[2, FLOAT])
     add("--seeds", type=int, default=3)
+    add("--choose-seeds", type=int, default=2, help="seeds that settings are chosen by (%(default)s)")
     add("--steps", type=int, default=steps)
     add("--batch", type=int, default=batch)
     add("--report", action="store_true", help="only the page of the runs there are, without stable ranks")

@@ -201,6 +201,9 @@ TARGETS = {
 }
 
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -210,13 +213,14 @@ def main() -> None:
     add("--last", type=int, default=3, help="layers that are adapted, from the last one (%(default)s)")
     add("--side", type=int, default=70, help="pixels of a picture's side (%(default)s)")
     add("--length", type=int, default=48, help="tokens of a text (%(default)s)")
+    add("--dtype", choices=DTYPES, default="bfloat16", help="of the frozen model (%(default)s)")
     add_options(parser, "runs/adapters_encoders", 60, 16)
     o = parser.parse_args()
     from transformers import AutoModel, AutoTokenizer
 
     title, which = WHAT[o.task]
     place = o.model or f"runs/models/{which}"
-    model = AutoModel.from_pretrained(place, dtype=torch.bfloat16)
+    model = AutoModel.from_pretrained(place, dtype=DTYPES[o.dtype])
     if o.task == "digits":
         examples = digits(o.side)
     elif not o.data:
@@ -238,15 +242,16 @@ def main() -> None:
     sizes = {name: len(rows) for name, rows in parts_of(examples).items()}
     name = f"adapters_{o.task}"
     shown = examples.what if o.task == "text" else f"{examples.what}, {o.side}×{o.side}"
+    largest = float(examples.labels[parts_of(examples)["test"]].bincount().max()) / sizes["test"]
     numbers = sum(p.numel() for p in task.head.parameters()) if task.head is not None else 0
     report = f"""# Adapters on {title}
 
 `python scripts/tables/adapters_encoders.py {o.task}`: {shown};
 {sizes["train"]:,} to train on, {sizes["validation"]:,} to choose by, {sizes["test"]:,} for the score.
 {o.steps} steps of {o.batch}; adapters on {", ".join(TARGETS[which])} of the last
-{o.last} of {model.config.num_hidden_layers} layers, the model in bfloat16, and a linear head of {numbers:,} numbers
+{o.last} of {model.config.num_hidden_layers} layers, the model in {o.dtype}, and a linear head of {numbers:,} numbers
 trained along, which no file holds. {o.seeds} seeds, {budget(runs)}.
-The head alone, on the frozen model, after as many steps: {base:.1f} %.
+The head alone, on the frozen model, after as many steps: {base:.1f} %; the largest class alone: {100 * largest:.1f} %.
 
 {tables(runs, rows, 1)}
 

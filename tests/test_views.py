@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from sinefield.config import RadianceFieldConfig
 from sinefield.data.photographs.images import load_posed, reference
 from sinefield.export.flight import Flight
 from sinefield.export.video import export_video
+from sinefield.fields.base import kind_of
 from sinefield.fields.radiance.field import RadianceField
-from sinefield.fields.radiance.painter import RadiancePainter
+from sinefield.fields.radiance.painter import ALONG, RadiancePainter
 from sinefield.fields.radiance.scores import render_view
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.painter import ShapePainter, _edges
@@ -140,6 +142,30 @@ def test_beside_its_photographs(photo_run, photographs, tmp_path):
         shown = np.array(Image.open(tmp_path / "out" / f"{i:04d}.png"))
         assert (shown[:, 32:] == reference(views.images[i]).numpy()).all()
         assert np.abs(shown[:, :32] - 255 * render_view(field, views, i).numpy()).max() <= 1
+
+
+def test_the_usual_path_stays_where_the_photographs_were(photo_run, tmp_path, capfd, monkeypatch):
+    for name, path in (("radiance", "orbit"), ("radiance_ndc", "spiral"), ("radiance_contracted", "walk")):
+        field, _ = load_field(Path(__file__).parent / "golden" / f"{name}.sine")
+        assert kind_of(field).painter(field).usual_path == path
+    monkeypatch.setitem(ALONG, "box", "walk")
+
+    def filmed(run, *more):
+        assert main(["video", str(run), f"{tmp_path}/out/", "--frames", "3", "--json", "--overwrite", *more]) == 0
+        return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+    report = filmed(photo_run[0])
+    assert report["path"] == "walk" and "--path orbit" in report["path_note"]
+    first = Path(f"{tmp_path}/out/0000.png").read_bytes()
+    assert filmed(photo_run[0], "--path", "walk")["path_note"] is None
+    assert Path(f"{tmp_path}/out/0000.png").read_bytes() == first
+    for asked in (["--path", "orbit"], ["--elevation", "10"]):
+        report = filmed(photo_run[0], *asked)
+        assert report["path"] == "orbit" and report["path_note"] is None
+    field, note = load_field(photo_run[0])
+    save_sine(tmp_path / "a.sine", to_packed_plain(field, note))
+    report = filmed(tmp_path / "a.sine")  # it does not know its photographs
+    assert report["path"] == "orbit" and "an orbit may leave it" in report["path_note"]
 
 
 def test_paths_of_a_run_and_of_a_file(photo_run, photographs, tmp_path, capfd):

@@ -242,9 +242,13 @@ def sooner(rows: list[Row], level: float) -> str:
     return f"{best['cpu_seconds'] + share * (first - best['cpu_seconds']):.0f}"
 
 
+AXES = (("cpu_seconds", "CPU seconds", 1), ("bytes", "kB saved", 1000))
+
+
 def plot(rows: list[Row]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     places = sorted({(r["scene"], r["size"]) for r in rows})
     names = sorted({r["contender"] for r in rows}, key=lambda n: (n != "sinefield", n))
@@ -252,12 +256,15 @@ def plot(rows: list[Row]) -> None:
     figure = Figure(figsize=(7, 2.9 * len(places)), layout="constrained")
     FigureCanvasAgg(figure)
     for row, (scene, size) in zip(figure.subplots(len(places), 2, squeeze=False), places, strict=True):
-        for axes, key, label in zip(row, ("cpu_seconds", "bytes"), ("CPU seconds", "bytes saved"), strict=True):
+        for axes, (key, label, unit) in zip(row, AXES, strict=True):
             for name in names:
                 own = [r for r in rows if (r["scene"], r["size"], r["contender"]) == (scene, size, name)]
                 if own:
                     axes.plot([r[key] for r in own], [r["psnr"] for r in own], "o", color=colours[name], label=name)
             axes.set(xlabel=label, ylabel="PSNR (dB)", xscale="log", title=f"{scene}, {size}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if key == "cpu_seconds" else (1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _, unit=unit: f"{value / unit:,.0f}"))
             axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize=7)
     figure.savefig(RESULTS / "race.png", dpi=110)

@@ -8,7 +8,8 @@ from sinefield.errors import SinefieldError
 
 PATH = (
     "orbit: one turn; ellipse: through the training cameras; spiral: in front of what they face; walk: along them; "
-    "cameras: see --cameras; or a nerfstudio camera path FILE.json (orbit)"
+    "cameras: see --cameras; or a nerfstudio camera path FILE.json (orbit; walk or spiral where the scene goes on "
+    "beyond its photographs)"
 )
 SIDE = "pixels; default that of the data, 256 for a shape"
 NOTES = """
@@ -63,7 +64,8 @@ def run(options: argparse.Namespace) -> Answer:
         options.run, options.out, flight, options.channel, options.alpha, options.overwrite, options.adapter
     )
     size = f"{report['width']}×{report['height']}"
-    return report, f"{options.out}: {report['frames']} frames of {size}, {report['seconds']:.1f} s"
+    note = f"\nnote: {report['path_note']}" if report["path_note"] else ""
+    return report, f"{options.out}: {report['frames']} frames of {size}, {report['seconds']:.1f} s{note}"
 
 
 COMMAND = Command(

@@ -21,6 +21,7 @@ from sinefield.export.flight import Flight
 from sinefield.export.mesh import export_mesh
 from sinefield.export.report import write_report
 from sinefield.export.video import export_video
+from sinefield.fields.radiance.painter import ALONG
 from sinefield.files import check_output, read_bytes, write_error, write_text
 from sinefield.json_text import from_json, to_json
 from sinefield.learning.train import train
@@ -89,7 +90,7 @@ def capture(
     report, trained = _train(config, run, anew, done)
     files, left_out = {"run": str(run)}, {}
     listing = read_placed(data, downscale=config.data.downscale)
-    path = {"ndc": "spiral", "contracted": "walk"}.get(config.field.space, "ellipse" if _has_alpha(listing) else "walk")
+    path = ALONG.get(config.field.space, "ellipse" if _has_alpha(listing) else "walk")
     flight = Flight(path=path, frames=FRAMES_SHOWN, fps=10, size=_size(listing))
     makers: list[tuple[str, str, Callable[[Path], Any]]] = [
         ("video", "video.mp4", lambda target: export_video(run, target, flight, overwrite=True)),

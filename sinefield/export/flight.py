@@ -33,10 +33,10 @@ PATHS = ("orbit", "ellipse", "spiral", "walk", "cameras")
 
 @dataclass(frozen=True)
 class Flight:
-    """Where the camera flies, and how large its pictures are; as it comes, one turn along the field's own orbit.
+    """Where the camera flies, and how large its pictures are.
 
     Attributes:
-        path: one of `PATHS`, or a camera path of nerfstudio (.json).
+        path: one of `PATHS`, or a camera path of nerfstudio (.json). When None, what `usual` says.
         cameras: the cameras to fly through, by index or name; they make the path "cameras".
         frames: their number; 90, or as many as a .json has, when None.
         fps: frames a second; 30, or what a .json says, or 2 beside photographs, when None.
@@ -89,6 +89,22 @@ class Flight:
         ):
             if given and self.kind not in fits:
                 raise SinefieldError(f"{what} does not go with {shown}; leave one of them out")
+
+
+def usual(
+    run: str | Path, trained: Field, painter: Painter, flight: Flight, adapters: Sequence[str | Path] = ()
+) -> tuple[Flight, str | None]:
+    """A flight with its path: where none is asked for, one turn, or the way of the photographs through a space that
+    goes on beyond them; and a line that says so, or why it is a turn all the same."""
+    path = painter.usual_path
+    if flight.kind != "orbit" or flight.path or flight.elevation is not None or path == "orbit":
+        return flight, None
+    chosen, own = replace(flight, path=path), "the scene goes on beyond what its photographs show"
+    try:
+        fly(run, trained, painter, replace(chosen, frames=2), adapters)
+    except SinefieldError as error:
+        return flight, f"{own}, and an orbit may leave it: {error}"
+    return chosen, f"path {path}, as {own}; --path orbit turns once round it"
 
 
 class Flown(NamedTuple):

@@ -391,7 +391,7 @@ def _given_video(video: Path) -> list[str]:
 
 
 def _video_part(run: str | Path, left_out: list[str], adapters: Sequence[str | Path] = ()) -> list[str]:
-    """One turn around the field as an mp4."""
+    """One turn around the field, or the usual path through it, as an mp4."""
     try:
         with scratch_folder() as folder:
             turn = Flight(frames=FRAMES, fps=FPS, size=(VIDEO_WIDTH, None))

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from sinefield.data.photographs.images import reference
 from sinefield.errors import SinefieldError
-from sinefield.export.flight import Flight, Flown, fly
+from sinefield.export.flight import Flight, Flown, fly, usual
 from sinefield.export.mesh import load_shown
 from sinefield.export.video_files import check_video_path, write_video
 from sinefield.fields.base import Painter, kind_of
@@ -31,9 +31,10 @@ def export_video(
 ) -> dict[str, Any]:
     """Render a run's field to a video.
 
-    The orbit round a radiance field has the mean distance, elevation and focal length of its training cameras, up
-    being theirs; round a shape up is y. A radiance field is rendered as in evaluation, a shape as its surface under
-    soft light. Depth gets a legend below the picture, in scene units.
+    Where no path is asked for it is one turn; through a scene that goes on beyond its photographs (spaces contracted
+    and ndc) it is their way, if they are at hand. The orbit round a radiance field has the mean distance, elevation and
+    focal length of its training cameras, up being theirs; round a shape up is y. A radiance field is rendered as in
+    evaluation, a shape as its surface under soft light. Depth gets a legend below the picture, in scene units.
 
     Arguments:
         run: run folder or .sine file.
@@ -45,8 +46,8 @@ def export_video(
         adapters: edits of the run's field, see `load_field`; photographs are then those of the changed scene.
 
     Returns:
-        run, out, kind, path, channel, frames, fps, width, height, near and far of a depth's colours, seconds,
-        frames_per_second.
+        run, out, kind, path, path_note (why this path, where none was asked for; or None), channel, frames, fps, width,
+        height, near and far of a depth's colours, seconds, frames_per_second.
 
     Raises:
         SinefieldError: see `write_video`, `load_field`, `Flight.check` and `fly`.
@@ -57,6 +58,7 @@ def export_video(
     begin = time.perf_counter()
     field = load_shown(run, adapters)
     painter = kind_of(field).painter(field)
+    flight, note = usual(run, field, painter, flight, adapters)
     flown = fly(run, field, painter, flight, adapters)
     span = painter.span(flown.cameras)
     frames = _frames(painter, flown, channel, alpha, span)
@@ -68,6 +70,7 @@ def export_video(
         "out": str(out),
         "kind": field.kind,
         "path": flight.path if flight.kind == "file" else flight.kind,
+        "path_note": note,
         "channel": channel,
         "frames": len(flown.cameras),
         "fps": flown.fps,

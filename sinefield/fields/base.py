@@ -147,6 +147,7 @@ class Painter:
     """
 
     background: Float[np.ndarray, 3]
+    usual_path = "orbit"  # of a video, where none is asked for and the photographs are at hand
 
     def layers(self, cameras: Cameras, index: int, normals: bool = False) -> Layers:
         """Colours, opacities, depths and if asked for normals that camera `index` sees."""
@@ -162,8 +163,7 @@ class Painter:
         raise NotImplementedError
 
     def around(self, frames: int, size: tuple[int | None, int | None]) -> list[Cameras]:
-        """Cameras that see the field from wherever it can be seen: some turns, `frames` in all or a few more. Raises
-        SinefieldError where it cannot be seen from all round."""
+        """Some turns, `frames` in all or a few more. Raises SinefieldError where it cannot be seen from all round."""
         return [self.orbit(-(-frames // len(ELEVATIONS)), size, elevation) for elevation in ELEVATIONS]
 
     def span(self, cameras: Cameras) -> tuple[float, float]:

@@ -20,12 +20,17 @@ FAINT = 1e-3
 """Opacity below which a ray has met nothing that has a normal."""
 
 
+ALONG = {"ndc": "spiral", "contracted": "walk"}
+"""Paths through spaces that go on beyond what their photographs show: an orbit would leave it."""
+
+
 class RadiancePainter(Painter):
     """Pictures of a radiance field."""
 
     def __init__(self, field: RadianceField) -> None:
         self.field = field
         self.background = field.background.cpu().numpy()
+        self.usual_path = ALONG.get(field.config.space, "orbit")
         near, far = field.span(torch.zeros(1, 3))
         bounded = field.config.space != "ndc"
         self.length = float((field.aabb[3:] - field.aabb[:3]).max()) if bounded else (far - near) / 4

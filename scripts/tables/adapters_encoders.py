@@ -246,7 +246,7 @@ def main() -> None:
     numbers = sum(p.numel() for p in task.head.parameters()) if task.head is not None else 0
     report = f"""# Adapters on {title}
 
-`python scripts/tables/adapters_encoders.py {o.task}`: {shown};
+`python scripts/tables/adapters_encoders.py {o.task} --dtype {o.dtype}`: {shown};
 {sizes["train"]:,} to train on, {sizes["validation"]:,} to choose by, {sizes["test"]:,} for the score.
 {o.steps} steps of {o.batch}; adapters on {", ".join(TARGETS[which])} of the last
 {o.last} of {model.config.num_hidden_layers} layers, the model in {o.dtype}, and a linear head of {numbers:,} numbers

@@ -118,8 +118,9 @@ def mesh_notes(report: dict[str, Any]) -> str:
     if report["degenerate_faces"]:
         notes.append(f"{report['degenerate_faces']:,} faces have two corners at one place")
     if strays := report.get("strays"):
-        pieces = "1 piece" if strays == 1 else f"{strays:,} pieces"
-        notes.append(f"left out {pieces} wholly outside the box of the data, where the field errs")
+        from sinefield.meshing.extract import strays_said
+
+        notes.append(strays_said(strays))
     return "".join(f"\nnote: {note}" for note in notes)
 
 

@@ -36,7 +36,8 @@ class Flight:
     """Where the camera flies, and how large its pictures are.
 
     Attributes:
-        path: one of `PATHS`, or a camera path of nerfstudio (.json). When None, what `usual` says.
+        path: one of `PATHS`, or a camera path of nerfstudio (.json). When None, one turn, or the way of the
+            photographs through a scene that goes on beyond them.
         cameras: the cameras to fly through, by index or name; they make the path "cameras".
         frames: their number; 90, or as many as a .json has, when None.
         fps: frames a second; 30, or what a .json says, or 2 beside photographs, when None.
@@ -91,22 +92,6 @@ class Flight:
                 raise SinefieldError(f"{what} does not go with {shown}; leave one of them out")
 
 
-def usual(
-    run: str | Path, trained: Field, painter: Painter, flight: Flight, adapters: Sequence[str | Path] = ()
-) -> tuple[Flight, str | None]:
-    """A flight with its path: where none is asked for, one turn, or the way of the photographs through a space that
-    goes on beyond them; and a line that says so, or why it is a turn all the same."""
-    path = painter.usual_path
-    if flight.kind != "orbit" or flight.path or flight.elevation is not None or path == "orbit":
-        return flight, None
-    chosen, own = replace(flight, path=path), "the scene goes on beyond what its photographs show"
-    try:
-        fly(run, trained, painter, replace(chosen, frames=2), adapters)
-    except SinefieldError as error:
-        return flight, f"{own}, and an orbit may leave it: {error}"
-    return chosen, f"path {path}, as {own}; --path orbit turns once round it"
-
-
 class Flown(NamedTuple):
     """A flight of one field: a camera for each frame, frames a second, and photographs to show beside."""
 
@@ -143,6 +128,22 @@ def fly(
         views = _photographs(data, trained)
         return Flown(views.cameras, flight.fps or BESIDE_FPS, views)
     return Flown(_along_cameras(data, trained, flight), flight.fps or FPS)
+
+
+def fly_as_usual(
+    run: str | Path, trained: Field, painter: Painter, flight: Flight, adapters: Sequence[str | Path] = ()
+) -> tuple[Flight, Flown, str | None]:
+    """`fly`, and where no path is asked for, one turn, or the way of the photographs through a space that goes on
+    beyond them; the flight with its path, and a line that says so, or why it is a turn all the same."""
+    path = painter.usual_path
+    if flight.kind != "orbit" or flight.path or flight.elevation is not None or path == "orbit":
+        return flight, fly(run, trained, painter, flight, adapters), None
+    chosen, own = replace(flight, path=path), "the scene goes on beyond what its photographs show"
+    try:
+        flown = fly(run, trained, painter, chosen, adapters)
+    except SinefieldError as error:
+        return flight, fly(run, trained, painter, flight, adapters), f"{own}, and an orbit may leave it: {error}"
+    return chosen, flown, f"path {path}, as {own}; --path orbit turns once round it"
 
 
 def _from_file(flight: Flight, origin: np.ndarray) -> tuple[Cameras, float | None]:

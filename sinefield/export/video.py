@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from sinefield.data.photographs.images import reference
 from sinefield.errors import SinefieldError
-from sinefield.export.flight import Flight, Flown, fly, usual
+from sinefield.export.flight import Flight, Flown, fly_as_usual
 from sinefield.export.mesh import load_shown
 from sinefield.export.video_files import check_video_path, write_video
 from sinefield.fields.base import Painter, kind_of
@@ -58,8 +58,7 @@ def export_video(
     begin = time.perf_counter()
     field = load_shown(run, adapters)
     painter = kind_of(field).painter(field)
-    flight, note = usual(run, field, painter, flight, adapters)
-    flown = fly(run, field, painter, flight, adapters)
+    flight, flown, note = fly_as_usual(run, field, painter, flight, adapters)
     span = painter.span(flown.cameras)
     frames = _frames(painter, flown, channel, alpha, span)
     first = next(frames)

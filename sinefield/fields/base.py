@@ -163,7 +163,7 @@ class Painter:
         raise NotImplementedError
 
     def around(self, frames: int, size: tuple[int | None, int | None]) -> list[Cameras]:
-        """Some turns, `frames` in all or a few more. Raises SinefieldError where it cannot be seen from all round."""
+        """Cameras on turns around it, `frames` or a few more. SinefieldError where it cannot be seen from all round."""
         return [self.orbit(-(-frames // len(ELEVATIONS)), size, elevation) for elevation in ELEVATIONS]
 
     def span(self, cameras: Cameras) -> tuple[float, float]:

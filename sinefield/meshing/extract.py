@@ -148,18 +148,24 @@ def without_strays(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], box: Float[np.ndarray, "6"]
 ) -> tuple[Float[np.ndarray, "kept 3"], Int[np.ndarray, "left 3"], int]:
     """The mesh without its pieces that lie wholly outside a box, and how many those were; all of it if all do."""
-    label = component_of_faces(faces, len(vertices))
-    count = int(label.max(initial=-1)) + 1
-    low, high = (np.full((count, 3), fill) for fill in (np.inf, -np.inf))
+    if ((vertices >= box[:3]) & (vertices <= box[3:])).all():
+        return vertices, faces, 0
+    label = np.unique(component_of_faces(faces, len(vertices)), return_inverse=True)[1].reshape(-1)
+    low, high = (np.full((label.max() + 1, 3), fill) for fill in (np.inf, -np.inf))
     corners, labels = vertices[faces].reshape(-1, 3), np.repeat(label, 3)
     np.minimum.at(low, labels, corners)
     np.maximum.at(high, labels, corners)
-    outside = np.logical_and(((high < box[:3]) | (low > box[3:])).any(axis=1), (low <= high).all(axis=1))
-    pieces = len(np.unique(label))
-    if not outside.any() or outside.sum() == pieces:
+    outside = np.any(np.logical_or(high < box[:3], low > box[3:]), axis=1)
+    if not outside.any() or outside.all():
         return vertices, faces, 0
     used, renumbered = np.unique(faces[~outside[label]], return_inverse=True)
     return vertices[used], renumbered.reshape(-1, 3).astype(faces.dtype), int(outside.sum())
+
+
+def strays_said(strays: int) -> str:
+    """That pieces were left out by `without_strays`, and why."""
+    pieces = "1 piece" if strays == 1 else f"{strays:,} pieces"
+    return f"left out {pieces} wholly outside the box of the data, where the field errs"
 
 
 def _surround(volume: np.ndarray, level: float, inside: str) -> bool:

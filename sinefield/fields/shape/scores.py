@@ -22,6 +22,7 @@ from sinefield.errors import SinefieldError
 from sinefield.fields.shape.colours import ColourJudge, colour_rms, remarks
 from sinefield.fields.shape.field import ShapeField
 from sinefield.fields.shape.surface import extract_shape, extract_sheet
+from sinefield.meshing.extract import strays_said
 from sinefield.metrics.shapes import compare_meshes, iou
 from sinefield.pictures import save_png
 
@@ -58,9 +59,11 @@ def score_shape(field: ShapeField, surface: Surface, pictures: Path | None, quic
     empty = {"chamfer_l1": None, "chamfer_l2": None, "fscore": None, "normal_consistency": None}
     try:
         extracted = extract_sheet if field.sheet else extract_shape
-        vertices, faces, _ = extracted(field, QUICK_RESOLUTION if quick else SURFACE_RESOLUTION)
+        vertices, faces, about = extracted(field, QUICK_RESOLUTION if quick else SURFACE_RESOLUTION)
     except SinefieldError as error:  # an untrained field may have no surface at all; its IoU still counts
         return {**scores, **empty, "surface_note": str(error)}
+    if strays := about.get("strays"):
+        scores["remarks"].append(f"scores of the surface: {strays_said(strays)}")
     scores |= compare_meshes(vertices, faces, surface)  # of as many samples either way: its distances depend on them
     if surface.faces is not None and pictures:
         shown = QUICK_PICTURE if quick else PICTURE

@@ -17,6 +17,8 @@ from sinefield.meshing.sheet import sheet_mesh
 
 MARGIN = 0.04
 """How far a shape is searched beyond its box, as a share of the longest side."""
+OUTWARD = np.repeat([-1.0, 1.0], 3)
+"""Signs by which a box grows."""
 BLOCK, SLOPE = 4, 1.5
 """Cells along a block's side, and the slope a learned distance is trusted to stay below: a true one has 1."""
 
@@ -50,16 +52,16 @@ def extract_shape(
     Only the surroundings of the surface are evaluated, unless `dense` asks for every point. Nothing is missed while the
     slope of `evaluate` stays below `slope`; where that is not known, specks that lie within `BLOCK` cells may be.
 
-    At the usual level, pieces that lie wholly outside the object's box are no part of it; they are left out, and the
-    statistics count them as `strays`.
+    At the usual level, pieces that lie wholly outside the object's box, by more than a voxel, are no part of it; they
+    are left out, and the statistics count them as `strays`.
     """
-    own = box = shape.aabb.cpu().numpy().astype(np.float64)
-    box = cropped(box + MARGIN * float((box[3:] - box[:3]).max()) * np.repeat([-1.0, 1.0], 3), crop)
+    own = shape.aabb.cpu().numpy().astype(np.float64)
+    box = cropped(own + MARGIN * float((own[3:] - own[:3]).max()) * OUTWARD, crop)
     usual = level is None or level == shape.default_level
     level = shape.default_level if level is None else level
     side = "below" if shape.distance else "above"
     mesh = extract(shape.evaluate, box, resolution, level, side, block=1 if dense else BLOCK, slope=slope)
-    vertices, faces, strays = without_strays(*mesh[:2], own) if usual else (*mesh[:2], 0)
+    vertices, faces, strays = without_strays(*mesh[:2], own + mesh[2]["pitch"] * OUTWARD) if usual else (*mesh[:2], 0)
     about: dict[str, Any] = {**mesh[2], "level": level, "level_note": None, "strays": strays}
     return vertices, faces, about
 
@@ -83,7 +85,7 @@ def extract_sheet(
     box = field.aabb.cpu().numpy().astype(np.float64)
     longest = float((box[3:] - box[:3]).max())
     slab = 2 * SLAB * field.config.band / float(field.scale)
-    box = cropped(box + MARGIN * longest * np.repeat([-1.0, 1.0], 3), crop)
+    box = cropped(box + MARGIN * longest * OUTWARD, crop)
     if resolution < 2:
         raise SinefieldError(f"resolution is {resolution}; give at least 2, better 128 to 512")
     side = box[3:] - box[:3]

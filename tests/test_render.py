@@ -432,3 +432,25 @@ def test_rays_go_no_further_than_their_light(photo_run, monkeypatch):
     for a, b in zip(found, whole, strict=True):
         assert torch.allclose(a, b, atol=4 * FAINT)
     assert (whole.opacities >= found.opacities - 1e-6).all()
+
+
+def test_few_rays_are_marched_in_vain(photo_run, monkeypatch):
+    """However soon a pass is full, the picture is the same, and rays that did not fit are few."""
+    field, _ = load_field(photo_run[0])
+    rays_o, rays_d = Orbit.of(field.view).cameras(3, (80, 80)).view(1)
+    marched, sampling = [], RadianceField.sampling
+
+    def counted(self, o, d, **options):
+        marched.append(len(o))
+        return sampling(self, o, d, **options)
+
+    monkeypatch.setattr(RadianceField, "sampling", counted)
+    whole = field.render(rays_o, rays_d)
+    assert sum(marched) == len(rays_o)
+    marched.clear()
+    cap = 2000
+    parts = field.render(rays_o, rays_d, max_samples=cap)
+    assert len(marched) > 10
+    assert sum(marched) < 2.5 * len(rays_o)
+    for a, b in zip(parts, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from sinefield.export.report import mesh_data, write_report
 from sinefield.fields.shape import kind, painter
 from sinefield.store.fields import load_field
 from sinefield.store.sine_files import save_sine, to_packed
+from sinefield.viewer import scenes
 
 VOID = {"meta", "img", "br", "link", "input"}
 EVIL = "<script>alert('x')&\"<b>"
@@ -247,6 +250,25 @@ def test_a_mesh_too_large_is_made_coarser(ball_run, tmp_path, monkeypatch):
     assert any(line.startswith("live field: ") and "too many" in line for line in made["left_out"])
     vertices, faces, _ = decoded(Page(tmp_path / "a.html").mesh)
     assert 300 < len(vertices) == made["vertices"] <= 900 and faces.max() == len(vertices) - 1
+
+
+def test_pieces_left_out_are_said_by_report_and_viewer(ball_run, tmp_path, monkeypatch):
+    def strayed(*given):
+        vertices, faces, about = extract_field(*given)
+        return vertices, faces, {**about, "strays": 2}
+
+    for place in (report, scenes):
+        monkeypatch.setattr(place, "extract_field", strayed)
+    monkeypatch.setattr(report, "MAX_LIVE", 100)
+    write_report(ball_run[0], tmp_path / "a.html")
+    assert "left out 2 pieces wholly outside the box" in (tmp_path / "a.html").read_text()
+    said = []
+    panel = SimpleNamespace(settings=("rgb", 0.0, 32), say=said.append)
+    server = SimpleNamespace(scene=MagicMock())
+    scene = scenes.ShapeScene.__new__(scenes.ShapeScene)
+    scene.server, scene.panel, scene.sent = server, panel, 0
+    scene._show(load_field(ball_run[0])[0], "rgb", 0.0, 32)
+    assert "left out 2 pieces" in said[-1]
 
 
 def test_a_large_picture_goes_in_smaller(copied, monkeypatch):

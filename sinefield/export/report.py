@@ -24,9 +24,10 @@ from sinefield.export.mesh import extract_field
 from sinefield.export.page import curve, data_uri, html_table, page
 from sinefield.export.player import KINDS, contents_of, element_of, script_for
 from sinefield.export.video import export_video
-from sinefield.fields.base import Field, Kind, kind_of
+from sinefield.fields.base import Field, Kind, Mesh, kind_of
 from sinefield.files import check_output, read_bytes, scratch_folder, write_text
 from sinefield.json_text import to_json
+from sinefield.meshing.extract import strays_said
 from sinefield.metrics import SCORES
 from sinefield.store.fields import load_field
 from sinefield.store.run import Run
@@ -321,7 +322,7 @@ def _sizes(facts: dict[str, Any]) -> list[str]:
 def _mesh_part(field: Field, left_out: list[str]) -> tuple[list[str], int]:
     """The surface to turn, and how many vertices it has: 0 where there is none."""
     try:
-        vertices, faces, resolution = _small_surface(field)
+        (vertices, faces, about), resolution = _small_surface(field)
     except SinefieldError as error:  # an untrained field may have no surface; the rest of the page still counts
         left_out.append(f"mesh: {error}")
         return [], 0
@@ -330,6 +331,8 @@ def _mesh_part(field: Field, left_out: list[str]) -> tuple[list[str], int]:
     colours, up = kind.vertex_colours(field, vertices, np.asarray(normals)), kind.up(field)
     hint = "Drag to turn, then use the wheel to come closer; double click to go back. "
     hint += f"{len(vertices):,} vertices, at {resolution}³."
+    if strays := about.get("strays"):
+        hint += f" Note: {strays_said(strays)}."
     parts = [
         "<h2>Surface</h2>",
         '<canvas id="viewer" tabindex="0" aria-label="the surface, to turn with the mouse or the arrow keys"></canvas>',
@@ -339,15 +342,15 @@ def _mesh_part(field: Field, left_out: list[str]) -> tuple[list[str], int]:
     return parts, len(vertices)
 
 
-def _small_surface(field: Field) -> tuple[np.ndarray, np.ndarray, int]:
-    """Vertices, faces and the finest resolution of at most MESH_RESOLUTION whose vertices 16 bits can count."""
+def _small_surface(field: Field) -> tuple[Mesh, int]:
+    """The mesh and the finest resolution of at most MESH_RESOLUTION whose vertices 16 bits can count."""
     resolution = MESH_RESOLUTION
     while True:
-        vertices, faces, _ = extract_field(field, resolution)
-        if len(vertices) <= MAX_VERTICES:
-            return vertices, faces, resolution
+        mesh = extract_field(field, resolution)
+        if len(mesh[0]) <= MAX_VERTICES:
+            return mesh, resolution
         # Vertices grow with the square of the resolution.
-        resolution = int(resolution * min(0.95, (MAX_VERTICES / len(vertices)) ** 0.5))
+        resolution = int(resolution * min(0.95, (MAX_VERTICES / len(mesh[0])) ** 0.5))
 
 
 def mesh_data(

@@ -24,6 +24,7 @@ from sinefield.export.mesh import extract_field
 from sinefield.fields.base import kind_of
 from sinefield.fields.radiance.field import RadianceField
 from sinefield.fields.shape.field import ShapeField
+from sinefield.meshing.extract import strays_said
 from sinefield.viewer.follow import Snapshot
 from sinefield.viewer.panel import Panel, Settings
 from sinefield.viewer.picture import Look, Refined, paint, refine
@@ -238,7 +239,7 @@ class ShapeScene(_Scene):
     def _show(self, field: ShapeField, channel: str, level: float, resolution: int) -> None:
         begin = time.perf_counter()
         try:
-            vertices, faces, _ = extract_field(field, resolution, level)
+            vertices, faces, about = extract_field(field, resolution, level)
         except SinefieldError as error:  # the level is beyond what the field reaches
             self.panel.say(str(error))
             return
@@ -257,7 +258,9 @@ class ShapeScene(_Scene):
             )
         self.sent += 1
         taken = time.perf_counter() - begin
-        self.panel.say(f"{len(vertices):,} vertices, {len(faces):,} faces at {resolution}³; {taken:.1f} s")
+        strays = about.get("strays")
+        note = f"; {strays_said(strays)}" if strays else ""
+        self.panel.say(f"{len(vertices):,} vertices, {len(faces):,} faces at {resolution}³; {taken:.1f} s{note}")
 
 
 def _encoded(image: np.ndarray) -> bytes:

@@ -22,6 +22,8 @@ from sinefield.team import ALONE, Team
 MAX_LOG_DENSITY = 12.0
 FAINT = 1e-3
 """Share of a ray's light behind which nothing is looked at: a quarter of an 8-bit step."""
+FIRST_RAYS = 1 << 12
+"""Rays that are marched first, before it is known how many samples they have."""
 STRETCH, LONGEST_STRETCH = 8, 16
 """Samples of a ray that are looked at first, and that are looked at together later."""
 NEAR = 14
@@ -245,12 +247,14 @@ class RadianceField(Field):
         `max_samples`."""
         chunk = chunk or self._points_at_once
         parts = []
-        start = 0
+        start, asked = 0, FIRST_RAYS
         while start < len(rays_o):
-            o, d = rays_o[start : start + max_samples], rays_d[start : start + max_samples]
+            o, d = rays_o[start : start + asked], rays_d[start : start + asked]
             samples = self.sampling(o, d, max_samples=max_samples)
             parts.append((self._until_opaque if self.by_stretches else self._shaded)(o, d, samples, chunk))
             start += samples.n_rays
+            # Rays beyond the cap are marched in vain, so as many are asked for as it will hold.
+            asked = min(2 * asked if samples.n_rays == len(o) else samples.n_rays * 9 // 8 + 1, max_samples)
         if not parts:
             return Pixels(rays_o.new_zeros(0, 3), rays_o.new_zeros(0), rays_o.new_zeros(0))
         pixels = Pixels(*(torch.cat(x) for x in zip(*parts, strict=True)))

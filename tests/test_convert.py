@@ -265,6 +265,54 @@ def test_full_rank_keeps_the_output():
     assert torch.allclose(answer(plain), wanted, atol=1e-4)
 
 
+def test_every_linear_layer_of_the_blocks():
+    """Six of each ViT layer; patches, head and what lies between blocks stay as they are."""
+    model = make(vit)
+    wanted, linear = answer(model), [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    inner = [name for name in linear if name.startswith("vit.layers.")]
+    report = convert(model, attention="softmax", linears=WeightSpec("lowrank", rank=32))
+    assert torch.allclose(answer(model), wanted, atol=1e-4)
+    changed = [change.layer for change in report.changes if change.part == "linear"]
+    assert sorted(changed) == sorted(inner) and len(inner) == 6 * len(model.vit.layers)
+    assert [n for n, m in model.named_modules() if isinstance(m, nn.Linear)] == ["classifier"]
+    assert {f"{name}.weight.u" for name in inner} < set(model.state_dict())
+    with pytest.raises(SinefieldError, match="no linear layer in its blocks"):
+        convert(model, linears="sine")
+    low = make(vit)
+    convert(low, linears=WeightSpec("sine", rank=2), keep=False)
+    layer = low.vit.layers[1].attention.q_proj
+    x = torch.randn(3, 32)
+    matrix = torch.sin(layer.weight.omega * layer.weight.u @ layer.weight.v) / layer.weight.gain
+    assert torch.allclose(layer(x), x @ matrix.T + layer.bias, atol=1e-5)
+
+
+def test_packed_projections_are_factored_too():
+    block = make(Block)
+    x = torch.randn(2, 3, 16)
+    wanted = block(x)
+    report = convert(block, attention="softmax", linears=WeightSpec("lowrank", rank=16))
+    assert torch.allclose(block(x), wanted, atol=1e-4)
+    assert report.count("linear") == 4  # qkv, proj, fc1, fc2
+
+
+def test_a_layer_that_computes_something_else_is_not_factored():
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    for place in ("fc1", "q_proj"):
+        model = make(vit)
+        holder = model.vit.layers[0].mlp if place == "fc1" else model.vit.layers[0].attention
+        old = getattr(holder, place)
+        setattr(holder, place, Scaled(old.in_features, old.out_features))
+        with pytest.raises(SinefieldError, match=f"{place}: Scaled is no plain linear layer"):
+            convert(model, linears="sine")
+    model = make(vit)
+    model.vit.layers[0].mlp.fc2 = Scaled(64, 32)
+    with pytest.raises(SinefieldError, match="fc2: Scaled is no plain linear layer"):
+        convert(model, feedforward="sine")
+
+
 def test_weights_anew():
     model = make(vit)
     old = model.vit.layers[0].mlp.fc1.bias.detach().clone()
@@ -370,6 +418,8 @@ BAD = [
     (vit, {"graying": "dst"}, "no graying 'dst'; one of dct, svd"),
     (vit, {"graying": "dct", "graying_at": "blocks"}, "no place 'blocks' to gray at; one of input, attention"),
     (vit, {"feedforward": "dense"}, "no feedforward 'dense'"),
+    (vit, {"linears": "dense"}, "no linears 'dense'"),
+    (vit, {"linears": "sine", "feedforward": "sine"}, "give one of them"),
     (vit, {"attention": 3, "feedforward": WeightSpec("sine", rank=33)}, "fc1: rank 33 does not fit"),
     (Mlp, {"attention": 3}, "Mlp has no attention of a structure that is known; Hugging Face's ViT, DeiT and Swin"),
     (Packed, {"feedforward": "sine"}, "Packed has no MLP"),

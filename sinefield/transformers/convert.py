@@ -1,4 +1,4 @@
-"""Other people's transformers with this package's parts: powers in softmax's place, token graying, sine feed-forward.
+"""Other people's transformers with this package's parts: powers in softmax's place, token graying, sine low rank.
 
 `convert` changes a model in place: Hugging Face's whose attention is scores, a mask and softmax (ViT, Swin, BERT,
 Llama, GPT-2, Whisper, …), and blocks that are built like timm's. docs/attention.md shows it.
@@ -33,10 +33,10 @@ class Change:
 
     Attributes:
         layer: dotted name.
-        part: "attention", "graying" or "feed-forward".
+        part: "attention", "graying", "feed-forward" or "linear".
         before, after: what it was and is.
         numbers_before, numbers_after: its parameters.
-        error: ‖W − new W‖/‖W‖ of a feed-forward weight that was kept, else None.
+        error: ‖W − new W‖/‖W‖ of a factored weight that was kept, else None.
         clipped: share of that weight's entries beyond the sine's reach.
     """
 
@@ -95,11 +95,12 @@ def convert(
     divisor: float | None = None,
     keep: bool = True,
     graying_at: str = "input",
+    linears: str | WeightSpec | None = None,
 ) -> Converted:
     """Change a transformer's parts in place; what is None stays as it is.
 
-    Names and shapes in the state dict stay the same but for feed-forward layers, whose `weight` becomes `weight.u`
-    and `weight.v`. A saved one loads into another model converted with the same arguments.
+    Names and shapes in the state dict stay the same but for layers that are factored, whose `weight` becomes
+    `weight.u` and `weight.v`. A saved one loads into another model converted with the same arguments.
 
     Arguments:
         attention: "softmax", or the power 1, 2 or 3 of x^p/√N.
@@ -107,12 +108,13 @@ def convert(
             changes nothing but rounding.
         feedforward: "sine" (rank 8), or a `WeightSpec` of kind "sine" or "lowrank", for both linear layers of each MLP.
         divisor: fixed number in √N's place, see `nn.attention`.
-        keep: start feed-forward weights from the model's: the truncated SVD of arcsin(gW)/ω, with gW clipped to ±1
+        keep: start factored weights from the model's: the truncated SVD of arcsin(gW)/ω, with gW clipped to ±1
             (of W itself for "lowrank"), and its biases. Else they start anew.
         graying_at: "input", once, of the tokens that enter the first block of each stack of blocks (the paper's token
             graying is of the input tokens); or "attention", of those that enter each attention, after the norm before
             it: the cost is then that of graying times the number of layers. In Swin each window is then grayed by
             itself.
+        linears: as `feedforward`, for every linear layer of the blocks: attention's projections and the MLPs.
 
     Raises:
         SinefieldError: nothing to do, no part of the wanted kind in a structure that is known, graying where tokens
@@ -126,14 +128,17 @@ def convert(
     gray = _graying(graying)
     if graying_at not in PLACES:
         raise SinefieldError(f"no place {graying_at!r} to gray at; one of {', '.join(PLACES)}")
-    spec = _spec(feedforward)
+    if feedforward is not None and linears is not None:
+        raise SinefieldError("feedforward is within linears; give one of them")
+    spec = _spec(feedforward, "feedforward") if linears is None else _spec(linears, "linears")
     if attention is None and gray is None and spec is None:
-        raise SinefieldError("nothing to convert; give attention, graying or feedforward")
-    attentions = _attentions(model) if attention is not None or gray is not None else {}
+        raise SinefieldError("nothing to convert; give attention, graying, feedforward or linears")
+    attentions = _attentions(model) if attention is not None or gray is not None or linears is not None else {}
     if gray is not None:
         _refuse_causal(model, attentions)
-    layers = {} if spec is None else _layers(model)
-    made = {} if spec is None else {name: _factored(name, layer, spec, keep) for name, layer in layers.items()}
+    layers = {} if spec is None else _layers(model) if linears is None else _inner_layers(model, attentions)
+    part = "feed-forward" if linears is None else "linear"
+    made = {} if spec is None else {name: _factored(name, layer, spec, keep, part) for name, layer in layers.items()}
 
     report = Converted(_count(model), 0)
     grayed = {
@@ -183,10 +188,10 @@ def _graying(graying: str | nn.Module | None) -> nn.Module | None:
     return GRAYINGS[graying]()
 
 
-def _spec(feedforward: str | WeightSpec | None) -> WeightSpec | None:
-    spec = WeightSpec(feedforward) if isinstance(feedforward, str) else feedforward
+def _spec(given: str | WeightSpec | None, part: str) -> WeightSpec | None:
+    spec = WeightSpec(given) if isinstance(given, str) else given
     if spec is not None and spec.kind not in ("sine", "lowrank"):
-        raise SinefieldError(f"no feedforward {spec.kind!r}; sine or lowrank")
+        raise SinefieldError(f"no {part} {spec.kind!r}; sine or lowrank")
     return spec
 
 
@@ -236,10 +241,27 @@ def _layers(model: nn.Module) -> dict[str, nn.Linear]:
             found |= {f"{name}.{part}".lstrip("."): layer for part, layer in zip(("fc1", "fc2"), pair, strict=True)}
     if not found:
         raise SinefieldError(f"{type(model).__name__} has no MLP of linear layers fc1 and fc2; {KNOWN} known")
-    return found
+    return _plain(found)
 
 
-def _factored(name: str, layer: nn.Linear, spec: WeightSpec, keep: bool) -> tuple[FactoredLinear, Change]:
+def _inner_layers(model: nn.Module, attentions: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers of all blocks that hold an attention."""
+    inside = tuple(f"{block}.".lstrip(".") for block in {_block_of(name) for name in attentions})
+    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n.startswith(inside)}
+    if not found:
+        raise SinefieldError(f"{type(model).__name__} has no linear layer in its blocks")
+    return _plain(found)
+
+
+def _plain(layers: dict[str, nn.Linear]) -> dict[str, nn.Linear]:
+    """The layers; SinefieldError where one computes something else than its weight and bias say."""
+    for name, layer in layers.items():
+        if type(layer).forward is not nn.Linear.forward or layer._forward_hooks or layer._forward_pre_hooks:
+            raise SinefieldError(f"{name}: {type(layer).__name__} is no plain linear layer and cannot be factored")
+    return layers
+
+
+def _factored(name: str, layer: nn.Linear, spec: WeightSpec, keep: bool, part: str) -> tuple[FactoredLinear, Change]:
     try:
         weight = spec.make(layer.out_features, layer.in_features, "relu", 1.0)
     except SinefieldError as error:
@@ -255,7 +277,7 @@ def _factored(name: str, layer: nn.Linear, spec: WeightSpec, keep: bool) -> tupl
     weight = weight.to(layer.weight.device, layer.weight.dtype)
     after = f"{spec.kind}, rank {spec.rank}" + (f", ω {weight.omega:g}" if isinstance(weight, SineLowRank) else "")
     new = FactoredLinear(weight, bias).train(layer.training)
-    return new, Change(name, "feed-forward", "linear", after, _count(layer), _count(new), error, clipped)
+    return new, Change(name, part, "linear", after, _count(layer), _count(new), error, clipped)
 
 
 @torch.no_grad()
@@ -286,9 +308,15 @@ def _first_blocks(attentions: Iterable[str]) -> list[str]:
     for attention in attentions:
         parts = attention.split(".")
         counted = [i for i, part in enumerate(parts) if part.isdecimal()]
-        stack = ".".join(parts[: counted[0]] if counted else parts[:-1])
-        first.setdefault(stack, ".".join(parts[: counted[-1] + 1] if counted else parts[:-1]))
+        first.setdefault(".".join(parts[: counted[0]] if counted else parts[:-1]), _block_of(attention))
     return list(first.values())
+
+
+def _block_of(attention: str) -> str:
+    """The innermost one around an attention that is counted in a list, or what holds the attention."""
+    parts = attention.split(".")
+    counted = [i for i, part in enumerate(parts) if part.isdecimal()]
+    return ".".join(parts[: counted[-1] + 1] if counted else parts[:-1])
 
 
 def _gray_first(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -123,6 +123,18 @@ def test_equal_parameters(vit):
         assert 0 <= size[f"sine {rank}"] - size[f"dense {rank}"] < 2 * (2 * 24 + 1)  # less than one unit in each layer
 
 
+def test_networks_of_fewer_channels_are_no_larger(vit):
+    script = importlib.import_module("attention")
+    setup = vit.Setup(dim=24, depth=2, heads=2)
+    variants = script.linears(setup)
+    size = {name: sum(p.numel() for p in vit.make_vit(v, setup).parameters()) for name, v in variants.items()}
+    wider = vit.Variant(dim=variants["dense 1"].dim + 2)
+    assert sum(p.numel() for p in vit.make_vit(wider, setup).parameters()) > size["sine 1"] == size["low rank 1"]
+    assert all(size[f"dense {rank}"] <= size[f"sine {rank}"] for rank in script.RANKS)
+    model = vit.make_vit(variants["sine 4"], setup)
+    assert sum(name.endswith("weight.u") for name, _ in model.named_parameters()) == 2 * 6
+
+
 def test_a_whole_experiment(vit, tmp_path, monkeypatch, capsys):
     script = importlib.import_module("attention")
     pytest.importorskip("sklearn", reason="scikit-learn is absent; pip install 'sinefield[bench]'")
@@ -142,7 +154,7 @@ def test_bad_arguments(tmp_path, capsys):
     for arguments, message in (
         (["skip"], "no experiment 'skip'"),
         (["--seeds", "0"], "count from 1"),
-        (["--data", "x"], "--out"),
+        (["--data", "x"], "--as"),
     ):
         assert script.main([*arguments, "--report"]) == 2
         assert message in capsys.readouterr().err

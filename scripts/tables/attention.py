@@ -1,11 +1,12 @@
 """The papers' claims on attention and graying, tried on a small ViT and on the shape transformer.
 
-    python scripts/tables/attention.py [activations] [skips] [graying] [feedforward] [shapes] [--seeds 3]
-    python scripts/tables/attention.py --data cifar-10-batches-bin --steps 4000 --out FOLDER   # or class folders
+    python scripts/tables/attention.py [activations] [skips] [graying] [feedforward] [linears] [shapes] [--seeds 3]
+    python scripts/tables/attention.py --data cifar-10-batches-bin --steps 4000 --as NAME   # or class folders
 
 activations: softmax, x and x³ in attention, each with and without 1/√N. skips: skip connections removed. graying: by
 SVD and by DCT, over ε, of the input tokens or before every attention. feedforward: sine low rank, plain low rank and a
-narrower dense layer of as many parameters, over ranks. shapes: the activations in the shape transformer.
+narrower dense layer of as many parameters, over ranks. linears: the same in every linear layer of the network, beside
+networks with fewer channels. shapes: the activations in the shape transformer.
 
 Every contender trains as many steps at each of three learning rates with the first seed; the rate with the best
 validation accuracy (of the shapes, IoU) then trains the other seeds. What is reported is measured on test images, which
@@ -21,12 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from attention_report import REPORTS
+from attention_report import REPORTS, Place
 from attention_runs import Row, Runner, Store, swept
-from attention_vit import Setup, Variant, digits_setup, fit, folder_setup
+from attention_vit import Setup, Variant, digits_setup, fit, folder_setup, make_vit
 from tqdm import tqdm
 
 from sinefield.errors import SinefieldError
+from sinefield.nn.mlp import count_parameters
 
 OUT = Path(__file__).parents[2] / "docs" / "results"
 RANKS = (1, 4, 16)
@@ -62,7 +64,7 @@ SHAPES = {
     "x³": ("x^3", False),
 }
 FACTORS = (0.5, 1.0, 2.0)  # of the scene's learning rates
-EXPERIMENTS = "activations", "skips", "graying", "feedforward", "shapes"
+EXPERIMENTS = "activations", "skips", "graying", "feedforward", "linears", "shapes"
 
 
 def feedforward(setup: Setup) -> dict[str, Variant]:
@@ -78,8 +80,28 @@ def feedforward(setup: Setup) -> dict[str, Variant]:
     return found
 
 
+def linears(setup: Setup) -> dict[str, Variant]:
+    """Sine and plain factors of the ranks in every linear layer, and networks of fewer channels, no larger."""
+
+    def size(variant: Variant) -> int:
+        return count_parameters(make_vit(variant, setup))
+
+    found = {"softmax": Variant()}
+    for rank in RANKS:
+        found[f"sine {rank}"] = Variant(weights="sine", rank=rank, everywhere=True)
+        found[f"low rank {rank}"] = Variant(weights="lowrank", rank=rank, everywhere=True)
+        most, dims = size(found[f"sine {rank}"]), range(setup.dim, 0, -setup.heads)
+        found[f"dense {rank}"] = next(v for dim in dims if size(v := Variant(dim=dim)) <= most)
+    return found
+
+
 def vit_variants(name: str, setup: Setup) -> dict[str, Variant]:
-    return {"activations": POWERS, "skips": SKIPS, "graying": GRAYING, "feedforward": feedforward(setup)}[name]
+    if name in FACTORED:
+        return FACTORED[name](setup)
+    return {"activations": POWERS, "skips": SKIPS, "graying": GRAYING}[name]
+
+
+FACTORED = {"feedforward": feedforward, "linears": linears}
 
 
 def results(
@@ -99,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help="CIFAR-10's binary version or a folder of class folders, in the digits' place")
     parser.add_argument("--side", type=int, default=32, help="pixels of those images")
     parser.add_argument("--patch", type=int, default=4, help="pixels of a token of those images")
+    parser.add_argument("--as", dest="name", help="what follows the names of the files that are written about --data")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--report", action="store_true", help="train nothing; report the runs that are finished")
     options = parser.parse_args(arguments)
@@ -117,9 +140,10 @@ def _run(options: argparse.Namespace) -> None:
         raise SinefieldError(f"no experiment {strange[0]!r}; of {', '.join(EXPERIMENTS)}")
     if options.seeds < 1 or options.steps < 1 or options.shape_steps < 1:
         raise SinefieldError("--seeds, --steps and --shape-steps count from 1")
-    if options.data and options.out == OUT:
-        raise SinefieldError("docs/results holds the digits; give another folder by --out with --data")
+    if options.data and not options.name:
+        raise SinefieldError("files without a name are about the digits; name those of --data by --as")
     seeds, images = range(options.seeds), None
+    out = Place(options.out, f"_{options.name}" if options.name else "")
     for name in chosen:
         begin = time.process_time()
         if name == "shapes":
@@ -137,13 +161,13 @@ def _run(options: argparse.Namespace) -> None:
             def run(contender: str, lr: float, seed: int, variants=variants, setup=setup, split=split):
                 return fit(variants[contender], setup, split(seed), lr, seed)
 
-            store = Store(options.out / "attention_vit.csv", str(setup))
+            store = Store(out.file("attention_vit", "csv"), str(setup))
             found = results(list(variants), setup.rates, seeds, store, None if options.report else run, name)
         if not options.report:
             print(f"{name}: {(time.process_time() - begin) / 60:.1f} minutes of one processor", flush=True)
         complete = {contender: rows for contender, rows in found.items() if rows}
         if complete:
-            REPORTS[name](complete, setup, options.out)
+            REPORTS[name](complete, setup, out)
 
 
 def _shapes(options: argparse.Namespace, seeds: Sequence[int]) -> tuple[dict, dict[str, list[Row]]]:

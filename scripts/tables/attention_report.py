@@ -1,6 +1,8 @@
 """Tables and plots of attention.py, from its finished runs alone."""
 
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from attention_runs import Row, listed, mean_error
@@ -50,7 +52,17 @@ def average(rows: list[Row], column: str) -> np.ndarray:
     return np.mean([x for x in lists if len(x) == longest], axis=0)
 
 
-def about(setup, found: Results) -> str:
+class Place(NamedTuple):
+    """Where pages go, and what follows their names: that of the pictures, where they are not the digits."""
+
+    folder: Path
+    suffix: str = ""
+
+    def file(self, name: str, end: str) -> Path:
+        return self.folder / f"{name}{self.suffix}.{end}"
+
+
+def about(setup, found: Results, out: Place) -> str:
     """What was trained, in one paragraph."""
     rates = ", ".join(f"{r:g}" for r in setup.rates)
     minutes = sum(int(setup.steps) * float(r["ms_a_step"]) for rows in found.values() for r in rows) / 6e4
@@ -63,12 +75,13 @@ def about(setup, found: Results) -> str:
         f"rates {rates} with the first seed, and the one best on validation images with all seeds\n"
         f"({max(map(len, found.values()))}). ± is the standard error over seeds; each seed draws split and weights. "
         f"{minutes:.0f} minutes of steps in\nthe runs shown, {describe_machine()['cpu']}, one thread. "
-        "All runs: attention_vit.csv.\n"
+        f"All runs: {out.file('attention_vit', 'csv').name}.\n"
     )
 
 
-def page(name: str, title: str, text: list[str], out: Path) -> None:
-    write_text(out / f"{name}.md", "\n\n".join([f"# {title}", *text, f"![{title}]({name}.png)"]) + "\n")
+def page(name: str, title: str, text: list[str], out: Place) -> None:
+    picture = f"![{title}]({out.file(name, 'png').name})"
+    write_text(out.file(name, "md"), "\n\n".join([f"# {title}", *text, picture]) + "\n")
 
 
 def figure(panels: int, width: float = 4.6):
@@ -80,8 +93,8 @@ def figure(panels: int, width: float = 4.6):
     return found, np.atleast_1d(found.subplots(1, panels))
 
 
-def save(found, name: str, out: Path) -> None:
-    with atomic_path(out / f"{name}.png") as path:
+def save(found, name: str, out: Place) -> None:
+    with atomic_path(out.file(name, "png")) as path:
         found.savefig(path, dpi=110)
 
 
@@ -105,12 +118,14 @@ def limits(name: str, n: int, d: int) -> tuple[float, float]:
     return bounds(n, d, 3 if "³" in name else 1, divisor=None if "√N" in name else 1.0)
 
 
-def norms(found: Results, n: int, d: int) -> list[dict]:
+def norms(found: Results, n: int, d: int, all_are: str = "") -> list[dict]:
     """Norms at the start and the end beside their bounds, and whether the largest seen stays below."""
     rows = []
     for name, runs in found.items():
         row = {"contender": name}
-        for column, sign, limit in zip(("matrix", "jacobian"), ("‖A‖", "‖∂A‖"), limits(name, n, d), strict=True):
+        for column, sign, limit in zip(
+            ("matrix", "jacobian"), ("‖A‖", "‖∂A‖"), limits(all_are or name, n, d), strict=True
+        ):
             values = average(runs, column)
             largest = max(float(np.nanmax(listed(r, f"{column}_max"))) for r in runs)
             row |= {f"{sign} first": f"{values[0]:.3g}", f"{sign} last": f"{values[-1]:.3g}"}
@@ -138,7 +153,7 @@ NORMS = (
 )
 
 
-def draw_norms(name: str, score: str, found: Results, n: int, d: int, out: Path) -> None:
+def draw_norms(name: str, score: str, found: Results, n: int, d: int, out: Place) -> None:
     """Scores beside norms through training."""
     drawn, axes = figure(3)
     dots(axes[0], found, score)
@@ -147,10 +162,10 @@ def draw_norms(name: str, score: str, found: Results, n: int, d: int, out: Path)
     save(drawn, name, out)
 
 
-def activations(found: Results, setup, out: Path) -> None:
+def activations(found: Results, setup, out: Place) -> None:
     n, d = setup.tokens, setup.dim // setup.heads
     rows, lines = shared(found), norms(found, n, d)
-    text = [about(setup, found), table(list(rows[0]), rows, markdown=True), NORMS]
+    text = [about(setup, found, out), table(list(rows[0]), rows, markdown=True), NORMS]
     page(
         "attention_activations",
         "Attention by softmax, x and x³ in a small ViT",
@@ -188,9 +203,9 @@ NAMES = {
 }
 
 
-def skips(found: Results, setup, out: Path) -> None:
+def skips(found: Results, setup, out: Place) -> None:
     rows, lines = shared(found), depths(found, ("tokens", "output", "after"))
-    text = [about(setup, found), table(list(rows[0]), rows, markdown=True)]
+    text = [about(setup, found, out), table(list(rows[0]), rows, markdown=True)]
     text += [
         CONDITION + " First / middle / last layer. Where there is no skip, attention's output goes on alone.",
         table(list(lines[0]), lines, markdown=True),
@@ -214,12 +229,12 @@ def skips(found: Results, setup, out: Path) -> None:
     save(drawn, "attention_skips", out)
 
 
-def graying(found: Results, setup, out: Path) -> None:
+def graying(found: Results, setup, out: Place) -> None:
     rows, lines = shared(found), depths(found, ("tokens", "grayed", "output"))
     for row, runs in zip(rows, found.values(), strict=True):
         shares = [float(r["graying_share"]) for r in runs if r["graying_share"]]
         row["share of a step"] = f"{100 * np.mean(shares):.0f} %" if shares else ""
-    text = [about(setup, found), table(list(rows[0]), rows, markdown=True)]
+    text = [about(setup, found, out), table(list(rows[0]), rows, markdown=True)]
     text.append(
         "Share of a step: processor time of nine training steps with graying and nine without, in turns in the same "
         "run, medians; cosine transforms in every layer were by FFT then, which takes nearly twice as long. "
@@ -248,7 +263,20 @@ def graying(found: Results, setup, out: Path) -> None:
     save(drawn, "attention_graying", out)
 
 
-def feedforward(found: Results, setup, out: Path) -> None:
+FACTORED = {
+    "feedforward": ("Sine low-rank feed-forward layers in a small ViT", "Both matrices of each feed-forward layer are"),
+    "linears": (
+        "Sine low rank in every linear layer of a small ViT",
+        "All six matrices of each layer (queries, keys, values, projection, both of the feed-forward layer) are",
+    ),
+}
+NARROWER = {
+    "feedforward": "has dense feed-forward layers so much narrower that it has",
+    "linears": "is a dense network with so many fewer channels that it has",
+}
+
+
+def factored(name: str, found: Results, setup, out: Place) -> None:
     rows = shared(found)
     for row in rows:
         rank = row["contender"].split()[-1]
@@ -256,12 +284,19 @@ def feedforward(found: Results, setup, out: Path) -> None:
         row["against narrower dense"] = (
             against(found[row["contender"]], found[rival]) if rank.isdigit() and rival in found else ""
         )
-    text = [about(setup, found), table(list(rows[0]), rows, markdown=True)]
+    title, which = FACTORED[name]
+    text = [about(setup, found, out), table(list(rows[0]), rows, markdown=True)]
     text.append(
-        "Both matrices of each feed-forward layer are of the rank that is named; `dense k` is a dense layer so much "
-        "narrower that it has as many parameters as rank k, or a few less. The sine's phase is 2.5 throughout."
+        f"{which} of the rank that is named; `dense k` {NARROWER[name]} as many parameters as rank k, or a few less. "
+        "The sine's phase is 2.5 throughout."
     )
-    page("attention_feedforward", "Sine low-rank feed-forward layers in a small ViT", text, out)
+    if name == "linears":
+        n, d = setup.tokens, setup.dim // setup.heads
+        own = {contender: rows for contender, rows in found.items() if not contender.startswith("dense")}
+        lines, inside = norms(own, n, d, "softmax"), depths(own, ("tokens", "output"))
+        text += [NORMS, table(list(lines[0]), lines, markdown=True), CONDITION + " First / middle / last layer."]
+        text.append(table(list(inside[0]), inside, markdown=True))
+    page(f"attention_{name}", title, text, out)
     drawn, axes = figure(1, 6)
     for kind, colour, mark in (
         ("sine", "#b5482a", "o"),
@@ -269,7 +304,7 @@ def feedforward(found: Results, setup, out: Path) -> None:
         ("dense", "#6a6a6a", "^"),
         ("softmax", "#111111", "*"),
     ):
-        own = [rows for name, rows in found.items() if name == kind or name.rpartition(" ")[0] == kind]
+        own = [rows for contender, rows in found.items() if contender == kind or contender.rpartition(" ")[0] == kind]
         means = [mean_error([100 * float(r["test"]) for r in rows]) for rows in own]
         x = [int(rows[0]["params"]) for rows in own]
         label = {"softmax": "dense, full width", "dense": "narrower dense"}.get(kind, kind)
@@ -279,10 +314,10 @@ def feedforward(found: Results, setup, out: Path) -> None:
     axes[0].set(xlabel="parameters of the whole network", ylabel="test accuracy, %", xscale="log")
     axes[0].grid(alpha=0.3)
     axes[0].legend(frameon=False)
-    save(drawn, "attention_feedforward", out)
+    save(drawn, f"attention_{name}", out)
 
 
-def shapes(found: Results, settings: dict, out: Path) -> None:
+def shapes(found: Results, settings: dict, out: Place) -> None:
     n, d = settings["tokens"], settings["dim"] // settings["heads"]
     rows = [{("test IoU" if k == "test %" else k): v for k, v in row.items()} for row in shared(found)]
     lines = norms(found, n, d)
@@ -303,4 +338,6 @@ def shapes(found: Results, settings: dict, out: Path) -> None:
     draw_norms("attention_shapes", "IoU of held-out shapes, %", found, n, d, out)
 
 
-REPORTS = {"activations": activations, "skips": skips, "graying": graying, "feedforward": feedforward, "shapes": shapes}
+REPORTS = {"activations": activations, "skips": skips, "graying": graying, "shapes": shapes} | {
+    name: partial(factored, name) for name in FACTORED
+}

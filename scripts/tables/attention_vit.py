@@ -53,7 +53,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from softmax attention with both skips, no graying and dense feed-forward layers of width 4·dim."""
+    """What differs from softmax attention with both skips, no graying and dense feed-forward layers of width 4·dim.
+
+    Attributes:
+        weights, rank: of the feed-forward layers; of all linear layers where `everywhere`.
+        width, dim: of narrower feed-forward layers and of a network with fewer channels; 0 where they are the usual.
+    """
 
     power: int | None = None
     over_root: bool | None = None  # divided by √N; by default powers are, softmax is not
@@ -64,7 +69,9 @@ class Variant:
     skip_feedforward: bool = True
     weights: str = "dense"
     rank: int = 0
+    everywhere: bool = False
     width: int = 0
+    dim: int = 0
 
     @property
     def divided(self) -> bool:
@@ -120,16 +127,17 @@ def make_vit(variant: Variant, setup: Setup) -> nn.Module:
     """Hugging Face's ViT with a class token; matrices drawn at 1/√dim: queries and keys begin near unit size."""
     import transformers
 
+    dim = variant.dim or setup.dim
     config = transformers.ViTConfig(
-        hidden_size=setup.dim,
+        hidden_size=dim,
         num_hidden_layers=setup.depth,
         num_attention_heads=setup.heads,
-        intermediate_size=variant.width or 4 * setup.dim,
+        intermediate_size=variant.width or 4 * dim,
         image_size=setup.side,
         patch_size=setup.patch,
         num_channels=setup.channels,
         num_labels=setup.classes,
-        initializer_range=setup.dim**-0.5,
+        initializer_range=dim**-0.5,
     )
     model = transformers.ViTForImageClassification(config)
     divisor = None if variant.power is None or variant.divided else 1.0
@@ -138,7 +146,8 @@ def make_vit(variant: Variant, setup: Setup) -> nn.Module:
         convert(model, graying=GRAYINGS[variant.graying](variant.epsilon), graying_at=variant.graying_at)
     if variant.weights != "dense":
         sine = {"phase": PHASE} if variant.weights == "sine" else {}
-        convert(model, feedforward=WeightSpec(variant.weights, variant.rank, **sine), keep=False)
+        spec = WeightSpec(variant.weights, variant.rank, **sine)
+        convert(model, **{"linears" if variant.everywhere else "feedforward": spec}, keep=False)
     for layer in model.vit.layers:
         _skips(layer, variant.skip_attention, variant.skip_feedforward)
         if variant.power is None and variant.divided:

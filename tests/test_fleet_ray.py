@@ -117,6 +117,48 @@ def test_a_cluster_loses_a_node(tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "quiet")
 
 
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_cluster_whose_driver_is_killed_and_that_loses_a_node(tmp_path):
+    """Three nodes; the driver killed after a shard, a node in the next run: every item once, as in a quiet run."""
+    import pyarrow.parquet as pq
+    from ray.cluster_utils import Cluster as Nodes
+
+    items = find_items("family:all:0-1")
+    fleet(items, tmp_path / "quiet", Plan(SMALL, max_bytes=1200), cores=2)
+    (tmp_path / "scene.yaml").write_text(json.dumps(SMALL))
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    lost = nodes.add_node(num_cpus=1, object_store_memory=100 << 20)
+    nodes.add_node(num_cpus=1, object_store_memory=100 << 20)
+    command = [sys.executable, "-m", "sinefield", "fleet", str(tmp_path / "scene.yaml"), "family:all:0-1"]
+    command += ["--out", str(tmp_path / "out"), "--max-bytes", "1200", "--address", nodes.address, "--json"]
+
+    def run_until(shards):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and len(list((tmp_path / "out").glob("parts/*"))) < shards:
+            time.sleep(0.1)
+        assert process.poll() is None, process.communicate()[1]
+        return process
+
+    try:
+        first = run_until(1)
+        first.kill()
+        first.communicate()
+        before = contents(tmp_path / "out")
+        assert 0 < len(before) < len(items)
+        second = run_until(len(list((tmp_path / "out").glob("parts/*"))) + 1)
+        nodes.remove_node(lost, allow_graceful=False)
+        told, errors = second.communicate()
+    finally:
+        nodes.shutdown()
+    assert second.returncode == 0, errors
+    report = json.loads(told.splitlines()[-1])
+    assert (report["done"], report["failed"], report["kept"]) == (len(items), 0, len(before))
+    assert contents(tmp_path / "out") == contents(tmp_path / "quiet")
+    ids = pq.read_table(tmp_path / "out" / "manifest.parquet", columns=["id"])["id"].to_pylist()
+    assert sorted(ids) == sorted(item.id for item in items)
+
+
 @pytest.fixture
 def bucket(monkeypatch):
     server = pytest.importorskip("moto.server", reason="moto is not installed")

@@ -395,7 +395,12 @@ def plot(rows: list[dict], base: float | None, runs: Runs, path: Path) -> None:
     o = runs.options
     bits = sorted(o.bits)
     panels = len(bits) + (not o.report)
-    figure, axes = plt.subplots(1, panels, figsize=(3.2 * panels, 3.4), layout="constrained")
+    across = min(panels, 4)
+    down = -(-panels // across)
+    figure, grid = plt.subplots(down, across, figsize=(3.4 * across, 3.1 * down), layout="constrained", squeeze=False)
+    axes = grid.ravel()
+    for axis in axes[panels:]:
+        axis.remove()
     for axis, b in zip(axes, bits, strict=False):
         for kind in o.kinds:
             sets = [[r for r in rows if (r["kind"], r["rank"], r["bits"]) == (kind, k, b)] for k in sorted(o.ranks)]
@@ -404,15 +409,21 @@ def plot(rows: list[dict], base: float | None, runs: Runs, path: Path) -> None:
             spread = [np.std([r["score"] for r in s], ddof=1) / math.sqrt(len(s)) if len(s) > 1 else 0 for s in sets]
             axis.errorbar(size, value, spread, marker="o", ms=3, lw=1, color=COLOURS[kind], label=kind)
         if base is not None:
+            low, high = axis.get_ylim()
             axis.axhline(base, color="grey", lw=0.7, ls=":")
+            if (
+                not low - (high - low) < base < high + (high - low)
+            ):  # so far off that the curves would lie on each other
+                axis.set_ylim(low, high)
         axis.set(title=_label(b), xlabel="bytes", xscale="log")
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
-    axes[0].set_ylabel(runs.task.metric)
+    for axis in grid[:, 0]:
+        axis.set_ylabel(runs.task.metric)
     axes[0].legend(fontsize=7)
     if not o.report:
-        _plot_ranks(rows, runs, axes[-1], bits)
+        _plot_ranks(rows, runs, axes[panels - 1], bits)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -376,6 +376,13 @@ def test_blocks_like_timms():
         assert copy.deepcopy(block).attn.gray is not block.attn.gray
 
 
+def test_attention_of_maps_is_refused():
+    block = make(Block)
+    convert(block, attention=3)
+    with pytest.raises(SinefieldError, match=r"takes tokens \(b, n, dim\), and is given \(2, 3, 3, 16\)"):
+        block.attn(torch.randn(2, 3, 3, 16))
+
+
 def test_timm_itself():
     pytest.importorskip("torchvision", reason="timm imports torchvision, which a torch for the CPU alone does not have")
     from timm.models.swin_transformer import SwinTransformer

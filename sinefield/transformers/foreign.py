@@ -143,6 +143,11 @@ class PackedAttention(nn.Module):
         is_causal: bool = False,
         mask: Tensor | None = None,
     ) -> Float[Tensor, "b n dim"]:
+        if x.dim() != 3:  # which of a map's tokens see each other cannot be known here
+            raise SinefieldError(
+                f"converted attention takes tokens (b, n, dim), and is given {tuple(x.shape)}; models whose attention "
+                "takes maps, as VOLO's, cannot be converted"
+            )
         parts: dict[str, Any] = dict(self._modules)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = (parts[n](t) if parts.get(n) is not None else t for n, t in (("q_norm", q), ("k_norm", k)))

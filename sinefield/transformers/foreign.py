@@ -138,11 +138,11 @@ class PackedAttention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "b n dim"],
+        x: Float[Tensor, "b *n dim"],
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
         mask: Tensor | None = None,
-    ) -> Float[Tensor, "b n dim"]:
+    ) -> Float[Tensor, "b *n dim"]:
         if x.dim() != 3:  # which of a map's tokens see each other cannot be known here
             raise SinefieldError(
                 f"converted attention takes tokens (b, n, dim), and is given {tuple(x.shape)}; models whose attention "

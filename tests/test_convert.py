@@ -376,6 +376,51 @@ def test_blocks_like_timms():
         assert copy.deepcopy(block).attn.gray is not block.attn.gray
 
 
+def masked():
+    """A masked autoencoder (MAE): two stacks of blocks, the second smaller."""
+    config = transformers.ViTMAEConfig(
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
+        **{"image_size": 16, "patch_size": 4, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 1},
+        **{"decoder_num_attention_heads": 2, "decoder_intermediate_size": 32},
+    )
+    return transformers.ViTMAEForPreTraining(config)
+
+
+def placed():
+    """BEiT with relative positions, which are added to the scores."""
+    return transformers.BeitForImageClassification(
+        transformers.BeitConfig(
+            **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
+            **{"image_size": 16, "patch_size": 4, "use_relative_position_bias": True},
+        )
+    )
+
+
+@pytest.mark.parametrize(("build", "layers"), [(masked, 3), (placed, 2)])
+def test_other_models_of_the_same_parts(build, layers):
+    def run(model):
+        torch.manual_seed(3)  # of the masks
+        with torch.no_grad():
+            return model(torch.randn(2, 3, 16, 16)).logits
+
+    model = make(build)
+    for name, parameter in model.named_parameters():
+        if "bias_table" in name:
+            torch.nn.init.normal_(parameter)
+    wanted = run(model)
+    assert convert(model, attention="softmax").count("attention") == layers
+    assert torch.allclose(run(model), wanted, atol=1e-5)
+    assert convert(model, attention=3, graying="dct", linears="sine", keep=False).count("linear") == 6 * layers
+    assert run(model).isfinite().all() and not torch.allclose(run(model), wanted)
+
+
+def test_cosine_attention_is_refused():
+    sizes = {"image_size": 16, "patch_size": 2, "embed_dim": 16, "depths": [1], "num_heads": [2], "window_size": 4}
+    model = transformers.Swinv2Model(transformers.Swinv2Config(**sizes))
+    with pytest.raises(SinefieldError, match="Swinv2Model has no attention of a structure that is known"):
+        convert(model, attention="softmax")
+
+
 def test_attention_of_maps_is_refused():
     block = make(Block)
     convert(block, attention=3)

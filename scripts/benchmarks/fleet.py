@@ -9,6 +9,7 @@ Items are equally many shapes of the eight procedural families, and the closed m
 by the clock, with the start of Ray and the loading of kernels; with --cpu it is 3,600 · cores / CPU seconds of an item,
 in a process of its own as in a fleet. `overhead` is (clock · cores − CPU seconds of the items) / CPU seconds of the
 items; `lost` counts items that are neither done nor quarantined; `driver_ms` is CPU time of the driver an item.
+With --write the figures go to docs/results/fleet.json, beside those of other settings, and the page is made anew.
 """
 
 import argparse
@@ -16,20 +17,24 @@ import json
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
 from sinefield.config import data_folder
 from sinefield.data.made.families import FAMILIES
+from sinefield.files import write_text
 from sinefield.fleet.child import Answer, Apart
 from sinefield.fleet.cluster import Cluster
 from sinefield.fleet.items import Item, find_items
 from sinefield.fleet.run import Plan, load_scene, prepare, run_fleet
 from sinefield.fleet.store import FleetStore
 from sinefield.machine import describe_machine
+from sinefield.tables import table
 
 ROOT = Path(__file__).parents[2]
+FIGURES = ROOT / "docs" / "results" / "fleet.json"
 OPEN = ("stanford-bunny_open.obj",)
 """Meshes of the data folder that are not closed: the families' figures are of closed shapes."""
 
@@ -129,6 +134,44 @@ def empty(count: int, cores: int, out: str, chunk: int | None, here: bool) -> di
     return {**report, "milliseconds": round(1000 * report["seconds"] / count, 3), "chunk": chunk}
 
 
+def page(rows: dict[str, dict[str, Any]]) -> str:
+    """Tables of all that was measured."""
+    fields = [{"fleet": name, **row} for name, row in rows.items() if "milliseconds" not in row]
+    nothing = [{"fleet": name, **row} for name, row in rows.items() if "milliseconds" in row]
+    columns = ["fleet", "items", "per_hour", "overhead", "cpu_seconds", "median_iou", "least_iou", "median_bytes"]
+    columns += ["failed", "lost", "date", "cpu"]
+    empties = ["fleet", "items", "seconds", "milliseconds", "driver_ms", "lost", "date", "cpu"]
+    return "\n\n".join(
+        [
+            "# What a fleet costs",
+            "Equally many shapes of the eight procedural families and the closed meshes of the data folder, two\n"
+            "cores, seed 0. `per_hour` is by the clock, with the start of Ray and the loading of kernels, or, where the name "
+            "says CPU,\nreckoned from processor seconds of one process. `overhead` is what the clock's two cores took "
+            "beyond the items' own\nprocessor seconds. IoU on 60,000 points that no training sees.",
+            table(columns, fields, markdown=True) if fields else "",
+            "Items that do nothing: what keys, sending, waiting, rows and parquet take; `driver_ms` is processor time "
+            "of the driver an item.",
+            table(empties, nothing, markdown=True) if nothing else "",
+            "`python scripts/benchmarks/fleet.py --write`, with the options that a name says.\n",
+        ]
+    )
+
+
+def name_of(options: argparse.Namespace) -> str:
+    """What was asked for, as words."""
+    if options.empty:
+        return f"--empty {options.empty}" + (" --here" if options.here else "")
+    return f"--items {options.items} --max-bytes {options.max_bytes}" + (" --cpu" if options.cpu else "")
+
+
+def write(name: str, report: dict[str, Any]) -> None:
+    """Add figures to the page."""
+    rows = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    rows[name] = {**report, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    write_text(FIGURES, json.dumps(rows, indent=1) + "\n")
+    write_text(FIGURES.with_suffix(".md"), page(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=300)
@@ -144,6 +187,7 @@ def main() -> None:
     parser.add_argument("--here", action="store_true", help="with --empty: no Ray")
     parser.add_argument("--chunk", type=int, help="items of a task; by their time without")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help="add the figures to docs/results/fleet.md")
     options = parser.parse_args()
     scene = load_scene(options.scene, dict(pair.split("=", 1) for pair in options.set))
     plan = Plan(scene, options.max_bytes, options.packing, chunk=options.chunk)
@@ -156,6 +200,8 @@ def main() -> None:
         else:
             report = on_ray(items_of(options.items, options.seed), plan, options.cores, out)
     report |= {"cores_asked": options.cores, "max_bytes": options.max_bytes, **describe_machine()}
+    if options.write:
+        write(name_of(options), report)
     print(json.dumps(report) if options.json else "\n".join(f"{name}: {value}" for name, value in report.items()))
 
 

@@ -145,9 +145,9 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         [
             "# What a fleet costs",
             "Equally many shapes of the eight procedural families and the closed meshes of the data folder, two\n"
-            "cores, seed 0. `per_hour` is by the clock, with the start of Ray and the loading of kernels, or, where the name "
-            "says CPU,\nreckoned from processor seconds of one process. `overhead` is what the clock's two cores took "
-            "beyond the items' own\nprocessor seconds. IoU on 60,000 points that no training sees.",
+            "cores, seed 0. `per_hour` is by the clock, with the start of Ray and the loading of kernels; with --cpu it\n"
+            "is reckoned from processor seconds of one process. `overhead` is what the clock's two cores took beyond\n"
+            "the items' own processor seconds. IoU on 60,000 points that no training sees.",
             table(columns, fields, markdown=True) if fields else "",
             "Items that do nothing: what keys, sending, waiting, rows and parquet take; `driver_ms` is processor time "
             "of the driver an item.",

@@ -145,7 +145,7 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         [
             "# What a fleet costs",
             "Equally many shapes of the eight procedural families and the closed meshes of the data folder, two\n"
-            "cores, seed 0. `per_hour` is by the clock, with the start of Ray and the loading of kernels; with --cpu it\n"
+            "cores, seed 0. `per_hour` is by the clock, with the start of Ray and the loading of kernels; by --cpu it\n"
             "is reckoned from processor seconds of one process. `overhead` is what the clock's two cores took beyond\n"
             "the items' own processor seconds. IoU on 60,000 points that no training sees.",
             table(columns, fields, markdown=True) if fields else "",

@@ -32,7 +32,7 @@ from sinefield.render.spaces import MARGIN, forward_frame, ndc_box
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "random": (1.0, 1.0, 1.0)}
 """What evaluation and video on_background on; see RadianceDataConfig."""
 PROBED_SAMPLES = 16384
-QUICK_PIXELS = 1 << 14
+QUICK_PIXELS = 1 << 12
 """How many pixels of a view a quick score looks at, at least."""
 REFINED = 0.9
 """Share of the budget after which samples are as long as the field's own."""

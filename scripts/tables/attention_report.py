@@ -277,6 +277,8 @@ NARROWER = {
 
 
 def factored(name: str, found: Results, setup, out: Place) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     rows = shared(found)
     for row in rows:
         rank = row["contender"].split()[-1]
@@ -312,6 +314,9 @@ def factored(name: str, found: Results, setup, out: Place) -> None:
             x, [m for m, _ in means], [e for _, e in means], color=colour, marker=mark, capsize=3, label=label
         )
     axes[0].set(xlabel="parameters of the whole network", ylabel="test accuracy, %", xscale="log")
+    axes[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].xaxis.set_major_formatter(FuncFormatter(lambda numbers, _: f"{numbers:,.0f}"))
+    axes[0].xaxis.set_minor_formatter(NullFormatter())
     axes[0].grid(alpha=0.3)
     axes[0].legend(frameon=False)
     save(drawn, f"attention_{name}", out)

@@ -227,18 +227,15 @@ def plot(o: argparse.Namespace, store: Store, path: Path) -> None:
     for i, name in enumerate(VARIANTS):
         found = [store.get(name, store.best(name), seed) for seed in range(o.seeds)]
         values = [r["accuracy"] for r in found]
-        axes[0].plot([i] * len(values), values, "o", ms=4, color=f"C{i}")
+        axes[0].plot(values, [i] * len(values), "o", ms=4, color=f"C{i}")
         for when, style in (("before", ":"), ("after", "-")):
             if found[0][when] is not None:
                 layers = range(1, 13)
-                axes[1].plot(
-                    layers, found[0][when]["condition"], style, color=f"C{i}", label=name if style == "-" else None
-                )
+                axes[1].plot(layers, found[0][when]["condition"], style, color=f"C{i}")
                 axes[2].semilogy(layers, found[0][when]["matrix"], style, color=f"C{i}")
-    axes[0].set(xticks=range(len(VARIANTS)), ylabel="accuracy in %")
-    axes[0].set_xticklabels([n.replace(", ", "\n") for n in VARIANTS], fontsize=7)
+    axes[0].set(yticks=range(len(VARIANTS)), yticklabels=list(VARIANTS), xlabel="accuracy in %")
+    axes[0].invert_yaxis()
     axes[1].set(xlabel="layer", ylabel="log₁₀ κ of its tokens (dotted: before)")
-    axes[1].legend(fontsize=6)
     axes[2].set(xlabel="layer", ylabel="‖A‖_F")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -25,7 +25,9 @@ class SinefieldError(Exception):
 
 LACKING = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "out of memory", "bad_alloc")
 LACKING += ("failed to map segment", "can't start new thread", "ALLOC_FAILED", "Unable to allocate")
-"""How torch, the loader of libraries, Python and CUDA say it in errors that have no kind of their own for it."""
+LACKING += ("codec configuration error when writing image file",)
+"""How torch, the loader of libraries, Python, CUDA and Pillow (of zlib) say it in errors that have no kind of their own
+for it."""
 
 
 def lacks_memory(error: BaseException) -> bool:

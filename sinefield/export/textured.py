@@ -76,18 +76,22 @@ def clear_beside(out: str | Path) -> None:
 
     What the OBJ that is there names stays, and so does all that is not exactly what `textured` writes.
     """
-    out = Path(out)
+    for _ in range(2):  # looking takes memory, which the first time there may be none of
+        with suppress(OSError, SinefieldError, MemoryError):
+            return _clear_beside(Path(out))
+
+
+def _clear_beside(out: Path) -> None:
     ours = re.compile(re.escape(out.stem) + r"\.[0-9a-f]{8}")
-    with suppress(OSError, SinefieldError):
-        beginning = b""
-        if out.is_file():
-            with open_file(out, LARGEST) as stream:
-                beginning = stream.read(HEAD)
-        for found in out.parent.glob("*.mtl"):
-            if not ours.fullmatch(found.stem) or f"mtllib {found.name}\n".encode() in beginning or found.is_symlink():
-                continue
-            picture = found.with_suffix(".png")
-            wanted = LIBRARY.format(picture.name).encode()
-            if found.is_file() and found.stat().st_size == len(wanted) and read_bytes(found, len(wanted)) == wanted:
-                picture.unlink(missing_ok=True)
-                found.unlink(missing_ok=True)
+    beginning = b""
+    if out.is_file():
+        with open_file(out, LARGEST) as stream:
+            beginning = stream.read(HEAD)
+    for found in out.parent.glob("*.mtl"):
+        if not ours.fullmatch(found.stem) or f"mtllib {found.name}\n".encode() in beginning or found.is_symlink():
+            continue
+        picture = found.with_suffix(".png")
+        wanted = LIBRARY.format(picture.name).encode()
+        if found.is_file() and found.stat().st_size == len(wanted) and read_bytes(found, len(wanted)) == wanted:
+            picture.unlink(missing_ok=True)
+            found.unlink(missing_ok=True)

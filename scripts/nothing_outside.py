@@ -5,9 +5,9 @@
 The tests get a home, a temporary folder, caches and a folder for pytest (--basetemp) of their own, all empty; a
 NUMBA_CACHE_DIR that is set is kept. Compared before and after: that home and that temporary folder, the repository,
 Python's environment, the folder of real data, the caches and settings of the real home; of /, /tmp, /var/tmp,
-/dev/shm and the real home the names in it alone, as other processes write there too. __pycache__ and .pytest_cache are
-caches. A file that is gone at the end is not seen, unless it was there before. The exit code is pytest's, or 3 where
-something was found.
+/dev/shm and the real home the names in it alone, as other processes write there too. Not looked into: __pycache__,
+.pytest_cache, .hypothesis. A file that is gone at the end is not seen, unless it was there before. The exit code is
+pytest's, or 3 where something was found.
 """
 
 import os
@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CACHES = {"__pycache__", ".pytest_cache", ".git"}
+CACHES = {"__pycache__", ".pytest_cache", ".hypothesis", ".git"}
 SHARED = ("/", "/tmp", "/var/tmp", "/dev/shm")
 
 

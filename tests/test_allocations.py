@@ -13,6 +13,7 @@ import pytest
 
 import sinefield
 from sinefield.errors import lacks_memory
+from sinefield.export import textured
 from sinefield.kernels.cpu.marks import check_done
 
 KERNELS = Path(sinefield.__file__).parent / "kernels" / "cpu"
@@ -82,6 +83,53 @@ def test_a_turn_without_memory_is_told(library):
     ends = json.loads(done.stdout)
     assert all(made == whole for made, whole in ends), ends
     assert sum(not made for made, _ in ends) >= 40  # three in each of 16 blocks
+
+
+PICTURES = """
+import ctypes, io, numpy as np
+from PIL import Image
+from sinefield.errors import lacks_memory
+library, failed = ctypes.CDLL(None), 0
+library.failing_memory_arm.argtypes = [ctypes.c_size_t, ctypes.c_long, ctypes.c_long]
+picture = Image.fromarray(np.zeros((64, 64, 3), np.uint8))
+picture.save(io.BytesIO(), "PNG")
+for number in range(1, 20):
+    library.failing_memory_arm(4096, number, 1)
+    try:
+        picture.save(io.BytesIO(), "PNG")
+    except Exception as error:
+        failed += 1
+        assert lacks_memory(error), error
+    finally:
+        library.failing_memory_arm(1 << 62, 0, 0)
+print(failed)
+"""
+
+
+@pytest.mark.slow
+def test_a_picture_without_memory_is_told(library):
+    variables = {**allocations.os.environ, "LD_PRELOAD": str(library)}
+    done = subprocess.run([sys.executable, "-c", PICTURES], env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
+
+
+def test_pictures_of_an_earlier_obj_go_at_a_second_look(tmp_path, monkeypatch):
+    """The first look lacks memory."""
+    (tmp_path / "a.0000002a.mtl").write_text(textured.LIBRARY.format("a.0000002a.png"))
+    (tmp_path / "a.0000002a.png").write_bytes(b"ours")
+    (tmp_path / "b.0000002a.png").write_bytes(b"mine")
+    read, looks = textured.read_bytes, []
+
+    def look(*given):
+        looks.append(given)
+        if len(looks) == 1:
+            raise MemoryError
+        return read(*given)
+
+    monkeypatch.setattr(textured, "read_bytes", look)
+    textured.clear_beside(tmp_path / "a.obj")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.0000002a.png"]
 
 
 @pytest.fixture

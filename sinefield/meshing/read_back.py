@@ -58,7 +58,12 @@ def _closed(faces: Int[np.ndarray, "f 3"]) -> bool:
 
 
 def _read_others(path: Path) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
-    found = trimesh.load_scene(path, process=False).to_mesh()
+    try:
+        found = trimesh.load_scene(path, process=False).to_mesh()
+    except OSError as error:
+        if error.errno is None:  # Pillow, of a picture that was written a moment ago: zlib got no memory
+            raise MemoryError from error
+        raise
     return np.array(found.vertices, np.float64), np.array(found.faces)
 
 

@@ -23,10 +23,12 @@ class Place:
 
     Examples:
         >>> import tempfile
-        >>> place = Place(tempfile.mkdtemp())
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> place = Place(folder.name)
         >>> place.write("data/a.bin", b"abc")
         >>> place.names("data"), place.read("data/a.bin")
         (['data/a.bin'], b'abc')
+        >>> folder.cleanup()
     """
 
     def __init__(self, where: str | Path) -> None:

@@ -45,6 +45,9 @@ FIRST = 100_000
 CONTENDERS: dict[str, dict[str, Any]] = {
     "shared": {},
     "shared, longer codes": {},
+    "shared, larger codes": {
+        **{"field.rank": 12, "training.rate": 6e-6, "training.steps": 100_000, "training.code_steps": 1200}
+    },
     "shared, narrower": {"field.width": 64},
 }
 """Settings of bases; equal ones are the same base."""
@@ -163,20 +166,29 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return found
 
 
-def page(found: dict[str, Any], command: str, machine: dict[str, Any], trained: int, share: int) -> str:
+def page(found: dict[str, Any], commands: list[str], share: int) -> str:
     """The results page."""
-    columns = ["shapes", "median_iou", "mean_iou", "least_iou", "median_bytes", "code_bytes", "base_bytes"]
+    columns = [
+        "learned_from",
+        "shapes",
+        "median_iou",
+        "mean_iou",
+        "least_iou",
+        "median_bytes",
+        "code_bytes",
+        "base_bytes",
+    ]
     columns += ["seconds", "base_seconds"]
-    rows = [{"codec": name, **{key: figure[key] for key in columns}} for name, figure in found.items()]
+    rows = [{"codec": name, **{key: figure.get(key, "") for key in columns}} for name, figure in found.items()]
     families = list(next(iter(found.values()))["families"])
     each = [{"codec": name, **figure["families"]} for name, figure in found.items()]
     return "\n".join(
         [
             "# A shared codec for a set of shapes",
             "",
-            "Held-out shapes of the eight procedural families, as many of each; bases are learned from",
-            f"{trained} others. `median_bytes`: a code's file and 1/{share} of the base's, or a separate file. IoU on",
-            "60,000 points, `seconds` of CPU are a shape's, `base_seconds` those of the base in all.",
+            "Held-out shapes of the eight procedural families, as many of each; bases are learned from others.",
+            f"`median_bytes`: a code's file and 1/{share} of the base's, or a separate file. IoU on 60,000 points,",
+            "`seconds` of CPU are a shape's, `base_seconds` those of the base in all.",
             "",
             table(["codec", *columns], rows, markdown=True),
             "",
@@ -193,7 +205,7 @@ def page(found: dict[str, Any], command: str, machine: dict[str, Any], trained: 
             "",
             "For orientation only: NeCGS reports 2.06 kB a shape on the meshes of Thingi10K, other data and measures.",
             "",
-            f"`{command}`, seed 0, {datetime.now(UTC):%Y-%m-%d}, {machine['cpu']}.",
+            *commands,
             "",
         ]
     )
@@ -235,6 +247,7 @@ def main() -> None:
     parser.add_argument("--separate", type=int, help="make separate files of the first so many held-out shapes alone")
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--work", type=Path, help="keep what is done there, and go on from it")
+    parser.add_argument("--add", action="store_true", help="keep the figures of other contenders on the page")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -243,9 +256,15 @@ def main() -> None:
     command = f"python scripts/benchmarks/shared_codec.py --train {options.train} --held-out {options.held_out}"
     command += f" --separate {options.separate}" * (options.separate is not None)
     command += " --contenders " + " ".join(f"'{name}'" for name in options.contenders)
-    trained = options.train * len(FAMILIES)
-    write_text(OUT.with_suffix(".md"), page(found, command, machine, trained, options.share), overwrite=True)
-    write_text(OUT.with_suffix(".json"), json.dumps({**found, "trained": trained, **machine}) + "\n", overwrite=True)
+    for name in found:
+        if found[name]["base_bytes"]:
+            found[name]["learned_from"] = options.train * len(FAMILIES)
+    commands = [f"`{command}`, seed 0, {datetime.now(UTC):%Y-%m-%d}, {machine['cpu']}."]
+    if options.add:
+        kept = json.loads(OUT.with_suffix(".json").read_text())
+        found, commands = {**kept["found"], **found}, [*kept["commands"], *commands]
+    write_text(OUT.with_suffix(".md"), page(found, commands, options.share), overwrite=True)
+    write_text(OUT.with_suffix(".json"), json.dumps({"found": found, "commands": commands}) + "\n", overwrite=True)
     plot(found, OUT.with_suffix(".png"))
     if options.json:
         print(json.dumps({**found, **machine}))

@@ -164,14 +164,11 @@ def draw_norms(name: str, score: str, found: Results, n: int, d: int, out: Place
 
 def activations(found: Results, setup, out: Place) -> None:
     n, d = setup.tokens, setup.dim // setup.heads
-    rows, lines = shared(found), norms(found, n, d)
-    text = [about(setup, found, out), table(list(rows[0]), rows, markdown=True), NORMS]
-    page(
-        "attention_activations",
-        "Attention by softmax, x and x³ in a small ViT",
-        [*text, table(list(lines[0]), lines, markdown=True)],
-        out,
-    )
+    rows, lines, inside = shared(found), norms(found, n, d), depths(found, ("tokens", "output"))
+    text = [about(setup, found, out), table(list(rows[0]), rows, markdown=True)]
+    text += [NORMS, table(list(lines[0]), lines, markdown=True)]
+    text += [CONDITION + " First / middle / last layer.", table(list(inside[0]), inside, markdown=True)]
+    page("attention_activations", "Attention by softmax, x and x³ in a small ViT", text, out)
     draw_norms("attention_activations", "test accuracy, %", found, n, d, out)
 
 

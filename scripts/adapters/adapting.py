@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser, source: str, targets: Sequence[
     add("--kind", choices=ADAPTER_KINDS, default="sine", help="of adapter (%(default)s)")
     add("--rank", type=int, default=8)
     add("--alpha", type=float, default=16.0)
-    add("--omega", type=float, default=200.0, help="ω of the sine kinds (%(default)s)")
+    add("--omega", type=float, default=50.0, help="ω of the sine kinds (%(default)s)")
     add("--bits", type=int, default=4, help="of the packed adapter, 1 to 8 (%(default)s)")
     add("--quantiser", choices=QUANTISERS, default="kmeans")
     add("--steps", type=int, default=500)

@@ -240,7 +240,7 @@ def main() -> None:
     runs = Runs(task, o)
     rows = compare(runs, STARTS)
     sizes = {name: len(rows) for name, rows in parts_of(examples).items()}
-    name = f"adapters_{o.task}"
+    name = f"adapters_{o.task}" + "_dinov2" * (o.task == "digits")  # adapters_digits is another script's
     shown = examples.what if o.task == "text" else f"{examples.what}, {o.side}×{o.side}"
     largest = float(examples.labels[parts_of(examples)["test"]].bincount().max()) / sizes["test"]
     numbers = sum(p.numel() for p in task.head.parameters()) if task.head is not None else 0

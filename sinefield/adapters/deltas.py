@@ -44,7 +44,7 @@ class AdapterSpec:
     kind: str = "sine"
     rank: int = 8
     alpha: float = 16.0
-    omega: float | None = 200.0
+    omega: float | None = 50.0
 
     def __post_init__(self) -> None:
         if self.kind not in ADAPTER_KINDS:

@@ -38,7 +38,7 @@ class SineLoraConfig(LoraConfig):
         SinefieldError: an option that the sine cannot honour.
     """
 
-    omega: float = field(default=200.0, metadata={"help": "ω of sin(ω·B A)"})
+    omega: float = field(default=50.0, metadata={"help": "ω of sin(ω·B A)"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

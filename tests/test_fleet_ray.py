@@ -117,6 +117,7 @@ def test_a_cluster_loses_a_node(tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "quiet")
 
 
+@pytest.mark.slow
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_cluster_whose_driver_is_killed_and_that_loses_a_node(tmp_path):

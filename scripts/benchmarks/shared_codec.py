@@ -169,7 +169,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return found
 
 
-def page(found: dict[str, Any], commands: list[str], share: int) -> str:
+def page(found: dict[str, Any], made: str, share: int) -> str:
     """The results page."""
     columns = [
         "learned_from",
@@ -208,7 +208,7 @@ def page(found: dict[str, Any], commands: list[str], share: int) -> str:
             "",
             "For orientation only: NeCGS reports 2.06 kB a shape on the meshes of Thingi10K, other data and measures.",
             "",
-            *commands,
+            made,
             "",
         ]
     )
@@ -250,7 +250,6 @@ def main() -> None:
     parser.add_argument("--separate", type=int, help="make separate files of the first so many held-out shapes alone")
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--work", type=Path, help="keep what is done there, and go on from it")
-    parser.add_argument("--add", action="store_true", help="keep the figures of other contenders on the page")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -262,12 +261,9 @@ def main() -> None:
     for name in found:
         if found[name]["base_bytes"]:
             found[name]["learned_from"] = options.train * len(FAMILIES)
-    commands = [f"`{command}`, seed 0, {datetime.now(UTC):%Y-%m-%d}, {machine['cpu']}."]
-    if options.add:
-        kept = json.loads(OUT.with_suffix(".json").read_text())
-        found, commands = {**kept["found"], **found}, [*kept["commands"], *commands]
-    write_text(OUT.with_suffix(".md"), page(found, commands, options.share), overwrite=True)
-    write_text(OUT.with_suffix(".json"), json.dumps({"found": found, "commands": commands}) + "\n", overwrite=True)
+    made = f"`{command}`, seed 0, {datetime.now(UTC):%Y-%m-%d}, {machine['cpu']}."
+    write_text(OUT.with_suffix(".md"), page(found, made, options.share), overwrite=True)
+    write_text(OUT.with_suffix(".json"), json.dumps({"found": found, "made": made}) + "\n", overwrite=True)
     plot(found, OUT.with_suffix(".png"))
     if options.json:
         print(json.dumps({**found, **machine}))

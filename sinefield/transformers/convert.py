@@ -118,7 +118,8 @@ def convert(
 
     Raises:
         SinefieldError: nothing to do, no part of the wanted kind in a structure that is known, graying where tokens
-            must not see each other, or settings that do not fit. The model is then as it was.
+            must not see each other, a layer to factor that is no plain linear one, or settings that do not fit. The
+            model is then as it was.
     """
     power = _power(attention)
     if divisor is not None and power is None:

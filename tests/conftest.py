@@ -100,3 +100,11 @@ def disk(tmp_path):
         pytest.skip("a small disk can be mounted by root only")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest takes out what -m does not ask for
+def pytest_collection_modifyitems(items):
+    """A test of the night is a slow one too: forgotten, the mark would bring it into the quick suite."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker("slow")
